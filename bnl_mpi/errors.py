@@ -1,0 +1,23 @@
+"""The errors a user can cause or meet; each is one line on stderr and a non-zero exit status."""
+
+from __future__ import annotations
+
+
+class BnlError(Exception):
+    """What stops a run: the message names the file, dataset, frame and value, and what to do."""
+
+    exit_status = 1
+
+
+class UsageError(BnlError):
+    """The command line, or a combination of options, makes no sense (exit status 2)."""
+
+    exit_status = 2
+
+
+class InputError(BnlError):
+    """The input is absent, unreadable, or not what the options suppose."""
+
+
+class OutputError(BnlError):
+    """The output can't be written, or something is in its place already."""

@@ -1,0 +1,277 @@
+"""What the user asked for, checked and frozen.
+
+`Options` is made once, from the command line (`bnl_mpi.cli`) or from keywords (`bnl_mpi.reduce`), and every
+rule that needs no file is checked here, so that the rest of the program meets valid options only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+
+COMPRESSIONS = ("bslz4", "bszstd", "bshuf", "zstd", "none", "htj2k")
+LEVELS = {"zstd": (0, 9), "bszstd": (1, 22)}
+DEFAULT_LEVEL = 3
+XDS_COMPRESSIONS = ("bslz4", "none")
+"""What XDS's plugin reads."""
+
+HCOMPRESS_SCALE, J2K_RATIO = 16, 125
+"""What a scale or ratio below 1 means, and an option without its value."""
+
+CODECS = {"hcompress": "-H", "j2k": "-J", "j2k2": "-K", "htj2k": "-T"}
+
+MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
+FLOAT_DTYPES = {2: "float16", 4: "float32"}
+
+NOT_IN_IDENTITY = frozenset(
+    {"infile", "out_file", "out_master", "out_squash", "parallel", "thread", "force", "resume", "verbose",
+     "json", "log_json", "grace", "progress", "codec_threads"}
+)  # fmt: skip
+"""Options that change how or where a run works, never what it computes."""
+
+
+@dataclass(frozen=True)
+class ZeroPattern:
+    """Pixels set to 0: `axis` 0 is rows (slow), 1 is columns (fast); indices are 0-based on the image."""
+
+    text: str
+    rows: tuple[int | None, int | None, int | None] = (None, None, None)
+    columns: tuple[int | None, int | None, int | None] = (None, None, None)
+    group: tuple[int, int] | None = None
+    """(k, n): of every n rows or columns the first k."""
+    axis: int = 0
+
+
+def parse_zero_pattern(text: str, axis: int) -> ZeroPattern:
+    """One of `columns_A:B:C`, `rows_A:B:C` (Python's slices), `zero_K_of_N_columns` (or `_rows`), and
+    `x0,x1[,y0,y1]`: columns x0..x1 of rows y0..y1 (of all rows), from 0, both ends included.
+
+    `axis` names the direction where the text does not: 0 for `-R`, 1 for `-C`.
+    """
+    number = r"(-?\d*)"
+    if m := re.fullmatch(rf"(?:(columns|rows)_)?{number}:{number}(?::{number})?", text):
+        word, *numbers = m.groups()
+        cut = tuple(int(n) if n else None for n in numbers)
+        if cut[2] == 0:
+            raise UsageError(f"pattern '{text}': a step of 0 selects nothing; give 1 or more")
+        along = {"rows": 0, "columns": 1, None: axis}[word]
+        a, b, c = cut
+        key = "rows" if along == 0 else "columns"
+        return ZeroPattern(text, axis=along, **{key: (a, b, c)})  # type: ignore[arg-type]
+    if m := re.fullmatch(r"zero_(\d+)_of_(\d+)(?:_(columns|rows))?", text):
+        k, n = int(m[1]), int(m[2])
+        if not 1 <= k <= n:
+            raise UsageError(f"pattern '{text}': {k} of {n} is not possible; give 1 of 2, 2 of 3, ...")
+        along = {"rows": 0, "columns": 1, None: axis}[m[3]]
+        return ZeroPattern(text, group=(k, n), axis=along)
+    if re.fullmatch(r"\d+,\d+(,\d+,\d+)?", text):
+        x0, x1, *y = (int(n) for n in text.split(","))
+        y0, y1 = y or (0, None)
+        if x1 < x0 or (y1 is not None and y1 < y0):
+            raise UsageError(f"pattern '{text}': x0,x1[,y0,y1] needs x0 <= x1 and y0 <= y1")
+        return ZeroPattern(text, (y0, None if y1 is None else y1 + 1, None), (x0, x1 + 1, None), axis=axis)
+    raise UsageError(
+        f"pattern '{text}' not understood; give columns_::2, rows_1::2, zero_2_of_3_columns or x0,x1[,y0,y1]"
+    )
+
+
+def parse_frame_list(text: str) -> tuple[tuple[int, int], ...]:
+    """`1,5,10-20`: frames from 1, as inclusive ranges."""
+    ranges = []
+    for part in text.split(","):
+        m = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not m or int(m[1]) < 1 or (m[2] and int(m[2]) < int(m[1])):
+            raise UsageError(f"--omit '{text}': '{part}' is no frame number or range; give 1,5,10-20, from 1")
+        ranges.append((int(m[1]), int(m[2] or m[1])))
+    return tuple(ranges)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A reduction as asked for.  Names and defaults are those of spec section 2 and the README's table."""
+
+    infile: str
+    first_image: int = 1
+    last_image: int | None = None
+    sum: int = 1
+    bin: int = 1
+    scale: float = 1.0
+    codec: str | None = None
+    """hcompress, j2k, j2k2 or None."""
+    codec_level: float | None = None
+    compression: str = "zstd"
+    compression_level: int | None = None
+    data_block_size: int | str = 100
+    out_file: str = "out_data"
+    out_master: str | None = None
+    out_squash: str | None = None
+    parallel: int | None = None
+    thread: int | None = None
+    uint: int | None = None
+    float: int | None = None
+    logarithm: float | None = None
+    """The base; e is math.e."""
+    exponential: float | None = None
+    zero: tuple[ZeroPattern, ...] = ()
+    omit: tuple[tuple[int, int], ...] = ()
+    saturation: str = "clip"
+    drop_partial: bool = False
+    allow_jumps: bool = False
+    fill_gaps: bool = False
+    force: bool = False
+    verbose: bool = False
+    json: str | None = None
+    codec_threads: int = 1
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        def fix(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("first_image", "sum", "bin"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.last_image is not None and self.last_image < self.first_image:
+            raise UsageError(
+                f"--last_image {self.last_image} is before --first_image {self.first_image}: no frames selected"
+            )
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise UsageError(f"--scale {self.scale}: must be a number of 0 or more")
+        self._check_codec(fix)
+        self._check_compression(fix)
+        if isinstance(self.data_block_size, str):
+            if self.data_block_size != "auto":
+                raise UsageError(f"--data_block_size {self.data_block_size}: give a number of images, or auto")
+        elif self.data_block_size < 1:
+            raise UsageError(f"--data_block_size {self.data_block_size}: must be 1 or more, or auto")
+        if self.uint is not None and self.float is not None:
+            raise UsageError("-u and -f exclude each other: the output is of integers or of floats")
+        if self.uint is not None and self.uint not in MARKED_DTYPES:
+            raise UsageError(f"--uint {self.uint}: give 2 or 4 (unsigned bytes), or -2 or -4 (signed)")
+        if self.float is not None and abs(self.float) not in FLOAT_DTYPES:
+            raise UsageError(f"--float {self.float}: give 2 or 4 (bytes), or -2 or -4 (not clipped at 0)")
+        if self.logarithm is not None and self.exponential is not None:
+            raise UsageError("-L and -X exclude each other: one is the inverse of the other")
+        for name in ("logarithm", "exponential"):
+            base = getattr(self, name)
+            if base is not None and base != math.e and not base >= 2:
+                raise UsageError(f"--{name} {base}: the base is e or a number of 2 or more")
+        if self.saturation not in ("clip", "scaled"):
+            raise UsageError(f"--saturation {self.saturation}: give clip or scaled")
+        self._check_names(fix)
+        if self.parallel is not None and self.parallel < 1:
+            raise UsageError(f"--parallel {self.parallel}: must be 1 or more workers")
+        if self.thread is not None:
+            if self.parallel is None:
+                raise UsageError(f"-t {self.thread} needs -p, the number of shares that the work is cut into")
+            if not 0 <= self.thread <= self.parallel:
+                raise UsageError(f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}")
+
+    def _check_codec(self, fix: Any) -> None:
+        if self.codec is None:
+            if self.out_squash is not None:
+                raise UsageError("-q keeps a lossy codec's codestreams: give one of -H, -J, -K too")
+            if self.fill_gaps:
+                raise UsageError("--fill_gaps prepares images for a lossy codec: give one of -H, -J, -K too")
+            return
+        if self.codec not in CODECS:
+            raise UsageError(f"codec {self.codec}: give one of {', '.join(CODECS)}")
+        default = HCOMPRESS_SCALE if self.codec == "hcompress" else J2K_RATIO
+        level = default if self.codec_level is None or self.codec_level < 1 else self.codec_level
+        if not math.isfinite(level):
+            raise UsageError(f"{CODECS[self.codec]} {level}: must be a finite number")
+        if self.codec == "hcompress":
+            level = int(level)
+        fix("codec_level", level)
+        flag = CODECS[self.codec]
+        if self.dtype.startswith("float"):
+            raise UsageError(f"{flag} codes unsigned integers; drop -f, or the codec")
+        if self.dtype.startswith("int"):
+            raise UsageError(f"{flag} codes unsigned integers; give -u 2 or -u 4, not -u {self.uint}")
+        if self.logarithm is not None and self.dtype != "uint16":
+            raise UsageError(f"{flag} after -L works on 2-byte output only; give -u 2")
+        if self.codec != "hcompress" and self.dtype != "uint16":
+            raise UsageError(f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output")
+
+    def _check_compression(self, fix: Any) -> None:
+        if self.compression not in COMPRESSIONS:
+            raise UsageError(
+                f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}"
+            )
+        if self.compression == "htj2k":
+            raise UsageError("--compression htj2k is not in this version; give bslz4, which XDS reads")
+        if self.compression not in LEVELS:
+            if self.compression_level is not None:
+                raise UsageError(
+                    f"--compression_level {self.compression_level}: {self.compression} has no levels; drop it"
+                )
+            return
+        low, high = LEVELS[self.compression]
+        level = DEFAULT_LEVEL if self.compression_level is None else self.compression_level
+        if not low <= level <= high:
+            raise UsageError(f"--compression_level {level}: {self.compression} has levels {low} to {high}")
+        fix("compression_level", level)
+
+    def _check_names(self, fix: Any) -> None:
+        for name in ("out_file", "out_master", "out_squash"):
+            value = getattr(self, name)
+            if value is not None:
+                stem = value.removesuffix(".h5")
+                if not os.path.basename(stem):
+                    raise UsageError(f"--{name} '{value}': needs a name, not a folder alone")
+                fix(name, stem)
+        if self.out_master in (None, "out_file"):
+            fix("out_master", f"{self.out_file}_master")
+        if self.out_squash == "out_file":
+            fix("out_squash", f"{self.out_file}_squash")
+        # A name without a folder belongs beside the data files, or the master's links would not reach them.
+        folder = os.path.dirname(self.out_file)
+        for name in ("out_master", "out_squash"):
+            value = getattr(self, name)
+            if value and folder and not os.path.dirname(value):
+                fix(name, os.path.join(folder, value))
+        stems = [self.out_file, self.out_master, self.out_squash]
+        named = [os.path.abspath(s) for s in stems if s is not None]
+        if len(set(named)) != len(named):
+            raise UsageError("-o, -m and -q must name different files")
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the output's type."""
+        if self.float is not None:
+            return FLOAT_DTYPES[abs(self.float)]
+        return MARKED_DTYPES[self.uint or 2]
+
+    @property
+    def unclipped(self) -> bool:
+        """Whether values below 0 are kept: a negative -u or -f."""
+        return (self.float or self.uint or 1) < 0
+
+    @property
+    def master_path(self) -> str:
+        return f"{self.out_master}.h5"
+
+    @property
+    def nxs_path(self) -> str:
+        return f"{(self.out_master or '').removesuffix('_master')}.nxs"
+
+    def data_path(self, block: int) -> str:
+        return f"{self.out_file}_{block:06d}.h5"
+
+    def squash_path(self, block: int) -> str:
+        return f"{self.out_squash}_{block:06d}.h5"
+
+    def identity(self) -> dict[str, Any]:
+        """The options that determine what is computed, as JSON can hold them; for hashes and provenance."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        kept = {k: v for k, v in values.items() if k not in NOT_IN_IDENTITY}
+        kept["zero"] = [f"{'RC'[p.axis]} {p.text}" for p in self.zero]
+        kept["omit"] = [list(r) for r in self.omit]
+        kept["squash"] = self.out_squash is not None
+        return kept

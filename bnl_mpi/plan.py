@@ -1,0 +1,102 @@
+"""The plan: which frames make which image, and which images make which output block.
+
+Integers and strings alone; nothing here opens a file, so that a plan can be printed, tested, hashed and
+broadcast.  Frames and images are counted from 0 inside, from 1 wherever a user sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+AUTO_BLOCKS = 512
+"""`-d auto` aims at no more blocks than this: enough for hundreds of workers, few enough for a folder."""
+
+AUTO_SMALLEST, AUTO_LARGEST_BYTES = 10, 1 << 30
+
+
+@dataclass(frozen=True)
+class Block:
+    """One output data file: images `first_image` .. `first_image + n_images - 1`, counted from 0."""
+
+    number: int
+    """Counted from 1, as in the file's name."""
+    first_image: int
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reduction does to frames, pixels and counts.  Shapes are (slow, fast) = (ny, nx)."""
+
+    n_frames_in: int
+    """Frames in the input, selected or not."""
+    first_frame: int
+    """The first selected frame, counted from 0."""
+    n_frames: int
+    """Selected frames, after a partial last image was dropped if that was asked for."""
+    sum: int
+    binning: int
+    scale: float
+    shape_in: tuple[int, int]
+    dtype_in: str
+    """NumPy's name of the stored type, as 'uint16'."""
+    dtype_out: str
+    block_size: int
+    satval: int
+    """The input's saturation value (spec section 3)."""
+    limit: float
+    """satval': the output's saturation value; an integer unless the output is float."""
+    saturation: str = "clip"
+    """'clip' (min(sum, satval)) or 'scaled'."""
+
+    @property
+    def n_images(self) -> int:
+        return -(-self.n_frames // self.sum)
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.n_images // self.block_size)
+
+    @property
+    def shape_out(self) -> tuple[int, int]:
+        """(ny, nx) of an image: the frame's, over the binning, rounded up."""
+        ny, nx = self.shape_in
+        return -(-ny // self.binning), -(-nx // self.binning)
+
+    def block(self, number: int) -> Block:
+        """Block `number`, counted from 1."""
+        first = (number - 1) * self.block_size
+        return Block(number, first, min(self.block_size, self.n_images - first))
+
+    def blocks(self) -> Iterator[Block]:
+        return (self.block(k) for k in range(1, self.n_blocks + 1))
+
+    def frames_of(self, image: int) -> range:
+        """The input frames (counted from 0) that make image `image` (counted from 0)."""
+        start = self.first_frame + image * self.sum
+        return range(start, min(start + self.sum, self.first_frame + self.n_frames))
+
+    def share(self, worker: int, n_workers: int) -> list[int]:
+        """Numbers of the blocks that worker `worker` of 1..`n_workers` owns: k, k + p, k + 2p, ..."""
+        return list(range(worker, self.n_blocks + 1, n_workers))
+
+
+def auto_block_size(n_images: int, image_bytes: int) -> int:
+    """Images a block under `-d auto`, from image count and size alone.
+
+    At least 10, at most 1 GiB of pixels, and otherwise the round number (1, 2 or 5 times a power of ten)
+    that makes no more than 512 blocks.  Where the last block would be smaller than 10 images, the size
+    grows until it is not.
+    """
+    wanted = max(AUTO_SMALLEST, -(-n_images // AUTO_BLOCKS))
+    size = next(m * 10**e for e in range(1, 20) for m in (1, 2, 5) if m * 10**e >= wanted)
+    size = max(AUTO_SMALLEST, min(size, AUTO_LARGEST_BYTES // max(1, image_bytes)))
+    while size < n_images and 0 < n_images % size < AUTO_SMALLEST:
+        size += 1
+    return size
+
+
+def better_block_size(n_images: int, n_workers: int) -> int:
+    """The largest `-d` that gives every one of `n_workers` workers a block, or 1 if none does."""
+    return max(1, n_images // n_workers) if n_images >= n_workers else 1

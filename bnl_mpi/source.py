@@ -1,0 +1,374 @@
+"""Where the frames are: from a master to data files, and frames out of these.
+
+Rank 0 builds a `Source`, a list of segments (runs of frames in one dataset of one file), while opening the
+master and, where the master's counts allow it, one data file only.  The other ranks open the data files they
+read, check them (`check_segments`), and take frames out of them (`FrameReader`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import h5meta, kernels
+from .errors import InputError
+
+DATA_LINK = re.compile(r"data_(\d+)$")
+BITSHUFFLE, LZ4 = 32008, 32004
+BITSHUFFLE_LZ4 = 2
+"""The value of bitshuffle's fifth parameter that means LZ4."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`count` frames of `dataset` in `path`, from index `start` of its first axis."""
+
+    path: str
+    dataset: str
+    start: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.dataset}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """All frames of a data set in order.  `shape` is (ny, nx); `dtype` is that of the data files."""
+
+    master: str
+    segments: tuple[Segment, ...]
+    shape: tuple[int, int]
+    dtype: str
+    counts_known: bool
+    """False if the counts were inferred from the master and one data file, and await the owners' check."""
+
+    @property
+    def n_frames(self) -> int:
+        return sum(s.count for s in self.segments)
+
+    def spans(self, frames: range) -> list[tuple[int, int]]:
+        """(segment, index) of the first frame of each segment that `frames` touches; for `check_segments`."""
+        spans, begin = [], 0
+        for k, segment in enumerate(self.segments):
+            end = begin + segment.count
+            if begin < frames.stop and frames.start < end:
+                spans.append((k, max(frames.start, begin) - begin))
+            begin = end
+        return spans
+
+    def locate(self, frame: int) -> tuple[Segment, int]:
+        """The segment and the index in its dataset of frame `frame`, counted from 0."""
+        begin = 0
+        for segment in self.segments:
+            if frame < begin + segment.count:
+                return segment, segment.start + frame - begin
+            begin += segment.count
+        raise IndexError(frame)
+
+    def file_sizes(self) -> dict[str, int]:
+        """Name (without folder) and bytes of the master and of each data file."""
+        paths = [self.master, *dict.fromkeys(s.path for s in self.segments)]
+        return {os.path.basename(p): os.stat(p).st_size for p in paths}
+
+
+def _resolve(filename: str, master: str) -> str:
+    """The path of a file that `master` links, relative to the master's folder as given or as it really is."""
+    beside = [os.path.dirname(os.path.abspath(master)), os.path.dirname(os.path.realpath(master))]
+    candidates = [os.path.join(folder, filename) for folder in beside]
+    return next((c for c in candidates if os.path.exists(c)), candidates[0])
+
+
+def _links(h5: Any, master: str) -> list[tuple[str, str]]:
+    """(path, dataset) of each `/entry/data/data_NNNNNN`, in the order of their numbers."""
+    import h5py
+
+    group = h5["/entry/data"]
+    numbered = sorted((int(m[1]), name) for name in group if (m := DATA_LINK.match(name)))
+    found = []
+    for _, name in numbered:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            found.append((_resolve(link.filename, master), link.path))
+        else:
+            path = link.path if isinstance(link, h5py.SoftLink) else f"/entry/data/{name}"
+            found.append((os.path.abspath(master), path if path.startswith("/") else f"/entry/data/{path}"))
+    return found
+
+
+def _virtual_segments(dataset: Any, master: str) -> list[Segment] | None:
+    """The segments behind a virtual dataset, or None if it isn't whole frames in order."""
+    segments: list[Segment] = []
+    here = 0
+    for source in sorted(dataset.virtual_sources(), key=lambda s: s.vspace.get_regular_hyperslab()[0][0]):
+        (v0, *v_rest), v_stride, v_count, v_block = source.vspace.get_regular_hyperslab()
+        frames = v_count[0] * v_block[0]
+        whole = all(r == 0 for r in v_rest) and [c * b for c, b in zip(v_count[1:], v_block[1:], strict=True)] == list(
+            dataset.shape[1:]
+        )
+        if v0 != here or not whole or (v_count[0] > 1 and v_stride[0] != v_block[0]):
+            return None
+        start = 0
+        if source.src_space.get_select_type() == 2:  # H5S_SEL_HYPERSLABS
+            start = source.src_space.get_regular_hyperslab()[0][0]
+        path = os.path.abspath(master) if source.file_name == "." else _resolve(source.file_name, master)
+        segments.append(Segment(path, source.dset_name, int(start), int(frames)))
+        here += frames
+    return segments if segments and here == dataset.shape[0] else None
+
+
+def _open_dataset(path: str, name: str) -> Any:
+    h5 = h5meta.open_read(path)
+    try:
+        dataset = h5[name]
+        shape = dataset.shape
+    except (KeyError, OSError, AttributeError) as error:
+        h5.close()
+        raise InputError(f"{path}: no dataset {name} ({str(error).strip(chr(39))})") from error
+    if len(shape) not in (2, 3):
+        h5.close()
+        raise InputError(f"{path}:{name}: {len(shape)}-dimensional; frames are (ny, nx) or (n, ny, nx)")
+    return dataset
+
+
+def _frames_in(shape: Sequence[int]) -> int:
+    return shape[0] if len(shape) == 3 else 1
+
+
+def _missing(paths: Iterable[str], master: str) -> None:
+    missing = [p for p in dict.fromkeys(paths) if not os.path.isfile(p)]
+    if missing:
+        names = ", ".join(missing)
+        raise InputError(
+            f"{master}: {len(missing)} linked data file{'s are' * (len(missing) > 1) or ' is'} missing: {names}; "
+            "put them where the master's links point, or choose frames with -1 and -N from a master that has them"
+        )
+
+
+def open_source(master: str, h5: Any, expected: int | None, *, trust_counts: bool = True) -> Source:
+    """Find the frames of the open master `h5`.
+
+    `expected` is nimages x ntrigger where the master tells.  With `trust_counts` the data files after the
+    first are not opened if `expected` fits files of the first one's length (rank 0's way: the owners look
+    later); without it every file is opened.
+    """
+    if "/entry/data" not in h5:
+        raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
+    group = h5["/entry/data"]
+    segments, known = _segments(master, h5, group, expected, trust_counts)
+    _missing((s.path for s in segments), master)
+    first = next((s for s in segments if s.count), None)
+    if first is None:
+        raise InputError(f"{master}: /entry/data holds no frames")
+    dataset = _open_dataset(first.path, first.dataset)
+    with dataset.file:
+        shape, dtype = tuple(int(n) for n in dataset.shape[-2:]), dataset.dtype
+        if dataset.is_virtual and (deeper := _virtual_segments(dataset, first.path)):
+            dtype = _stored_dtype(deeper[0], dtype)
+    if dtype.kind not in "uif":
+        raise InputError(f"{first}: pixels of type {dtype}; integers or floats are wanted")
+    return Source(os.path.abspath(master), tuple(segments), (shape[0], shape[1]), dtype.newbyteorder("=").name, known)
+
+
+def _stored_dtype(segment: Segment, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in the file behind a virtual dataset, which may be declared with another."""
+    if not os.path.isfile(segment.path):
+        return dtype
+    inner = _open_dataset(segment.path, segment.dataset)
+    with inner.file:
+        stored: np.dtype[Any] = inner.dtype
+    return stored
+
+
+def _segments(
+    master: str, h5: Any, group: Any, expected: int | None, trust_counts: bool
+) -> tuple[list[Segment], bool]:
+    import h5py
+
+    links = _links(h5, master)
+    name = h5meta.text(group.attrs.get("signal", "data"))
+    link = group.get(name, getlink=True) if name in group or not links else None
+    if isinstance(link, h5py.ExternalLink):
+        links = links or [(_resolve(link.filename, master), link.path)]
+    elif link is not None and name in group:
+        dataset = group[name]
+        if dataset.is_virtual and (segments := _virtual_segments(dataset, master)):
+            if all(os.path.isfile(s.path) for s in segments) or not links:
+                return segments, True
+        elif not links and dataset.ndim in (2, 3):
+            return [Segment(os.path.abspath(master), dataset.name, 0, _frames_in(dataset.shape))], True
+    if not links:
+        raise InputError(f"{master}: /entry/data has neither data_NNNNNN links nor a dataset named data")
+    _missing((path for path, _ in links), master)
+    first = _count(links[0])
+    equal = first > 0 and expected is not None and -(-expected // first) == len(links)
+    if trust_counts and equal and expected is not None:
+        counts = [first] * (len(links) - 1) + [expected - first * (len(links) - 1)]
+    else:
+        counts = [first] + [_count(at) for at in links[1:]]
+    return [Segment(p, d, 0, n) for (p, d), n in zip(links, counts, strict=True)], not (trust_counts and equal)
+
+
+def _count(at: tuple[str, str]) -> int:
+    dataset = _open_dataset(*at)
+    with dataset.file:
+        return _frames_in(dataset.shape)
+
+
+class FrameReader:
+    """Reads frames into a caller's buffer; keeps the file it is in open, and that one alone.
+
+    Chunks of one frame under bslz4, LZ4 or no filter are read as they are and decoded here, outside HDF5's
+    lock; everything else goes through h5py.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._open: tuple[str, str] | None = None
+        self._dataset: Any = None
+        self._decode: str | None = None
+        self._chunk = bytearray()
+        self.bytes_read = 0
+
+    def close(self) -> None:
+        if self._dataset is not None:
+            self._dataset.file.close()
+        self._dataset, self._open = None, None
+
+    def _select(self, segment: Segment) -> None:
+        if self._open == (segment.path, segment.dataset):
+            return
+        self.close()
+        self._dataset = _open_dataset(segment.path, segment.dataset)
+        self._open = (segment.path, segment.dataset)
+        self._decode = self._direct_filter()
+
+    def _direct_filter(self) -> str | None:
+        """How to decode a raw chunk without HDF5: 'bslz4', 'lz4', 'raw', or None."""
+        d = self._dataset
+        if d.is_virtual or d.chunks != (1, *self.source.shape) or d.dtype != np.dtype(self.source.dtype):
+            return None
+        pipeline = d.id.get_create_plist()
+        filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+        if not filters:
+            return "raw"
+        if len(filters) > 1 or not kernels.HAVE_BSLZ4:
+            return None
+        code, _, values, _ = filters[0]
+        if code == BITSHUFFLE and len(values) > 4 and values[4] == BITSHUFFLE_LZ4:
+            return "bslz4"
+        return "lz4" if code == LZ4 else None
+
+    def fetch(self, frame: int, out: np.ndarray[Any, Any]) -> Any:
+        """Read frame `frame` (from 0) as far as HDF5 is needed for it.
+
+        Returns what `decode` takes: the raw chunk, or None where `out`, (ny, nx) of the source's type, holds
+        the frame already.
+        """
+        segment, index = self.source.locate(frame)
+        self._select(segment)
+        try:
+            if self._decode is not None:
+                self._chunk_into(index)
+                mask, chunk = self._read_chunk(index)
+                self.bytes_read += len(chunk)
+                if mask == 0 or self._decode == "raw":
+                    return self._decode, chunk
+            self._read_through_hdf5(index, out)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(_bad_frame(segment, index, frame, str(error))) from error
+        return None
+
+    def _chunk_into(self, index: int) -> None:
+        size = self._dataset.id.get_chunk_info_by_coord((index, 0, 0)).size
+        if not size:
+            raise OSError("the frame was never written")
+        if len(self._chunk) < size:
+            self._chunk = bytearray(size)
+
+    def _read_chunk(self, index: int) -> tuple[int, Any]:
+        mask, chunk = self._dataset.id.read_direct_chunk((index, 0, 0), out=self._chunk)
+        return int(mask), memoryview(chunk)
+
+    def _read_through_hdf5(self, index: int, out: np.ndarray[Any, Any]) -> None:
+        h5meta.load_filters()
+        if self._dataset.ndim == 2:
+            self._dataset.read_direct(out)
+        else:
+            self._dataset.read_direct(out, np.s_[index])
+        self.bytes_read += out.nbytes
+
+    def decode(self, fetched: Any, frame: int, out: np.ndarray[Any, Any]) -> None:
+        """Put the frame that `fetch` read into `out`."""
+        if fetched is None:
+            return
+        how, chunk = fetched
+        try:
+            if how == "bslz4":
+                kernels.bslz4_decode(chunk, out)
+            elif how == "lz4":
+                kernels.lz4_decode(chunk, out)
+            else:
+                out[...] = np.frombuffer(chunk, out.dtype).reshape(out.shape)
+        except ValueError as error:
+            segment, index = self.source.locate(frame)
+            raise InputError(_bad_frame(segment, index, frame, str(error))) from error
+
+
+def _bad_frame(segment: Segment, index: int, frame: int, why: str) -> str:
+    reason = " ".join(why.split())
+    return f"{segment}: frame {frame + 1} (index {index} of the dataset) can't be read: {reason}; restore the file"
+
+
+def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], dict[int, int]]:
+    """Open the datasets of the segments numbered `wanted` and hold them against the source.
+
+    Returns the problems found, a line each, and the number of frames of each segment that differs from what
+    the source supposes (empty if all is as expected).
+    """
+    problems, counts = [], {}
+    for k in wanted:
+        segment = source.segments[k]
+        try:
+            dataset = _open_dataset(segment.path, segment.dataset)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        with dataset.file:
+            shape, dtype = dataset.shape, dataset.dtype.newbyteorder("=")
+        if tuple(shape[-2:]) != source.shape:
+            problems.append(
+                f"{segment}: frames of {shape[-2]} x {shape[-1]} pixels, but {source.shape[0]} x {source.shape[1]} "
+                f"in {source.segments[0].path}; all frames must be of one shape"
+            )
+        elif dtype != np.dtype(source.dtype) and not dataset_is_virtual(source):
+            problems.append(f"{segment}: pixels of type {dtype}, but {source.dtype} in {source.segments[0].path}")
+        available = _frames_in(shape) - segment.start
+        last = k == len(source.segments) - 1
+        if not source.counts_known and (available != segment.count and not (last and available > segment.count)):
+            counts[k] = available
+        elif available < segment.count:
+            problems.append(f"{segment}: {available} frames, but {segment.count} are expected from the master")
+    return problems, counts
+
+
+def dataset_is_virtual(source: Source) -> bool:
+    """Whether the frames lie in the master itself (then its type may differ from the stored one)."""
+    return source.segments[0].path == source.master
+
+
+def find_master(path: str) -> str:
+    """`path` if it is a file, else the error that says what is there instead."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; give the master file, NAME_master.h5")
+    if not os.path.exists(path):
+        near = sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3] if Path(path).parent.is_dir() else []
+        hint = f"; there are {', '.join(near)}" if near else ""
+        raise InputError(f"{path}: no such file{hint}")
+    return path
