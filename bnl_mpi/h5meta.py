@@ -1,0 +1,164 @@
+"""HDF5's quirks, handled once: scalars of shape () or (1,), bytes or str, links that lead nowhere, locks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from re import compile as regex
+from typing import Any
+
+import h5py
+import numpy as np
+
+from bnl_mpi.errors import InputError, OutputError
+
+LIBVER = ("earliest", "v110")
+"""Every object gets the oldest form that can hold it; v110 is needed for virtual datasets alone.
+
+XDS's reader has its own HDF5 parser: it takes superblocks 0 to 3 and layout messages 3 and 4, no later ones.
+"""
+
+DATA_NAME = regex(r"data_\d+")
+"""What the links to data files are called in /entry/data."""
+
+MAX_DEPTH = 64
+"""Groups deeper than this are taken for a cycle of links."""
+
+
+def open_read(path: str | Path) -> h5py.File:
+    """Open `path` for reading, without a file lock; raises InputError, in one line, where that can't be."""
+    name = str(path)
+    if not Path(name).exists():
+        raise InputError(f"{name}: no such file")
+    if Path(name).is_dir():
+        raise InputError(f"{name}: is a folder, not a file")
+    try:
+        return h5py.File(name, "r", locking=False)
+    except PermissionError:
+        raise InputError(f"{name}: permission to read it is denied") from None
+    except OSError as error:
+        if not _has_signature(name):
+            raise InputError(f"{name}: not an HDF5 file") from None
+        raise InputError(f"{name}: damaged or still being written ({_first_line(error)})") from None
+
+
+def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.File:
+    """Create `path`, replacing what is there, in the form that every reader of diffraction data parses."""
+    try:
+        return h5py.File(str(path), "w", libver=libver, locking=False)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be created ({_first_line(error)})") from None
+
+
+def _has_signature(name: str) -> bool:
+    try:
+        return bool(h5py.is_hdf5(name))
+    except OSError:
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def text(value: Any) -> str:
+    """A string from what HDF5 gave: str, bytes, NumPy's kinds, or an array of one of them."""
+    if isinstance(value, np.ndarray):
+        return text(value.reshape(-1)[0]) if value.size else ""
+    if isinstance(value, bytes):
+        return value.split(b"\0", 1)[0].decode("utf-8", "replace")
+    return "" if value is None or isinstance(value, h5py.Empty) else str(value)
+
+
+def scalar(dataset: h5py.Dataset) -> Any:
+    """The one value of a dataset of any shape that holds one, as a Python value; strings as str.
+
+    Raises InputError where the dataset holds none or more than one.
+    """
+    if dataset.size != 1:
+        where = f"{dataset.file.filename}: {dataset.name}"
+        raise InputError(f"{where} has {dataset.size or 0} values, where one is wanted")
+    value = np.asarray(dataset[()]).reshape(-1)[0]
+    if isinstance(value, (bytes, str)):
+        return text(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def number(group: h5py.Group, path: str) -> float | None:
+    """The finite number at `path` below `group`, or None where there is no such thing."""
+    found = get_dataset(group, path)
+    if found is None or found.size != 1 or found.dtype.kind not in "iufb":
+        return None
+    value = float(scalar(found))
+    return value if np.isfinite(value) else None
+
+
+def attribute_text(item: h5py.HLObject, name: str) -> str:
+    """An attribute as a string; "" where it is absent or of a type that can't be read."""
+    try:
+        return text(item.attrs.get(name))
+    except (OSError, TypeError, KeyError):
+        return ""
+
+
+def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
+    """What `path` leads to, through links of any kind; None where it is dangling or a named type."""
+    try:
+        found = group.get(path)
+    except (KeyError, OSError, RuntimeError, ValueError):
+        return None
+    return found if isinstance(found, (h5py.Group, h5py.Dataset)) else None
+
+
+def get_dataset(group: h5py.Group, path: str) -> h5py.Dataset | None:
+    """The dataset at `path`, or None."""
+    found = resolve(group, path)
+    return found if isinstance(found, h5py.Dataset) else None
+
+
+def get_group(group: h5py.Group, path: str) -> h5py.Group | None:
+    """The group at `path`, or None."""
+    found = resolve(group, path)
+    return found if isinstance(found, h5py.Group) else None
+
+
+def identity(item: h5py.HLObject) -> tuple[int, int]:
+    """File number and address: equal for two names of one object."""
+    info = h5py.h5o.get_info(item.id)
+    return int(info.fileno), int(info.addr)
+
+
+def link(group: h5py.Group, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
+    """The link itself; None for kinds that h5py doesn't know (user-defined ones)."""
+    try:
+        return group.get(name, getlink=True)
+    except (TypeError, OSError, KeyError):
+        return None
+
+
+def is_data_link(group: h5py.Group, name: str) -> bool:
+    """Whether `name` is an external link to images: opening thousands of data files takes long."""
+    return DATA_NAME.fullmatch(name) is not None and isinstance(link(group, name), h5py.ExternalLink)
+
+
+def walk(group: h5py.Group, path: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
+    """(path, dataset) of every dataset below `group`, through links too, cycles cut.
+
+    External links named as data files' are passed over.
+    """
+    yield from _walk(group, path.rstrip("/"), frozenset((identity(group),)), depth)
+
+
+def _walk(
+    group: h5py.Group, path: str, above: frozenset[tuple[int, int]], depth: int
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    for name in group:
+        if is_data_link(group, name):
+            continue
+        item = resolve(group, name)
+        here = f"{path}/{name}"
+        if isinstance(item, h5py.Dataset):
+            yield here, item
+        elif isinstance(item, h5py.Group) and identity(item) not in above and depth < MAX_DEPTH:
+            yield from _walk(item, here, above | {identity(item)}, depth + 1)

@@ -1,0 +1,319 @@
+"""What planning must know of an experiment: saturation, mask, triggers, rotation axes, and where sums break.
+
+Source: section 2 of the NXmx definition for the axes; Dectris' FileWriter layout for the rest.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from bnl_mpi import h5meta
+from bnl_mpi.errors import InputError
+from bnl_mpi.geometry import bin_mask as bin_mask
+from bnl_mpi.geometry import bin_mean as bin_mean
+from bnl_mpi.geometry import mask_blank as mask_blank
+from bnl_mpi.plan import Plan
+
+DETECTOR = "entry/instrument/detector"
+SPECIFIC = f"{DETECTOR}/detectorSpecific"
+
+SATURATION_PATHS = (
+    f"{DETECTOR}/saturation_value",
+    f"{SPECIFIC}/countrate_correction_count_cutoff",
+    f"{SPECIFIC}/saturation_value",
+    f"{SPECIFIC}/detectorModule_000/countrate_correction_count_cutoff",
+)
+MASK_PATHS = (f"{SPECIFIC}/pixel_mask", f"{DETECTOR}/pixel_mask")
+
+AXIS_SUFFIXES = ("_end", "_increment_set", "_increment", "_range_average", "_range_total", "_start")
+"""What is told of an axis in datasets beside it; the longer of two endings that fit comes first."""
+
+ROTATION_NAMES = frozenset({"omega", "phi", "chi", "kappa", "theta", "two_theta", "alpha"})
+AXIS_CLASSES = frozenset({"NXtransformations", "NXpositioner"})
+AXIS_GROUPS = frozenset({"goniometer", "transformations"})
+MODULE_NAMES = frozenset({"module_offset", "fast_pixel_direction", "slow_pixel_direction"})
+
+STEP_TOLERANCE = 0.5
+"""A step that is off the usual one by more than this part of it is a jump.
+
+Encoders jitter by a few per cent of a step; the least thing that is to be found, one frame missing or
+taken twice, is a whole step.
+"""
+
+STANDSTILL = 1e-3
+"""Degrees: an axis at rest is read back with this much jitter, which is neither a motion nor a jump."""
+
+
+@dataclass(frozen=True)
+class RotationAxis:
+    """A rotation axis with a value for every frame, in degrees."""
+
+    path: str
+    start: npt.NDArray[np.float64]
+    """(n_frames,): at the start of each frame."""
+    end: npt.NDArray[np.float64] | None
+    """(n_frames,): at the end of each frame, where the input tells it."""
+    increment: float | None
+    """Rotation in a frame: the usual one; None where nothing tells it."""
+    resolution: float
+    """Degrees: nearer values can't be told apart (jitter at rest, rounding of the stored type)."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the frames differ in angle, or one frame spans a range."""
+        if float(np.ptp(self.start)) > self.resolution:
+            return True
+        return self.increment is not None and abs(self.increment) > self.resolution
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the input's master tells of the experiment."""
+
+    flavour: str
+    """'nxmx' where /entry/definition says so, else 'filewriter'."""
+    satval: int
+    satval_from: str
+    """The dataset's path, or 'default ...'."""
+    mask: npt.NDArray[np.uint32] | None
+    """(ny, nx)."""
+    mask_path: str | None
+    nimages: int | None
+    ntrigger: int | None
+    frames_per_trigger: int | None
+    """Set where there are several triggers of several frames each."""
+    axes: tuple[RotationAxis, ...]
+
+    @property
+    def is_rotation(self) -> bool:
+        """Whether some rotation axis really moves: False for stills and grid scans."""
+        return any(axis.moves for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class Break:
+    """A place that no sum may cross: between frames `frame - 1` and `frame`, counted from 0."""
+
+    frame: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Frames counted from 1, as a user sees them."""
+        return f"between frames {self.frame} and {self.frame + 1}: {self.reason}"
+
+
+def read_experiment(
+    h5: h5py.File, n_frames: int, dtype: np.dtype[Any], shape: tuple[int, int] | None = None
+) -> Experiment:
+    """Read an open master.
+
+    `dtype` is the type that the data files store; `shape` (ny, nx), where given, is checked against the
+    mask's.  Raises InputError where an axis or the mask doesn't fit.
+    """
+    satval, satval_from = _saturation(h5, np.dtype(dtype))
+    mask, mask_path = _mask(h5, shape)
+    nimages, ntrigger = (_count(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger"))
+    return Experiment(
+        flavour=flavour(h5),
+        satval=satval,
+        satval_from=satval_from,
+        mask=mask,
+        mask_path=mask_path,
+        nimages=nimages,
+        ntrigger=ntrigger,
+        frames_per_trigger=_frames_per_trigger(nimages, ntrigger, n_frames),
+        axes=tuple(_rotation_axes(h5, n_frames)),
+    )
+
+
+def flavour(h5: h5py.File) -> str:
+    """'nxmx' or 'filewriter' (the older kind, without a definition)."""
+    definition = h5meta.get_dataset(h5, "entry/definition")
+    return "nxmx" if definition is not None and h5meta.text(definition[()]) == "NXmx" else "filewriter"
+
+
+def default_saturation(dtype: np.dtype[Any]) -> int:
+    """32765 for 16-bit data, else the type's top value less 5 (of 32 bits, for floats)."""
+    if dtype.itemsize == 2:
+        return 32765
+    top = np.iinfo(dtype).max if dtype.kind in "iu" else np.iinfo(np.uint32).max
+    return int(top) - 5
+
+
+def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[int, str]:
+    for path in SATURATION_PATHS:
+        value = h5meta.number(h5, path)
+        if value is not None and value > 0:
+            return int(value), f"/{path}"
+    return default_saturation(dtype), f"default for {dtype.name}"
+
+
+def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.uint32] | None, str | None]:
+    for path in MASK_PATHS:
+        found = h5meta.get_dataset(h5, path)
+        if found is None or found.dtype.kind not in "iub" or found.ndim < 2:
+            continue
+        values = found[()]
+        while values.ndim > 2 and len(values) == 1:
+            values = values[0]
+        if values.ndim != 2 or (shape is not None and values.shape != tuple(shape)):
+            raise InputError(
+                f"{h5.filename}: /{path} has the shape {found.shape}, the frames have {shape}; "
+                "put it right, or take it out of the master"
+            )
+        return values.astype(np.uint32), f"/{path}"
+    return None, None
+
+
+def _count(h5: h5py.File, path: str) -> int | None:
+    value = h5meta.number(h5, path)
+    return None if value is None or value < 1 else int(value)
+
+
+def _frames_per_trigger(nimages: int | None, ntrigger: int | None, n_frames: int) -> int | None:
+    if nimages is None or ntrigger is None or nimages < 2 or ntrigger < 2:
+        return None
+    return nimages if nimages < n_frames else None
+
+
+def axis_base(name: str) -> tuple[str, str]:
+    """('omega', '_end') for 'omega_end'; ('omega', '') for 'omega' itself."""
+    for suffix in AXIS_SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def is_axis(dataset: h5py.Dataset, path: str, parent: h5py.Group) -> bool:
+    """Whether a dataset is an axis, or tells of one: numeric, at most 1-D, and found where axes are kept.
+
+    That is: it has a transformation_type; or lies in an NXtransformations, an NXpositioner or a goniometer
+    group; or is named in its NXdata group's @axes; or its name less a known ending is such a neighbour's.
+    A detector module's directions and offset (vectors, some with three values) are not axes.
+    """
+    folder, name = posixpath.split(path)
+    if dataset.dtype.kind not in "iuf" or dataset.ndim > 1 or name in MODULE_NAMES:
+        return False
+    if h5meta.attribute_text(parent, "NX_class") == "NXdetector_module":
+        return False
+    if "transformation_type" in dataset.attrs or posixpath.basename(folder) in AXIS_GROUPS:
+        return True
+    if h5meta.attribute_text(parent, "NX_class") in AXIS_CLASSES or name in _named_axes(parent):
+        return True
+    base, suffix = axis_base(name)
+    if not suffix or (neighbour := h5meta.get_dataset(parent, base)) is None:
+        return False
+    return is_axis(neighbour, f"{folder}/{base}", parent)
+
+
+def _named_axes(group: h5py.Group) -> set[str]:
+    value = group.attrs.get("axes") if "axes" in group.attrs else None
+    if value is None or isinstance(value, h5py.Empty):
+        return set()
+    names = [h5meta.text(one) for one in np.atleast_1d(value)]
+    return {part for name in names for part in name.replace(":", ",").split(",")}
+
+
+def per_degree(dataset: h5py.Dataset, default: float = 1.0) -> float:
+    """What one unit of a rotation axis is in degrees, from its units."""
+    units = h5meta.attribute_text(dataset, "units").lower()
+    return 180.0 / np.pi if units.startswith("rad") else default
+
+
+def _rotation_axes(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
+    """Every rotation axis with a value for each frame, each object once."""
+    found: list[RotationAxis] = []
+    seen: set[tuple[int, int]] = set()
+    entry = h5meta.get_group(h5, "entry")
+    if entry is None or n_frames < 1:
+        return found
+    for path, dataset in h5meta.walk(entry, "/entry"):
+        name = posixpath.basename(path)
+        if dataset.ndim != 1 or dataset.size < max(n_frames, 1) or axis_base(name)[1]:
+            continue
+        parent = dataset.parent
+        if not is_axis(dataset, path, parent) or not _is_rotation(dataset, name):
+            continue
+        if h5meta.identity(dataset) not in seen:
+            seen.add(h5meta.identity(dataset))
+            found.append(_rotation_axis(dataset, path, n_frames))
+    return found
+
+
+def _is_rotation(dataset: h5py.Dataset, name: str) -> bool:
+    kind = h5meta.attribute_text(dataset, "transformation_type")
+    return kind == "rotation" if kind else name in ROTATION_NAMES
+
+
+def _rotation_axis(dataset: h5py.Dataset, path: str, n_frames: int) -> RotationAxis:
+    scale = per_degree(dataset)
+    parent, name = dataset.parent, posixpath.basename(str(dataset.name))
+    start = np.asarray(dataset[:n_frames], dtype=np.float64) * scale
+    if not np.isfinite(start).all():
+        frame = int(np.flatnonzero(~np.isfinite(start))[0]) + 1
+        raise InputError(f"{dataset.file.filename}: {path} is not a finite number at frame {frame}")
+    end_set = h5meta.get_dataset(parent, f"{name}_end")
+    end = None
+    if end_set is not None and end_set.ndim == 1 and end_set.size >= n_frames and end_set.dtype.kind in "iuf":
+        end = np.asarray(end_set[:n_frames], dtype=np.float64) * scale
+    stored = dataset.dtype if dataset.dtype.kind == "f" else np.dtype(np.float64)
+    resolution = max(STANDSTILL, 4 * float(np.finfo(stored).eps) * float(np.abs(start).max()))
+    return RotationAxis(path, start, end, _increment(parent, name, start, end, scale), resolution)
+
+
+def _increment(
+    parent: h5py.Group,
+    name: str,
+    start: npt.NDArray[np.float64],
+    end: npt.NDArray[np.float64] | None,
+    scale: float,
+) -> float | None:
+    """The usual rotation in one frame: from the ends, the told increments, or the steps between starts."""
+    if end is not None:
+        return float(np.median(end - start))
+    for suffix in ("_increment_set", "_increment", "_range_average"):
+        told = h5meta.get_dataset(parent, name + suffix)
+        if told is not None and told.dtype.kind in "iuf" and told.size:
+            return float(np.median(told[()])) * scale
+    return float(np.median(np.diff(start))) if len(start) > 1 else None
+
+
+def sum_breaks(experiment: Experiment, plan: Plan) -> list[Break]:
+    """The breaks that lie inside of a sum of the plan, in the order of frames.
+
+    A break is a trigger's end, or a jump of a rotation axis: a step between two frames' starts that differs
+    from the axis' usual one (the median) by more than half of it, turns of 360 degrees apart.
+    """
+    if plan.sum < 2:
+        return []
+    breaks: dict[int, str] = {}
+    if experiment.frames_per_trigger:
+        for frame in range(experiment.frames_per_trigger, plan.n_frames_in, experiment.frames_per_trigger):
+            breaks[frame] = f"trigger {frame // experiment.frames_per_trigger} ends"
+    for axis in experiment.axes:
+        for frame in jumps(axis):
+            before, after = axis.start[frame - 1], axis.start[frame]
+            breaks[frame] = f"{axis.path} goes from {before:g} to {after:g}"
+    return [Break(frame, breaks[frame]) for frame in sorted(breaks) if _inside_a_sum(plan, frame)]
+
+
+def jumps(axis: RotationAxis) -> list[int]:
+    """Frames, counted from 0, that don't follow on the one before them."""
+    if len(axis.start) < 3:
+        return []
+    steps = np.diff(axis.start)
+    usual = float(np.median(steps))
+    off = (steps - usual + 180.0) % 360.0 - 180.0
+    tolerance = max(STEP_TOLERANCE * abs(usual), axis.resolution)
+    return [int(i) + 1 for i in np.flatnonzero(np.abs(off) > tolerance)]
+
+
+def _inside_a_sum(plan: Plan, frame: int) -> bool:
+    offset = frame - plan.first_frame
+    return 0 < offset < plan.n_frames and offset % plan.sum != 0
