@@ -117,7 +117,7 @@ def wilson_intensities(
 def expand(unique: Intensities, group: Any) -> tuple[Integers, Floats]:
     """All symmetry equivalents and Friedel mates, each once: hkl (m, 3) and intensity (m,)."""
     rotations = [np.array(operation.rot) // operation.DEN for operation in group.operations().sym_ops]
-    found = []
+    found: list[tuple[Integers, Floats]] = []
     for sign, intensity in ((1, unique.plus), (-1, unique.minus)):
         found.extend((sign * unique.hkl @ rotation, intensity) for rotation in rotations)
     hkl = np.concatenate([indices for indices, _ in found])

@@ -24,9 +24,9 @@ PIXEL_SIZE = 0.075  # mm
 GAP, DEAD, UNDER_RESPONDING, OVER_RESPONDING, NOISY = 1, 2, 4, 8, 16  # pixel_mask bits 0 to 4
 
 _MODULES = {"500k": (1, 1), "1M": (1, 2), "4M": (2, 4), "9M": (3, 6), "16M": (4, 8)}
-# mass attenuation coefficient of silicon, (keV, cm2/g), NIST XCOM
-_SILICON = ((3.0, 978.0), (4.0, 452.9), (5.0, 245.0), (6.0, 147.0), (8.0, 64.68), (10.0, 33.89), (15.0, 10.34),
-            (20.0, 4.464), (30.0, 1.436), (40.0, 0.7012))  # fmt: skip
+# keV, and cm2/g at each: NIST XCOM
+_SILICON_ENERGY = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0)
+_SILICON_MASS_ATTENUATION = (978.0, 452.9, 245.0, 147.0, 64.68, 33.89, 10.34, 4.464, 1.436, 0.7012)
 _SILICON_DENSITY = 2.33  # g/cm3
 _KEV_ANGSTROM = 12.398419843
 
@@ -67,11 +67,11 @@ def module_layout(model: str, flavour: str) -> ModuleLayout:
 def silicon_attenuation(wavelength: float) -> float:
     """Linear attenuation coefficient of silicon in 1/mm, interpolated between tabulated energies."""
     energy = _KEV_ANGSTROM / wavelength
-    if not _SILICON[0][0] <= energy <= _SILICON[-1][0]:
+    if not _SILICON_ENERGY[0] <= energy <= _SILICON_ENERGY[-1]:
         raise UsageError(
             f"--wavelength {wavelength} is {energy:.2f} keV: give 3 to 40 keV, that is 0.31 to 4.13 Angstrom"
         )
-    log_mass = np.interp(log(energy), [log(e) for e, _ in _SILICON], [log(mu) for _, mu in _SILICON])
+    log_mass = np.interp(log(energy), np.log(_SILICON_ENERGY), np.log(_SILICON_MASS_ATTENUATION))
     return exp(float(log_mass)) * _SILICON_DENSITY / 10
 
 

@@ -47,7 +47,8 @@ class Predictions:
 
     def shares(self, start: Floats | float, end: Floats | float) -> Floats:
         """Part of each rocking curve between two omegas, in degrees."""
-        return np.abs(normal_cdf((end - self.omega) / self.sigma) - normal_cdf((start - self.omega) / self.sigma))
+        to_end = normal_cdf((end - self.omega) / self.sigma)
+        return np.abs(to_end - normal_cdf((start - self.omega) / self.sigma))
 
 
 _CDF_GRID = np.linspace(-6, 6, 12001)
@@ -105,8 +106,10 @@ def predict(crystal: Crystal, geometry: Geometry, settings: Settings) -> Predict
     zeta = lorentz / np.maximum(sine, 1e-12)
     image_slow, image_fast = geometry.layout.shape
     margin = 4 * settings.spot_sigma
-    with np.errstate(invalid="ignore"):
-        seen = (fast > -margin) & (fast < image_fast + margin) & (slow > -margin) & (slow < image_slow + margin)
+    # rays away from the detector are NaN, which compares as not seen
+    seen = (np.abs(fast - image_fast / 2) < image_fast / 2 + margin) & (
+        np.abs(slow - image_slow / 2) < image_slow / 2 + margin
+    )
     keep = np.flatnonzero(seen & (zeta > SMALLEST_ZETA))
     beam, lorentz = beam[keep], lorentz[keep]
     factor = polarisation(beam[:, 0], beam[:, 2]) / lorentz * geometry.efficiency(-beam[:, 2])

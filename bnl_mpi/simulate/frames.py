@@ -38,13 +38,14 @@ def background_counts(settings: Settings, geometry: Geometry) -> Floats:
     shape = 0.5 * np.exp(-((s / 0.15) ** 2)) + 0.75 * np.exp(-(((s - 0.303) / 0.06) ** 2))
     shape += 0.35 * np.exp(-s / 0.4)
     level = settings.background * settings.exposed_width
-    return np.asarray(level * shape * polarisation(x, z) / 2 * np.abs(z) ** 3 * 2)
+    return np.asarray(level * shape * polarisation(x, z) * np.abs(z) ** 3)
 
 
 def frame_omegas(settings: Settings) -> tuple[Floats, Floats]:
     """Omega in degrees at the start and the end of each frame, two arrays (frames,)."""
-    index = np.arange(settings.frames)
-    return settings.omega_start + settings.osc * index, settings.omega_start + settings.osc * (index + 1)
+    index = np.arange(settings.frames, dtype=float)
+    start, end = (settings.omega_start + settings.osc * edge for edge in (index, index + 1))
+    return np.asarray(start), np.asarray(end)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class FrameMaker:
         """Frame number ``frame`` (from 0), shape (slow, fast), in the stored unsigned type."""
         rng = np.random.Generator(np.random.SFC64([self._settings.seed, _FRAME_STREAM, frame]))
         counts = self._background.draw(rng)
-        np.add.at(counts, self._photons(frame, rng), 1)
+        counts += np.bincount(self._photons(frame, rng), minlength=counts.size)
         counts[self._faults.hot] += rng.poisson(self._faults.hot_rate)
         np.minimum(counts, self._cutoff, out=counts)
         picture = counts.astype(self.dtype)

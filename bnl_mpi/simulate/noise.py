@@ -35,7 +35,7 @@ class PoissonField:
         flat = means.ravel()
         top = float(flat.max(initial=0.0)) or 1.0
         self._level = np.rint(flat * (levels / top)).astype(np.int32)
-        self._cdf = poisson_cdf(np.arange(levels + 1) * (top / levels))
+        self._cdf = poisson_cdf(np.linspace(0.0, top, levels + 1))
         self._table = self._inverse_table().ravel()
         self._offset = self._level * np.int32(_CELLS)
 
@@ -57,5 +57,6 @@ class PoissonField:
         if open_pixels.size:
             exact = (cell[open_pixels] + rng.random(open_pixels.size)) / _CELLS
             cdf = self._cdf[self._level[open_pixels]]
-            counts[open_pixels] = np.minimum((cdf <= exact[:, np.newaxis]).sum(axis=1), self._cdf.shape[1] - 1)
-        return counts
+            inverse = (cdf <= exact[:, np.newaxis]).sum(axis=1)
+            counts[open_pixels] = np.minimum(inverse, self._cdf.shape[1] - 1)
+        return np.asarray(counts)
