@@ -297,7 +297,7 @@ class FrameReader:
         return int(mask), memoryview(chunk)
 
     def _read_through_hdf5(self, index: int, out: np.ndarray[Any, Any]) -> None:
-        h5meta.load_filters()
+        import hdf5plugin  # noqa: F401  (registers the filters)
         if self._dataset.ndim == 2:
             self._dataset.read_direct(out)
         else:

@@ -1,0 +1,84 @@
+"""The final, lossless HDF5 filters: how a dataset declares each, and how an image becomes a stored chunk.
+
+Images are encoded outside of HDF5 and written as direct chunks where a library gives the very format of the
+filter; elsewhere HDF5 encodes them in a file in memory, so that every filter yields its chunk's bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import kernels
+
+Encoder = Callable[[np.ndarray[Any, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A final filter by the name that users give it (`bslz4`, ...) and its level, None where it has none."""
+
+    name: str
+    level: int | None = None
+
+    def dataset_options(self) -> dict[str, Any]:
+        """What `h5py.Group.create_dataset` needs to declare the filter."""
+        import hdf5plugin
+
+        if self.name == "none":
+            return {}
+        if self.name == "zstd":
+            return dict(hdf5plugin.Blosc(cname="zstd", clevel=self.level, shuffle=hdf5plugin.Blosc.NOSHUFFLE))
+        if self.name == "bszstd":
+            return dict(hdf5plugin.Bitshuffle(cname="zstd", clevel=self.level))
+        return dict(hdf5plugin.Bitshuffle(cname={"bslz4": "lz4", "bshuf": "none"}[self.name]))
+
+    def encoder(self) -> Encoder:
+        """A function from an image (ny, nx), C-contiguous, to the bytes of its chunk."""
+        if self.name == "none":
+            return lambda image: memoryview(image).cast("B")
+        if self.name == "bslz4" and kernels.HAVE_BSLZ4:
+            return kernels.bslz4_encode
+        if self.name == "zstd":
+            return _blosc_zstd(self.level or 0)
+        return _HDF5Encoder(self)
+
+
+def _blosc_zstd(level: int) -> Encoder:
+    from numcodecs import blosc
+
+    blosc.use_threads = False
+    codec = blosc.Blosc(cname="zstd", clevel=level, shuffle=blosc.Blosc.NOSHUFFLE)
+    encode: Encoder = codec.encode
+    return encode
+
+
+class _HDF5Encoder:
+    """Lets HDF5 run the filter, in a file that exists in memory only."""
+
+    def __init__(self, final: Filter) -> None:
+        import h5py
+
+        self._filter = final
+        self._file = h5py.File("encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108"))
+        self._datasets: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, image: np.ndarray[Any, Any]) -> bytes:
+        key = (image.shape, image.dtype.str)
+        if key not in self._datasets:
+            self._datasets[key] = self._file.create_dataset(
+                f"d{len(self._datasets)}",
+                shape=(1, *image.shape),
+                chunks=(1, *image.shape),
+                dtype=image.dtype,
+                **self._filter.dataset_options(),
+            )
+        dataset = self._datasets[key]
+        dataset[0] = image
+        # A dataset's chunk is encoded when it leaves the cache.
+        dataset.flush()
+        _, chunk = dataset.id.read_direct_chunk((0, 0, 0))
+        return bytes(chunk)

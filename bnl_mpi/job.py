@@ -1,0 +1,254 @@
+"""From options to a job: everything that can be known and checked before the first byte is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import blockfile, geometry, h5meta, metadata, source
+from ._version import __version__
+from .errors import InputError, OutputError, UsageError
+from .metadata import Experiment
+from .options import Options
+from .plan import Plan, auto_block_size
+from .source import Source
+
+TOP_VALUE = {"uint8": 255, "uint16": 65535, "uint32": 4294967295, "int16": 32767, "int32": 2147483647}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank must know; broadcast, so small.  The mask travels as packed, deflated bits."""
+
+    options: Options
+    plan: Plan
+    source: Source
+    identity: str
+    """JSON of what determines the output: options, version, plan, names and sizes of the input's files."""
+    packed_mask: bytes | None
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.identity.encode()).hexdigest()
+
+    def flagged(self) -> np.ndarray[Any, Any] | None:
+        """(ny, nx) uint8: 1 where the input's pixel mask is not 0; None without a mask."""
+        if self.packed_mask is None:
+            return None
+        ny, nx = self.plan.shape_in
+        bits = np.frombuffer(zlib.decompress(self.packed_mask), np.uint8)
+        return np.unpackbits(bits, count=ny * nx).reshape(ny, nx)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job, and what rank 0 alone needs of the input to write the masters."""
+
+    job: Job
+    experiment: Experiment
+    warnings: tuple[str, ...]
+
+
+def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
+    """Read the master, and make and check the plan.  Opens nothing for writing."""
+    master = source.find_master(options.infile)
+    with h5meta.open_read(master) as h5:
+        counts = [h5meta.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
+        expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
+        found = source.open_source(master, h5, expected, trust_counts=trust_counts)
+        dtype = np.dtype(found.dtype)
+        experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
+    warnings: list[str] = []
+    plan = make_plan(options, found, experiment, warnings)
+    _check_sums(options, plan, experiment, warnings)
+    if experiment.mask is None:
+        warnings.append(
+            f"{master}: no pixel_mask, so none is written; XDS can't read a set without one"
+        )
+    if not os.path.basename(options.out_master or "").endswith("_master"):
+        warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
+    packed = None
+    if experiment.mask is not None:
+        packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
+    # Input files whose last frame lies before the selection, or first after it, don't make another job.
+    identity = {
+        "program": "bnl_mpi",
+        "version": __version__,
+        "options": options.identity(),
+        "plan": dataclasses.asdict(plan),
+        "input": found.file_sizes(),
+    }
+    job = Job(options, plan, found, json.dumps(identity, sort_keys=True), packed)
+    return Prepared(job, experiment, tuple(warnings))
+
+
+def make_plan(options: Options, found: Source, experiment: Experiment, warnings: list[str]) -> Plan:
+    """The plan for the selected frames; adds to `warnings` what the user should know."""
+    total = found.n_frames
+    last = total if options.last_image is None else options.last_image
+    if options.first_image > total or last > total:
+        wrong = f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
+        raise InputError(f"{found.master}: {wrong} is outside the data, which has frames 1 to {total}")
+    n_frames = last - options.first_image + 1
+    partial = n_frames % options.sum
+    if partial and (options.drop_partial or n_frames < options.sum):
+        if n_frames < options.sum and options.drop_partial:
+            raise UsageError(f"--drop_partial: {n_frames} frames make no whole image of {options.sum}; lower -s")
+    if partial and options.drop_partial:
+        n_frames -= partial
+        warnings.append(f"the last {partial} of the selected frames are left out (--drop_partial)")
+    elif partial:
+        warnings.append(
+            f"the last image is the sum of {partial} frames only, not of {options.sum}; --drop_partial leaves it out"
+        )
+    satval = experiment.satval
+    plan = Plan(
+        n_frames_in=total,
+        first_frame=options.first_image - 1,
+        n_frames=n_frames,
+        sum=options.sum,
+        binning=options.bin,
+        scale=options.scale,
+        shape_in=found.shape,
+        dtype_in=found.dtype,
+        dtype_out=options.dtype,
+        block_size=1,
+        satval=satval,
+        limit=output_limit(options, satval, warnings),
+        saturation=options.saturation,
+    )
+    size = options.data_block_size
+    if size == "auto":
+        ny, nx = plan.shape_out
+        size = auto_block_size(plan.n_images, ny * nx * np.dtype(plan.dtype_out).itemsize)
+    plan = dataclasses.replace(plan, block_size=int(size))
+    if min(found.shape) < plan.binning:
+        raise UsageError(f"--bin {plan.binning} is larger than a frame of {found.shape[1]} x {found.shape[0]} pixels")
+    if plan.n_blocks > 999999:
+        raise UsageError(f"{plan.n_blocks} data files are more than six digits can number; raise -d")
+    return plan
+
+
+def output_limit(options: Options, satval: int, warnings: list[str]) -> float:
+    """satval': the saturation value of the output, by the rules of spec section 3, steps 2 to 4."""
+    value: float = satval
+    if options.saturation == "scaled":
+        value = options.bin * options.bin * options.sum * satval
+    scaled = int(value * options.scale + 0.5)
+    transformed = transform_counts(np.float64(scaled), options)
+    if options.dtype.startswith("float"):
+        return float(transformed)
+    limit = int(transformed) if np.isfinite(transformed) else TOP_VALUE["uint32"]
+    # A type's top value is the mark; of signed types -1 is, so all their positive values count.
+    top = TOP_VALUE[options.dtype] - (1 if options.dtype.startswith("uint") else 0)
+    if limit > top:
+        if options.saturation == "clip":
+            wider = "-u 4" if options.dtype == "uint16" else "a smaller --scale"
+            warnings.append(
+                f"the saturation value {limit} doesn't fit {options.dtype}: counts above {top} are clipped; "
+                f"{wider} keeps them"
+            )
+        limit = top
+    if options.saturation == "scaled":
+        limit = min(limit, TOP_VALUE[options.dtype] - 1)
+    return limit
+
+
+def transform_counts(values: Any, options: Options) -> Any:
+    """Step 4's `-L` or `-X` in double precision: log_base(|v| + 1) or base**|v| - 1, with the sign of v."""
+    if options.logarithm is not None:
+        return np.sign(values) * np.log1p(np.abs(values)) / np.log(options.logarithm)
+    if options.exponential is not None:
+        with np.errstate(over="ignore"):
+            return np.sign(values) * np.expm1(np.abs(values) * np.log(options.exponential))
+    return values
+
+
+def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: list[str]) -> None:
+    if plan.sum == 1:
+        return
+    breaks = metadata.sum_breaks(experiment, plan)
+    if breaks and not options.allow_jumps:
+        shown = "; ".join(str(b) for b in breaks[:3]) + ("; ..." if len(breaks) > 3 else "")
+        raise InputError(
+            f"{options.infile}: sums of {plan.sum} frames would cross {len(breaks)} break{'s' * (len(breaks) > 1)} "
+            f"of the rotation, {shown}; choose -s, -1 and -N to fit, or add --allow_jumps"
+        )
+    if not experiment.is_rotation:
+        warnings.append(f"-s {plan.sum} adds up frames of a data set without rotation (stills or a grid scan)")
+
+
+def check_output(job: Job, *, share: int | None = None) -> None:
+    """Refuse what would harm the input or an older output.  `share`: the share of `-t`, which has neighbours."""
+    options = job.options
+    inputs = {os.path.realpath(p) for p in [job.source.master, *(s.path for s in job.source.segments)]}
+    stems = [options.out_file] + ([options.out_squash] if options.out_squash else [])
+    written = [options.master_path, options.nxs_path]
+    written += [f"{stem}_{k:06d}.h5" for stem in stems for k in (1, job.plan.n_blocks)]
+    old = {stem: list(blockfile.existing_blocks(stem)) for stem in stems}
+    for path in written + [p for paths in old.values() for p in paths]:
+        if os.path.realpath(path) in inputs:
+            raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
+    for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in written):
+        if not os.path.isdir(folder):
+            raise OutputError(f"{folder}: no such folder for the output; make it first")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder}: the output's folder is not writable")
+    if options.force:
+        return
+    masters = [p for p in (options.master_path, options.nxs_path) if os.path.exists(p)]
+    blocks = [p for paths in old.values() for p in paths if not p.endswith(blockfile.PARTIAL)]
+    if share is not None:
+        _check_neighbours(job, blocks)
+        own = {os.path.abspath(f"{stem}_{k:06d}.h5") for stem in stems for k in share_blocks(job, share)}
+        blocks = [p for p in blocks if p in own]
+        masters = masters if share == 0 else []
+    if masters or blocks:
+        first = (masters + blocks)[0]
+        more = f" and {len(masters) + len(blocks) - 1} more" if len(masters) + len(blocks) > 1 else ""
+        raise OutputError(f"{first}{more}: output of that name is there already; --force overwrites it, or choose another -o")
+
+
+def share_blocks(job: Job, share: int) -> list[int]:
+    """Numbers of the blocks of share `share` of `-p`; none for share 0, which writes the masters."""
+    return job.plan.share(share, job.options.parallel or 1) if share else []
+
+
+def _check_neighbours(job: Job, blocks: list[str]) -> None:
+    for path in blocks:
+        if blockfile.read_plan_sha256(path) != job.sha256:
+            raise OutputError(
+                f"{path}: belongs to another run (other options, input or version); remove it, choose another -o, "
+                "or give --force to every share"
+            )
+
+
+def remove_old_masters(job: Job) -> None:
+    """`--force`'s first act: from here on no master tells of a finished run."""
+    for path in (job.options.master_path, job.options.nxs_path):
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+def remove_surplus_blocks(job: Job) -> None:
+    """`--force`'s last act: blocks of an older run beyond those of this one."""
+    stems = [job.options.out_file] + ([job.options.out_squash] if job.options.out_squash else [])
+    for stem in stems:
+        kept = {os.path.abspath(f"{stem}_{k:06d}.h5") for k in range(1, job.plan.n_blocks + 1)}
+        for path in blockfile.existing_blocks(stem):
+            if path not in kept:
+                os.unlink(path)
+
+
+def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
+    """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged by the mask."""
+    return None if flagged is None else geometry.mask_blank(flagged, job.plan.binning)
+
+

@@ -1,0 +1,148 @@
+"""The pixels: frames in, one image out (spec section 3, steps 1 to 4 and 6).
+
+The hot path is in `bnl_mpi.kernels`; `-L`, `-X`, `-R`, `-C` and float output, which nobody uses on a whole
+archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buffers are made once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import geometry, kernels
+from .gaps import GapFiller
+from .job import Job, blank_map, transform_counts
+from .options import ZeroPattern
+
+Array = np.ndarray[Any, Any]
+
+TOP_CONTRIBUTION = {"uint8": 254, "uint16": 65530, "uint32": 4294967290}
+
+
+def mark_value(dtype: np.dtype[Any]) -> float:
+    """What an invalid pixel is stored as: the top value of an unsigned type, -1 of a signed one, NaN."""
+    if dtype.kind == "f":
+        return float("nan")
+    return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
+
+
+def zeroed(shape: tuple[int, int], patterns: tuple[ZeroPattern, ...]) -> Array:
+    """(ny, nx) bool: the pixels that `-R` and `-C` set to 0."""
+    chosen = np.zeros(shape, bool)
+    for pattern in patterns:
+        if pattern.group is not None:
+            k, n = pattern.group
+            along = np.arange(shape[pattern.axis]) % n < k
+            chosen |= along[:, None] if pattern.axis == 0 else along[None, :]
+        else:
+            chosen[slice(*pattern.rows), slice(*pattern.columns)] = True
+    return chosen
+
+
+class Reducer:
+    """Adds up frames and finishes images.  Use: `add` for each frame, then `values`, then `mark`."""
+
+    def __init__(self, job: Job, values_dtype: str) -> None:
+        """`values_dtype` is what comes next wants: the codec's image type, or the output's."""
+        plan, self._options = job.plan, job.options
+        self._plan = plan
+        self._flagged = job.flagged()
+        self._blank = blank_map(job, self._flagged)
+        ny, nx = geometry.binned_shape(plan.shape_in, plan.binning)
+        source = np.dtype(plan.dtype_in)
+        self.frame = np.empty(plan.shape_in, source)
+        """The buffer that the caller reads frames into."""
+        self._total = np.zeros((ny, nx), self._sum_type(source))
+        self._flags = np.zeros((ny, nx), np.uint8)
+        self._dtype = np.dtype(plan.dtype_out)
+        plain = not (self._options.logarithm or self._options.exponential or self._options.zero)
+        self._plain = plain and source.kind != "f" and self._dtype.kind != "f"
+        self._values = np.zeros((ny, nx), values_dtype if self._plain else np.float64)
+        self._coded_type = np.dtype(values_dtype)
+        self._out = np.zeros((ny, nx), self._dtype)
+        self._scaled = plan.saturation == "scaled"
+        self._zeroed = zeroed((ny, nx), self._options.zero) if self._options.zero else None
+        self._gaps = GapFiller(self._blank) if self._options.fill_gaps else None
+        self.n_clipped = self.n_invalid = 0
+        self._first = True
+
+    def _sum_type(self, source: np.dtype[Any]) -> type:
+        """The narrowest type in which no sum of contributions can wrap."""
+        if source.kind == "f":
+            return np.float64
+        top = TOP_CONTRIBUTION.get(source.name, np.iinfo(source).max)
+        greatest = int(top) * self._plan.binning**2 * self._plan.sum
+        return np.uint32 if greatest < 2**32 else np.uint64
+
+    def add(self) -> None:
+        """Add the frame in `self.frame`."""
+        kernels.accumulate(
+            self.frame,
+            self._flagged,
+            self._plan.binning,
+            self._total,
+            self._flags,
+            satval=self._plan.satval if self._scaled else None,
+            first=self._first,
+        )
+        self._first = False
+
+    def values(self, frames: range) -> Array:
+        """The image that the frames added so far make, before the codec: invalid pixels 0, or filled."""
+        self._first = True
+        satval = None if self._scaled else self._plan.satval
+        if self._plain:
+            clipped, invalid = kernels.finish(
+                self._total, self._flags, self._blank, satval, self._plan.scale, int(self._plan.limit), self._values
+            )
+            values = self._values
+        else:
+            values, clipped, invalid = self._finish_in_double(satval, frames)
+        self.n_clipped, self.n_invalid = clipped, invalid
+        if self._gaps is not None:
+            self._gaps.fill(values, self.invalid())
+        return values
+
+    def _finish_in_double(self, satval: int | None, frames: range) -> tuple[Array, int, int]:
+        invalid = self.invalid() != 0
+        total = self._total.astype(np.float64)
+        before = int(self._plan.satval if satval is not None else 0)
+        cut = total > before if satval is not None else np.zeros(total.shape, bool)
+        values = np.minimum(total, before) if satval is not None else total
+        if self._plan.scale != 1:
+            values = np.trunc(values * self._plan.scale)
+        values = transform_counts(values, self._options)
+        if self._dtype.kind != "f":
+            values = np.trunc(values)
+        if self._scaled:
+            values[(self._flags & kernels.SATURATED) != 0] = self._plan.limit
+        cut |= values > self._plan.limit
+        values = np.minimum(values, self._plan.limit)
+        if not self._options.unclipped:
+            values = np.maximum(values, 0)
+        if self._zeroed is not None and self._omits(frames):
+            values[self._zeroed] = 0
+        values[invalid] = 0
+        return values.astype(self._coded_type), int((cut & ~invalid).sum()), int(invalid.sum())
+
+    def _omits(self, frames: range) -> bool:
+        ranges = self._options.omit
+        return not ranges or any(first - 1 < frames.stop and frames.start < last for first, last in ranges)
+
+    def invalid(self) -> Array:
+        """(oy, ox) uint8: not 0 where the image is invalid."""
+        bad = self._flags & kernels.INVALID
+        return bad if self._blank is None else bad | self._blank
+
+    def mark(self, values: Array) -> Array:
+        """The output image of `values`, clipped to 0..satval' and marked where invalid.
+
+        The array is this object's own and holds until the next call.
+        """
+        if self._dtype.kind == "f":
+            np.copyto(self._out, values, casting="unsafe")
+            self._out[self.invalid() != 0] = np.nan
+            return self._out
+        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out)
+        return self._out
