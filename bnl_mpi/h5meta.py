@@ -162,3 +162,33 @@ def _walk(
             yield here, item
         elif isinstance(item, h5py.Group) and identity(item) not in above and depth < MAX_DEPTH:
             yield from _walk(item, here, above | {identity(item)}, depth + 1)
+
+
+def make_group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
+    """The group `name` below `parent`, made where it isn't there, with a fixed-length NX_class.
+
+    Readers of older masters compare that attribute with bytes, which a variable-length one isn't.
+    """
+    group = parent.require_group(name)
+    if "NX_class" not in group.attrs:
+        group.attrs["NX_class"] = np.bytes_(nx_class)
+    return group
+
+
+def enable_filters(dataset: h5py.Dataset) -> None:
+    """Load the plugins for filters that HDF5 doesn't bring along, where the dataset has a filter at all."""
+    if dataset.id.get_create_plist().get_nfilters():
+        import hdf5plugin  # noqa: F401  (registers the filters)
+
+
+def read(dataset: h5py.Dataset, part: Any = ()) -> Any:
+    """A dataset's values, or a part of them, whatever filter they are stored with.
+
+    Raises InputError where they can't be decoded.
+    """
+    try:
+        enable_filters(dataset)
+        return dataset[part]
+    except (OSError, ImportError) as error:
+        where = f"{dataset.file.filename}: {dataset.name}"
+        raise InputError(f"{where} can't be read ({_first_line(error)})") from None

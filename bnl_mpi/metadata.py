@@ -159,7 +159,7 @@ def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.
         found = h5meta.get_dataset(h5, path)
         if found is None or found.dtype.kind not in "iub" or found.ndim < 2:
             continue
-        values = found[()]
+        values = h5meta.read(found)
         while values.ndim > 2 and len(values) == 1:
             values = values[0]
         if values.ndim != 2 or (shape is not None and values.shape != tuple(shape)):
@@ -254,14 +254,14 @@ def _is_rotation(dataset: h5py.Dataset, name: str) -> bool:
 def _rotation_axis(dataset: h5py.Dataset, path: str, n_frames: int) -> RotationAxis:
     scale = per_degree(dataset)
     parent, name = dataset.parent, posixpath.basename(str(dataset.name))
-    start = np.asarray(dataset[:n_frames], dtype=np.float64) * scale
+    start = np.asarray(h5meta.read(dataset, slice(n_frames)), dtype=np.float64) * scale
     if not np.isfinite(start).all():
         frame = int(np.flatnonzero(~np.isfinite(start))[0]) + 1
         raise InputError(f"{dataset.file.filename}: {path} is not a finite number at frame {frame}")
     end_set = h5meta.get_dataset(parent, f"{name}_end")
     end = None
     if end_set is not None and end_set.ndim == 1 and end_set.size >= n_frames and end_set.dtype.kind in "iuf":
-        end = np.asarray(end_set[:n_frames], dtype=np.float64) * scale
+        end = np.asarray(h5meta.read(end_set, slice(n_frames)), dtype=np.float64) * scale
     stored = dataset.dtype if dataset.dtype.kind == "f" else np.dtype(np.float64)
     resolution = max(STANDSTILL, 4 * float(np.finfo(stored).eps) * float(np.abs(start).max()))
     return RotationAxis(path, start, end, _increment(parent, name, start, end, scale), resolution)

@@ -1,0 +1,181 @@
+"""Writes the new master: the input's tree by the rules, and links to the new data files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from bnl_mpi import h5meta
+from bnl_mpi.metadata import DETECTOR, SPECIFIC, Experiment
+from bnl_mpi.plan import Plan
+from bnl_mpi.rules import Reduction, decide, is_images
+from bnl_mpi.treecopy import Item, TreeCopy, copy_attributes
+
+DATA = "/entry/data"
+IMAGES = "/entry/data/data"
+"""Where a data file keeps its images."""
+PROCESS = "process_bnl_mpi"
+
+DataFiles = Sequence[tuple[str, int]]
+"""(file name relative to the master's folder, images in it)."""
+
+
+def mark(dtype: np.dtype[Any]) -> Any:
+    """The value of an invalid pixel: the top one of an unsigned type, -1 of a signed one, NaN of a float."""
+    if dtype.kind == "f":
+        return np.nan
+    return int(np.iinfo(dtype).max) if dtype.kind == "u" else -1
+
+
+def write_master(
+    path: str | Path,
+    infile: str | Path,
+    plan: Plan,
+    *,
+    data_files: DataFiles,
+    experiment: Experiment,
+    provenance: Mapping[str, Any],
+    squash_files: DataFiles = (),
+    data_dtype: np.dtype[Any],
+) -> list[str]:
+    """Write the master of a reduction to `path` and return the warnings, each one line.
+
+    `data_files` and `squash_files` are given in order, relative to the folder in which the master is to lie;
+    they need not exist yet.  `provenance` becomes /entry/process_bnl_mpi: text as it is, all else as JSON.
+    Raises InputError where an axis of the input fits neither one frame nor all of them.
+    """
+    run = Reduction(plan, experiment, np.dtype(data_dtype))
+    with h5meta.open_read(infile) as source, h5meta.open_write(path) as target:
+        name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
+        run.signal = f"{DATA}/{name}" if name else None
+        keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)
+        TreeCopy(lambda item: decide(item, run), keeps_name, run.warnings).copy(source, target)
+        _share_mask(target, run)
+        add_data_links(target, data_files)
+        if name:
+            _add_virtual(source, target, name, data_files, run)
+        add_squash_links(target, squash_files)
+        add_provenance(target, provenance)
+    return run.warnings
+
+
+def _is_anew(path: str) -> bool:
+    """Whether the output has something of its own there: an earlier run's codestreams aren't of these images."""
+    return path == "/entry/squash"
+
+
+def filewriter_names(path: str, group: h5py.Group, name: str) -> bool:
+    """Nothing in /entry/data but links to data: readers of the older flavour count every name there."""
+    return not (_is_anew(path) or path.startswith(f"{DATA}/"))
+
+
+def nxmx_names(run: Reduction) -> Callable[[str, h5py.Group, str], bool]:
+    """All but the images in /entry/data."""
+
+    def keeps_name(path: str, group: h5py.Group, name: str) -> bool:
+        if path == f"{DATA}/{name}":
+            return not is_image_name(group, name, run)
+        return not _is_anew(path)
+
+    return keeps_name
+
+
+def data_group(source: h5py.File) -> h5py.Group | None:
+    """The input's /entry/data."""
+    return h5meta.get_group(source, DATA)
+
+
+def offered_virtual(source: h5py.File, run: Reduction) -> str | None:
+    """The name under which the input's /entry/data offers all frames at once, if it does.
+
+    That is a stack of frames which isn't one of the data_NNNNNN links: virtual, stored, or linked.
+    """
+    group = data_group(source)
+    if group is None:
+        return None
+    signal = h5meta.attribute_text(group, "signal")
+    names: list[str] = [name for name in group if h5meta.DATA_NAME.fullmatch(name) is None]
+    for name in sorted(names, key=lambda name: name != signal):
+        found = h5meta.get_dataset(group, name)
+        if found is not None and is_images(Item(f"{DATA}/{name}", name, found, group), run):
+            return name
+        if found is None and name == signal:
+            return name
+    return None
+
+
+def is_image_name(group: h5py.Group, name: str, run: Reduction) -> bool:
+    """Whether a name in /entry/data stands for frames."""
+    if h5meta.DATA_NAME.fullmatch(name) is not None or run.signal == f"{DATA}/{name}":
+        return True
+    found = h5meta.get_dataset(group, name)
+    return found is not None and is_images(Item(f"{DATA}/{name}", name, found, group), run)
+
+
+def _share_mask(target: h5py.File, run: Reduction) -> None:
+    """The mask is to be found in the detector's group and in detectorSpecific: one dataset, two names."""
+    groups = [group for p in (DETECTOR, SPECIFIC) if (group := h5meta.get_group(target, p)) is not None]
+    masks = [found for group in groups if (found := h5meta.get_dataset(group, "pixel_mask")) is not None]
+    if not masks:
+        run.warnings.append("the input has no pixel_mask, and so the output has none: XDS can't read it")
+        return
+    for group in groups:
+        if h5meta.get_dataset(group, "pixel_mask") is None:
+            if "pixel_mask" in group:
+                del group["pixel_mask"]
+            group["pixel_mask"] = masks[0]
+
+
+def add_data_links(target: h5py.File, data_files: DataFiles) -> None:
+    """Links data_000001, ... to the images of each file, in order."""
+    group = h5meta.make_group(target, DATA, "NXdata")
+    for number, (filename, _) in enumerate(data_files, 1):
+        group[f"data_{number:06d}"] = h5py.ExternalLink(filename, IMAGES)
+
+
+def add_virtual(
+    group: h5py.Group, name: str, data_files: DataFiles, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> h5py.Dataset:
+    """A virtual dataset (images, slow, fast) over the files; what is missing reads as the mark."""
+    total = sum(n for _, n in data_files)
+    layout = h5py.VirtualLayout((total, *shape), dtype=dtype)
+    at = 0
+    for filename, n in data_files:
+        layout[at : at + n] = h5py.VirtualSource(filename, IMAGES, shape=(n, *shape), dtype=dtype)
+        at += n
+    return group.create_virtual_dataset(name, layout, fillvalue=mark(dtype))
+
+
+def _add_virtual(
+    source: h5py.File, target: h5py.File, name: str, data_files: DataFiles, run: Reduction
+) -> None:
+    made = add_virtual(target[DATA], name, data_files, run.plan.shape_out, run.data_dtype)
+    found = h5meta.get_dataset(source, f"{DATA}/{name}")
+    if found is not None:
+        copy_attributes(found, made, f"{DATA}/{name}", run.warnings)
+
+
+def add_squash_links(target: h5py.File, squash_files: DataFiles) -> None:
+    """Links to the codestreams of each file; not in /entry/data, where readers would trip over them."""
+    if not squash_files:
+        return
+    group = h5meta.make_group(target, "/entry/squash", "NXcollection")
+    for number, (filename, _) in enumerate(squash_files, 1):
+        group[f"squash_{number:06d}"] = h5py.ExternalLink(filename, DATA)
+
+
+def add_provenance(target: h5py.File, provenance: Mapping[str, Any]) -> None:
+    """/entry/process_bnl_mpi: how this file came to be; that of an earlier run is renamed, with a number."""
+    entry = h5meta.make_group(target, "/entry", "NXentry")
+    if PROCESS in entry:
+        number = next(k for k in range(1, len(entry) + 1) if f"{PROCESS}_{k}" not in entry)
+        entry.move(PROCESS, f"{PROCESS}_{number}")
+    group = h5meta.make_group(target, f"/entry/{PROCESS}", "NXprocess")
+    for name, value in provenance.items():
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        group[name] = np.bytes_(text.encode("utf-8") or b" ")

@@ -1,0 +1,271 @@
+"""Copies an HDF5 tree object by object, in kind, while a caller decides what becomes of each dataset.
+
+Groups are created one by one: HDF5's own copy of a whole group leaves forms that XDS's reader can't parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from bnl_mpi import h5meta
+from bnl_mpi.errors import InputError
+
+KEPT = "/"
+"""No name in HDF5: stands for all names of an object that is copied as it is."""
+
+COMPRESS_ABOVE = 1 << 16
+"""Bytes: what is smaller is stored contiguous even if it was chunked, as every reader can take that."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A dataset of the input, under its path in the output's tree."""
+
+    path: str
+    name: str
+    dataset: h5py.Dataset
+    parent: h5py.Group
+    """The group that names it; that of a link's name, not of its target."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Copied as it is."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Left out."""
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Copied with other values; their type is the input's wherever that can hold them."""
+
+    values: Any
+    dtype: np.dtype[Any] | None = None
+    """Exactly this type, where given."""
+
+
+@dataclass(frozen=True)
+class LinkTo:
+    """Replaced by a soft link."""
+
+    path: str
+
+
+Decision = Keep | Drop | Replace | LinkTo
+
+
+@dataclass
+class TreeCopy:
+    """One copy of one input's tree."""
+
+    decide: Callable[[Item], Decision]
+    keeps_name: Callable[[str, h5py.Group, str], bool] = lambda path, group, name: True
+    """(path, group, name) -> whether that name below that group is copied at all."""
+    warnings: list[str] = field(default_factory=list)
+    _made: dict[tuple[tuple[int, int], str], h5py.HLObject] = field(default_factory=dict)
+
+    def copy(self, source: h5py.Group, target: h5py.Group, path: str = "", outside: bool = False) -> None:
+        """Copy what is below `source` to `target`, whose path in the output's tree is `path`.
+
+        `outside` says that `source` lies in another file than the master, where links have another meaning
+        and so are replaced by what they lead to.
+        """
+        self._made[h5meta.identity(source), ""] = target
+        copy_attributes(source, target, path or "/", self.warnings)
+        for name in source:
+            if self.keeps_name(f"{path}/{name}", source, name):
+                self._copy_name(source, target, name, f"{path}/{name}", outside)
+
+    def _copy_name(self, source: h5py.Group, target: h5py.Group, name: str, path: str, outside: bool) -> None:
+        link = h5meta.link(source, name)
+        if isinstance(link, h5py.SoftLink) and not outside:
+            target[name] = h5py.SoftLink(link.path)
+            return
+        external = isinstance(link, h5py.ExternalLink)
+        found = h5meta.resolve(source, name)
+        if isinstance(found, h5py.Group):
+            self._copy_group(found, target, name, path, outside or external)
+        elif isinstance(found, h5py.Dataset):
+            self._copy_dataset(Item(path, name, found, source), target)
+        elif isinstance(link, h5py.HardLink):
+            self._copy_named_type(source, target, name, path)
+        else:
+            self.warnings.append(f"{path} is left out: it is a link to {_where(link)}, which is not there")
+
+    def _copy_group(self, found: h5py.Group, target: h5py.Group, name: str, path: str, outside: bool) -> None:
+        made = self._made.get((h5meta.identity(found), ""))
+        if made is not None:
+            target[name] = made
+            return
+        self.copy(found, target.create_group(name), path, outside)
+
+    def _copy_dataset(self, item: Item, target: h5py.Group) -> None:
+        # Two names of one dataset stay so where the rules, which go by the name, treat both alike.
+        identity = h5meta.identity(item.dataset)
+        if (made := self._made.get((identity, item.name))) is not None:
+            target[item.name] = made
+            return
+        decision = self.decide(item)
+        if isinstance(decision, Drop):
+            return
+        if isinstance(decision, LinkTo):
+            target[item.name] = h5py.SoftLink(decision.path)
+            return
+        key = (identity, KEPT if isinstance(decision, Keep) else item.name)
+        if key in self._made:
+            target[item.name] = self._made[key]
+            return
+        try:
+            if isinstance(decision, Keep):
+                made = copy_dataset(item.dataset, target, item.name)
+            else:
+                made = write_values(item.dataset, target, item.name, decision.values, decision.dtype)
+        except (TypeError, ValueError, NotImplementedError, InputError) as error:
+            self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
+            return
+        copy_attributes(item.dataset, made, item.path, self.warnings)
+        self._made[key] = made
+
+    def _copy_named_type(self, source: h5py.Group, target: h5py.Group, name: str, path: str) -> None:
+        found = source.get(name)
+        if not isinstance(found, h5py.Datatype):
+            self.warnings.append(f"{path} is left out: it can't be opened")
+            return
+        found.id.copy().commit(target.id, name.encode())
+        copy_attributes(found, target[name], path, self.warnings)
+
+
+def _where(link: Any) -> str:
+    if isinstance(link, h5py.ExternalLink):
+        return f"{link.path} in {link.filename}"
+    return str(getattr(link, "path", "something unknown"))
+
+
+def _holds_references(dtype: np.dtype[Any]) -> bool:
+    if h5py.check_ref_dtype(dtype) is not None:
+        return True
+    inner = h5py.check_vlen_dtype(dtype)
+    if isinstance(inner, np.dtype):
+        return _holds_references(inner)
+    return any(_holds_references(dtype[name]) for name in dtype.names or ())
+
+
+def _space_copy(space: h5py.h5s.SpaceID) -> h5py.h5s.SpaceID:
+    """The same extent, without the room to grow: only chunked data can have that."""
+    kind = space.get_simple_extent_type()
+    if kind != h5py.h5s.SIMPLE:
+        return h5py.h5s.create(kind)
+    return h5py.h5s.create_simple(space.get_simple_extent_dims())
+
+
+def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.Dataset:
+    """Copy values, type (padding and character set of strings too) and shape, but not the way of storage.
+
+    Contiguous, except for large data that was compressed: that gets gzip, which every HDF5 library has.
+    """
+    if _holds_references(source.dtype):
+        raise TypeError("it holds references")
+    space = _space_copy(source.id.get_space())
+    made = h5py.Dataset(
+        h5py.h5d.create(target.id, name.encode(), source.id.get_type().copy(), space, _storage(source))
+    )
+    if source.size and source.dtype.hasobject:
+        made[...] = h5meta.read(source)
+    elif source.size:
+        _copy_bytes(source, made)
+    return made
+
+
+def _copy_bytes(source: h5py.Dataset, made: h5py.Dataset) -> None:
+    """Values as they are stored: conversion would cut off a string that fills its length to the last byte."""
+    h5meta.enable_filters(source)
+    tid = source.id.get_type()
+    values = np.empty(source.shape, dtype=f"V{tid.get_size()}")
+    try:
+        source.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
+    except OSError as error:
+        raise InputError(str(error)) from None
+    made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
+
+
+def _storage(source: h5py.Dataset) -> h5py.h5p.PropDCID:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    filtered = source.id.get_create_plist().get_nfilters() > 0
+    if filtered and source.ndim and source.size * source.dtype.itemsize > COMPRESS_ABOVE:
+        plist.set_chunk(source.chunks)
+        plist.set_shuffle()
+        plist.set_deflate(4)
+    return plist
+
+
+def write_values(
+    source: h5py.Dataset, target: h5py.Group, name: str, values: Any, dtype: np.dtype[Any] | None = None
+) -> h5py.Dataset:
+    """Write a number or an array in place of `source`: of its type where that can hold the values.
+
+    One number takes the source's shape, be it () or (1,).
+    """
+    array = np.asarray(values)
+    if array.ndim == 0 and source.size == 1:
+        array = array.reshape(source.shape)
+    stored = dtype or fitting_type(array, source.dtype)
+    if stored == source.dtype:
+        tid = source.id.get_type().copy()
+    else:
+        tid = h5py.h5t.py_create(stored, logical=True)
+    space = h5py.h5s.create_simple(array.shape) if array.ndim else h5py.h5s.create(h5py.h5s.SCALAR)
+    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), tid, space))
+    made[...] = array.astype(stored)
+    return made
+
+
+def fitting_type(values: npt.NDArray[Any], stored: np.dtype[Any]) -> np.dtype[Any]:
+    """`stored` if it can hold the values, else the smallest integer type of its sign, or float64."""
+    if stored.kind not in "iu":
+        return stored
+    if not np.equal(np.mod(values, 1), 0).all():
+        return np.dtype("<f8")
+    least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    candidates = [stored, *(np.dtype(f"<{stored.kind}{size}") for size in (4, 8)), np.dtype("<i8")]
+    for one in candidates:
+        if np.iinfo(one).min <= least and most <= np.iinfo(one).max:
+            return one
+    return np.dtype("<f8")
+
+
+def copy_attributes(source: h5py.HLObject, target: h5py.HLObject, path: str, warnings: list[str]) -> None:
+    """Copy attributes in kind; one that holds references, or can't be read, is left out with a warning."""
+    for name in source.attrs:
+        attribute = h5py.h5a.open(source.id, name.encode())
+        try:
+            _copy_attribute(attribute, target, name)
+        except (TypeError, OSError, NotImplementedError, ValueError) as error:
+            warnings.append(f"{path}@{name} is left out: {error}")
+
+
+def _copy_attribute(attribute: h5py.h5a.AttrID, target: h5py.HLObject, name: str) -> None:
+    if _holds_references(attribute.dtype):
+        raise TypeError("it holds references to objects of another file")
+    if name in target.attrs:
+        del target.attrs[name]
+    space = _space_copy(attribute.get_space())
+    made = h5py.h5a.create(target.id, name.encode(), attribute.get_type().copy(), space)
+    if space.get_simple_extent_type() == h5py.h5s.NULL:
+        return
+    if attribute.dtype.hasobject:
+        values, tid = np.empty(attribute.shape, dtype=attribute.dtype), None
+    else:
+        tid = attribute.get_type()
+        values = np.empty(attribute.shape, dtype=f"V{tid.get_size()}")
+    if values.size:
+        attribute.read(values, mtype=tid)
+        made.write(values, mtype=tid)
