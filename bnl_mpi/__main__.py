@@ -1,7 +1,11 @@
-"""`python -m bnl_mpi`."""
+"""`python -m bnl_mpi`, or this file by its path, which runs the package that it lies in."""
 
+import os
 import sys
 
-from .cli import main
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from bnl_mpi.cli import main
 
 sys.exit(main())

@@ -26,11 +26,16 @@ IMAGES = "/entry/data/data"
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[str]:
-    """Give a temporary name to write; on success flush it to the disk and rename it to `path`, else remove it."""
+def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
+    """Give a temporary name to write; on success flush it to the disk and rename it to `path`, else remove it.
+
+    Nothing happens where the file is `optional` and was not written.
+    """
     partial = path + PARTIAL
     try:
         yield partial
+        if optional and not os.path.exists(partial):
+            return
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -54,6 +59,8 @@ class BlockRecord:
     """What `/entry/bnl_mpi` holds of a block.  Frames are counted from 1 there."""
 
     plan_sha256: str
+    plan: str
+    """What `plan_sha256` is the hash of: JSON of options, plan, version and input."""
     number: int
     chunk_crc32: list[int] = field(default_factory=list)
     image_crc32: list[int] = field(default_factory=list)
@@ -66,6 +73,7 @@ class BlockRecord:
         group = _group(file, GROUP, "NXcollection")
         group.attrs["plan_sha256"] = np.bytes_(self.plan_sha256)
         group.attrs["block"] = np.uint32(self.number)
+        group["plan"] = np.bytes_(self.plan.encode())
         group["chunk_crc32"] = np.array(self.chunk_crc32, "<u4")
         group["image_crc32"] = np.array(self.image_crc32, "<u4")
         group["frames"] = np.array(self.frames, "<u4").reshape(-1, 2)
@@ -121,6 +129,10 @@ class BlockWriter:
         self.record.write(self._file)
         self._file.close()
 
+    def discard(self) -> None:
+        """Let go of the file, after `close` or instead of it."""
+        self._file.close()
+
 
 class SquashWriter:
     """Writes the codestreams of one block, one 1-D uint8 dataset an image."""
@@ -144,6 +156,10 @@ class SquashWriter:
 
     def close(self) -> None:
         self.record.write(self._file)
+        self._file.close()
+
+    def discard(self) -> None:
+        """Let go of the file, after `close` or instead of it."""
         self._file.close()
 
 

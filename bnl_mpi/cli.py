@@ -141,7 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-VALUE_AFTER = {"-u", "--uint", "-f", "--float"}
+VALUE_AFTER = {"-u", "--uint", "-f", "--float", "-S", "--scale"}
+"""Options of a number that users may write with a minus sign."""
 
 
 def join_negative_values(words: Sequence[str]) -> list[str]:
@@ -154,10 +155,10 @@ def join_negative_values(words: Sequence[str]) -> list[str]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word in VALUE_AFTER and rest and re.fullmatch(r"-\d+", rest[0]):
+        if word in VALUE_AFTER and rest and re.fullmatch(r"-\d+(\.\d*)?", rest[0]):
             is_option = rest[0] in ("-1", "-0") and len(rest) > 1 and not rest[1].startswith("-")
             if not is_option:
-                word = (word if word.startswith("--") else word) + ("=" if word.startswith("--") else "") + rest.pop(0)
+                word += ("=" if word.startswith("--") else "") + rest.pop(0)
         joined.append(word)
     return joined
 

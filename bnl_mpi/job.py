@@ -31,7 +31,7 @@ class Job:
     plan: Plan
     source: Source
     identity: str
-    """JSON of what determines the output: options, version, plan, names and sizes of the input's files."""
+    """JSON of what determines the output: options, version, plan, and a hash of the input files' names and sizes."""
     packed_mask: bytes | None
 
     @property
@@ -77,13 +77,13 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     packed = None
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
-    # Input files whose last frame lies before the selection, or first after it, don't make another job.
+    sizes = json.dumps(found.file_sizes(), sort_keys=True)
     identity = {
         "program": "bnl_mpi",
         "version": __version__,
         "options": options.identity(),
         "plan": dataclasses.asdict(plan),
-        "input": found.file_sizes(),
+        "input": {"master": os.path.basename(master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()},
     }
     job = Job(options, plan, found, json.dumps(identity, sort_keys=True), packed)
     return Prepared(job, experiment, tuple(warnings))

@@ -21,6 +21,8 @@ DEFAULT_LEVEL = 3
 XDS_COMPRESSIONS = ("bslz4", "none")
 """What XDS's plugin reads."""
 
+LARGEST_BIN = 64
+
 HCOMPRESS_SCALE, J2K_RATIO = 16, 125
 """What a scale or ratio below 1 means, and an option without its value."""
 
@@ -137,6 +139,8 @@ class Options:
         for name in ("first_image", "sum", "bin"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.bin > LARGEST_BIN:
+            raise UsageError(f"--bin {self.bin}: must be {LARGEST_BIN} or less")
         if self.last_image is not None and self.last_image < self.first_image:
             raise UsageError(
                 f"--last_image {self.last_image} is before --first_image {self.first_image}: no frames selected"

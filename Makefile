@@ -1,0 +1,31 @@
+# make demo: try it on a simulated data set.   make test: all tests.   make lint: ruff and mypy.
+PYTHON ?= python3
+VENV ?= .venv
+MPI ?= mpich
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+# Editable, so that the tests and a working copy are one and the same; the kernels are built in place.
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml bnl_mpi/_kernels.c $(wildcard bnl_mpi/csrc/*.h)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MPI),htj2k,test,lint]'
+	touch $@
+
+$(VENV)-demo/.installed: setup.cfg setup.py pyproject.toml $(wildcard bnl_mpi/*.py bnl_mpi/*.c bnl_mpi/*/*)
+	$(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/python -m pip install --quiet --disable-pip-version-check '.[$(MPI),htj2k]'
+	touch $@
+
+demo: $(VENV)-demo/.installed
+	sh demo.sh $(VENV)-demo/bin demo-data
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(VENV)-demo demo-data build *.egg-info bnl_mpi/_kernels*.so

@@ -1,0 +1,200 @@
+"""MPI, as this program uses it; the only module that imports mpi4py.
+
+Nothing here spins: every wait tests and sleeps, since the machine has other work for the core.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import BnlError, UsageError
+
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PALS_SIZE", "SLURM_STEP_NUM_TASKS")
+"""What launchers tell of the number of processes.  SLURM_NTASKS is not one: a batch shell has it too."""
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID", "ALPS_APP_PE")
+
+SHORTEST_NAP, LONGEST_NAP = 0.0005, 0.02
+TAG = 7
+
+
+def launched() -> bool:
+    """Whether a launcher (mpiexec, srun, ...) started this process as one of its ranks."""
+    if any(name in os.environ for name in RANK_VARIABLES):
+        return True
+    return _told_size() > 1
+
+
+def _told_size() -> int:
+    """How many processes the launcher's environment speaks of; 0 where it says nothing."""
+    sizes = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
+    return max((int(n) for n in sizes), default=0)
+
+
+def _refuse_lonely_world() -> None:
+    told = _told_size()
+    if told > 1:
+        raise UsageError(
+            f"the launcher started {told} processes but MPI sees only this one, so each would do the whole job: "
+            "launcher and MPI library don't fit; try srun --mpi=pmi2 (MPICH), srun --mpi=pmix (Open MPI), "
+            "or the mpiexec of the library that mpi4py loads"
+        )
+
+
+def connect() -> Any:
+    """The communicator of all ranks.  Initialises MPI."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.recv_mprobe = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BnlError(
+            f"started by a launcher, but no MPI library could be loaded ({reason}); load the site's MPI module, "
+            "or pip install 'bnl-mpi[mpich]'"
+        ) from error
+    comm = MPI.COMM_WORLD
+    if comm.Get_size() == 1:
+        _refuse_lonely_world()
+    return comm
+
+
+class _Nap:
+    """Sleeps a little longer each time it is asked, up to a bound."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._seconds = SHORTEST_NAP
+
+    def take(self) -> None:
+        time.sleep(self._seconds)
+        self._seconds = min(self._seconds * 1.5, LONGEST_NAP)
+
+
+class World:
+    """The ranks of a communicator, or this process alone."""
+
+    def __init__(self, comm: Any = None) -> None:
+        self._comm = comm
+        self.rank = 0 if comm is None else comm.Get_rank()
+        self.size = 1 if comm is None else comm.Get_size()
+        self._sending: list[Any] = []
+        self._nap = _Nap()
+
+    @property
+    def n_workers(self) -> int:
+        """How many ranks make blocks: all but rank 0, which does so only when it is alone."""
+        return max(1, self.size - 1)
+
+    @property
+    def worker(self) -> int:
+        """This rank's number among the workers, from 1; 0 for a rank 0 that has workers."""
+        return self.rank if self.size > 1 else 1
+
+    def _wait(self, request: Any) -> None:
+        nap = _Nap()
+        while not request.Test():
+            nap.take()
+
+    def share(self, thing: Any = None) -> Any:
+        """Rank 0's `thing`, on every rank."""
+        if self.size == 1:
+            return thing
+        packed = zlib.compress(pickle.dumps(thing), 1) if self.rank == 0 else b""
+        length = bytearray(len(packed).to_bytes(8, "little"))
+        self._wait(self._comm.Ibcast(length, root=0))
+        payload = bytearray(packed) if self.rank == 0 else bytearray(int.from_bytes(length, "little"))
+        self._wait(self._comm.Ibcast(payload, root=0))
+        return thing if self.rank == 0 else pickle.loads(zlib.decompress(payload))
+
+    def send(self, thing: Any) -> None:
+        """Send a small `thing` to rank 0, without waiting for it to arrive."""
+        self._sending = [(request, data) for request, data in self._sending if not request.Test()]
+        data = bytearray(pickle.dumps(thing))
+        self._sending.append((self._comm.Isend(data, dest=0, tag=TAG), data))
+
+    def flush(self) -> None:
+        """Wait until all that was sent has left."""
+        for request, _ in self._sending:
+            self._wait(request)
+        self._sending = []
+
+    def poll(self) -> Any:
+        """On rank 0: the next thing that a worker sent, or None after a short sleep if there is none yet."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        if not self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=TAG, status=status):
+            self._nap.take()
+            return None
+        self._nap.reset()
+        data = bytearray(status.Get_count(MPI.BYTE))
+        self._comm.Recv(data, source=status.Get_source(), tag=TAG)
+        return pickle.loads(data)
+
+    def collect(self, mine: Any) -> list[Any]:
+        """On rank 0 every worker's `mine`, in no order; elsewhere nothing.  Rank 0's own is not among them."""
+        if self.size == 1:
+            return [mine]
+        if self.rank:
+            self.send(mine)
+            return []
+        things: list[Any] = []
+        while len(things) < self.size - 1:
+            thing = self.poll()
+            if thing is not None:
+                things.append(thing)
+        return things
+
+    def leave(self) -> None:
+        """Wait, asleep, until every rank has come here: MPI's own end would wait spinning."""
+        if self.size > 1:
+            self.flush()
+            self._wait(self._comm.Ibarrier())
+
+    def abort(self, status: int) -> None:
+        """End all ranks.  Does not return where there is more than one."""
+        if self.size > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._comm.Abort(status)
+            # MPICH's Abort may return for some milliseconds.
+            os._exit(status)
+
+
+def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        raise UsageError(
+            "-p starts workers through mpiexec, and there is none beside this Python or on PATH; "
+            "pip install 'bnl-mpi[mpich]', or load the site's MPI module"
+        )
+    environment = dict(os.environ)
+    # Open MPI counts cores before it starts more ranks than these, binds ranks to cores, spins, and asks root
+    # twice.  A user who gives -p has said how many ranks are wanted; other MPIs don't look at these.
+    for name, value in {
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    }.items():
+        environment.setdefault(name, value)
+    if os.geteuid() == 0:
+        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    # By its path rather than by `-m`, which would take a package of this name in the current folder first.
+    program = str(Path(__file__).parent / "__main__.py")
+    return [launcher, "-n", str(n_ranks), sys.executable, program, *words], environment

@@ -1,0 +1,171 @@
+"""The command line's rules and traps (spec section 2)."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from bnl_mpi.cli import join_negative_values, options_from
+from bnl_mpi.errors import UsageError
+from bnl_mpi.options import Options, parse_frame_list, parse_zero_pattern
+
+
+def parse(text: str) -> Options:
+    return options_from(["-i", "in_master.h5", *text.split()])
+
+
+def test_defaults() -> None:
+    o = parse("")
+    assert (o.first_image, o.last_image, o.sum, o.bin, o.scale) == (1, None, 1, 1, 1.0)
+    assert (o.codec, o.compression, o.compression_level, o.data_block_size) == (None, "zstd", 3, 100)
+    assert (o.out_file, o.master_path, o.nxs_path) == ("out_data", "out_data_master.h5", "out_data.nxs")
+    assert (o.dtype, o.saturation, o.parallel, o.thread) == ("uint16", "clip", None, None)
+
+
+@pytest.mark.parametrize("option", ["-1", "-N", "-s", "-b", "-S", "-c", "-d", "-o", "-m", "-l"])
+def test_an_option_without_its_value_takes_its_default(option: str) -> None:
+    assert parse(option) == parse("")
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "level"),
+    [("-H", "hcompress", 16), ("-H 0", "hcompress", 16), ("-H 12", "hcompress", 12), ("-J 0.5", "j2k", 125),
+     ("-J", "j2k", 125), ("-K 360", "j2k2", 360), ("--J2K2 7.5", "j2k2", 7.5), ("--Hcompress 4", "hcompress", 4)],
+)  # fmt: skip
+def test_codecs(text: str, codec: str, level: float) -> None:
+    assert (parse(text).codec, parse(text).codec_level) == (codec, level)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "first"),
+    [("-u", "uint16", 1), ("-u 4", "uint32", 1), ("-u -2", "int16", 1), ("-u -4", "int32", 1), ("-u-4", "int32", 1),
+     ("--uint -4", "int32", 1), ("--uint=-2", "int16", 1), ("-u -1 5", "uint16", 5), ("-u -4 -1 7", "int32", 7),
+     ("-f", "float32", 1), ("-f -2", "float16", 1), ("-f 4 -1 3", "float32", 3), ("-f -1 3", "float32", 3)],
+)  # fmt: skip
+def test_values_that_look_like_options(text: str, dtype: str, first: int) -> None:
+    assert (parse(text).dtype, parse(text).first_image) == (dtype, first)
+
+
+def test_minus_one_is_no_silent_first_image() -> None:
+    with pytest.raises(UsageError, match=r"--uint -1: give 2 or 4"):
+        parse("-u -1")
+    assert join_negative_values(["-u", "-1", "-v"]) == ["-u-1", "-v"]
+
+
+@pytest.mark.parametrize("text", ["--first-image 3", "--first_image 3", "-1 3", "-13"])
+def test_dashes_and_underscores(text: str) -> None:
+    assert parse(text).first_image == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-s 0", "--sum 0: must be 1 or more"),
+        ("-b 0", "--bin 0"),
+        ("-b 65", "64 or less"),
+        ("-1 0", "--first_image 0"),
+        ("-1 9 -N 8", "no frames selected"),
+        ("-S -1", "--scale"),
+        ("-H 16 -J 120", "-H and -J exclude each other"),
+        ("-J 16 -K 120", "-J and -K exclude each other"),
+        ("-c gzip", "give one of bslz4"),
+        ("-c bslz4 -l 3", "bslz4 has no levels"),
+        ("-c none -l 3", "none has no levels"),
+        ("-c zstd -l 10", "levels 0 to 9"),
+        ("-c bszstd -l 0", "levels 1 to 22"),
+        ("-q out_file", "codestreams"),
+        ("--fill_gaps", "codec"),
+        ("-d 0", "--data_block_size 0"),
+        ("-d ten", "block size"),
+        ("-u 3", "--uint 3"),
+        ("-f 8", "--float 8"),
+        ("-u 2 -f 4", "exclude each other"),
+        ("-L -X", "exclude each other"),
+        ("-L 1.5", "base is e or"),
+        ("-J 10 -u 4", "16-bit unsigned images only"),
+        ("-H 10 -u -4", "unsigned integers"),
+        ("-H 10 -f 4", "unsigned integers"),
+        ("-H 10 -L -u 4", "2-byte output only"),
+        ("-t 1", "needs -p"),
+        ("-p 2 -t 3", "-t 3"),
+        ("-p 0", "--parallel 0"),
+        ("-o folder/", "needs a name"),
+        ("-o a -m a", "different files"),
+        ("-0 3", "-R and -C"),
+        ("-C columns_::0", "step of 0"),
+        ("-C nonsense", "not understood"),
+        ("-R rows_1::2 -0 5-3", "no frame number"),
+        ("--unknown", "unrecognized arguments"),
+        ("-s two", "invalid int value"),
+    ],
+)
+def test_mistakes_are_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_infile_is_required() -> None:
+    with pytest.raises(UsageError, match="-i MASTER is missing"):
+        options_from(["-b", "2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "master", "data", "nxs", "squash"),
+    [
+        ("-o a", "a_master.h5", "a_000007.h5", "a.nxs", None),
+        ("-o a.h5 -m b.h5", "b.h5", "a_000007.h5", "b.nxs", None),
+        ("-o x/a -m out_file", "x/a_master.h5", "x/a_000007.h5", "x/a.nxs", None),
+        ("-o x/a -m b_master", "x/b_master.h5", "x/a_000007.h5", "x/b.nxs", None),
+        ("-o a -H 4 -q", "a_master.h5", "a_000007.h5", "a.nxs", "a_squash_000007.h5"),
+        ("-o a -H 4 -q out_file", "a_master.h5", "a_000007.h5", "a.nxs", "a_squash_000007.h5"),
+        ("-o a -H 4 -q z.h5", "a_master.h5", "a_000007.h5", "a.nxs", "z_000007.h5"),
+    ],
+)
+def test_names(text: str, master: str, data: str, nxs: str, squash: str | None) -> None:
+    o = parse(text)
+    assert (o.master_path, o.data_path(7), o.nxs_path) == (master, data, nxs)
+    assert (o.squash_path(7) if o.out_squash else None) == squash
+
+
+def test_logarithm_bases() -> None:
+    assert parse("-L").logarithm == math.e
+    assert parse("-L e").logarithm == math.e
+    assert parse("-X 10").exponential == 10
+
+
+def test_zero_patterns() -> None:
+    assert parse_zero_pattern("columns_::2", 0).columns == (None, None, 2)
+    assert parse_zero_pattern("rows_1::2", 1).rows == (1, None, 2)
+    assert parse_zero_pattern("zero_2_of_3_columns", 0).group == (2, 3)
+    box = parse_zero_pattern("3,5,1,2", 0)
+    assert (box.rows, box.columns) == ((1, 3, None), (3, 6, None))
+    assert parse_frame_list("1,5,10-20") == ((1, 1), (5, 5), (10, 20))
+
+
+def test_identity_leaves_out_how_a_job_is_run() -> None:
+    here = parse("-b 2 -H 16 -o here -p 3 -v --json x --force").identity()
+    there = parse("-b 2 -H 16 -o there").identity()
+    assert here == there
+    assert here != parse("-b 2 -H 17").identity()
+
+
+def test_help_and_version_need_no_mpi_and_no_hdf5() -> None:
+    code = (
+        "import sys; from bnl_mpi.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'mpi4py', 'h5py', 'numpy', 'astropy', 'glymur'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("--Hcompress", "--data_block_size", "simulate"):
+        assert name in done.stdout
+    done = subprocess.run([sys.executable, "-m", "bnl_mpi", "-V"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("bnl-mpi 0.1.0 (20")
