@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_option(parser: argparse.ArgumentParser, setting: Field[Any]) -> None:
     names = list(dict.fromkeys((f"--{setting.name}", f"--{setting.name.replace('_', '-')}")))
+    action = parser.add_argument(*names, dest=setting.name, **_description(setting))
+    action.option_strings = names[:1]  # the help shows one spelling
+
+
+def _description(setting: Field[Any]) -> dict[str, Any]:
+    """What argparse is to be told of a setting."""
     help_text = setting.metadata["help"]
     if setting.type == "bool":
-        parser.add_argument(*names, dest=setting.name, action="store_true", help=help_text)
-        return
-    if setting.default is not None and setting.default is not MISSING:
+        return {"action": "store_true", "help": help_text}
+    if setting.default is not None:
         help_text += f" (default {setting.default})"
     extra = {key: setting.metadata[key] for key in ("choices", "nargs") if key in setting.metadata}
-    parser.add_argument(
-        *names,
-        dest=setting.name,
-        type=_TYPES[str(setting.type).removesuffix(" | None")],
-        default=setting.default,
-        help=help_text,
-        **extra,
-    )
+    kind = _TYPES[str(setting.type).removesuffix(" | None")]
+    return {"type": kind, "default": setting.default, "help": help_text, **extra}
 
 
 def run(namespace: argparse.Namespace) -> int:

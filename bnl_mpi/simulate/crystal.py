@@ -65,10 +65,17 @@ def random_rotation(rng: np.random.Generator) -> Floats:
     )
 
 
+def _gemmi() -> Any:
+    try:
+        import gemmi
+    except ImportError as error:
+        raise UsageError("simulate needs gemmi for the crystal's symmetry: pip install gemmi") from error
+    return gemmi
+
+
 def _space_group(form: CrystalForm) -> tuple[Any, Any]:
     """gemmi's cell and space group, checked against each other."""
-    import gemmi
-
+    gemmi = _gemmi()
     group = gemmi.find_spacegroup_by_name(form.space_group)
     if group is None:
         raise UsageError(f"--space_group {form.space_group} is unknown: give a symbol such as 'P 21 21 21'")
@@ -92,10 +99,8 @@ def wilson_intensities(
     Structure factors of a random structure: complex normal where acentric, real normal where centric, with
     variance epsilon * brightness * exp(-B / 2 d^2).
     """
-    import gemmi
-
     cell, group = _space_group(settings.crystal_form)
-    hkl = np.asarray(gemmi.make_miller_array(cell, group, resolution), dtype=np.int32)
+    hkl = np.asarray(_gemmi().make_miller_array(cell, group, resolution), dtype=np.int32)
     if not len(hkl):
         raise UsageError(f"no reflection has d above {resolution:.2f} Angstrom: give a larger --cell")
     operations = group.operations()

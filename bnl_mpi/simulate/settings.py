@@ -63,7 +63,7 @@ class Settings:
     mosaicity: float = _option(0.1, "standard deviation of the rocking curve, degrees")
     spot_sigma: float = _option(0.9, "standard deviation of the spot profile, pixels")
     b_factor: float = _option(18.0, "overall B factor, square Angstrom")
-    brightness: float = _option(1500.0, "mean intensity of a reflection at zero angle, counts")
+    brightness: float = _option(400.0, "mean intensity of a reflection at zero angle, counts")
     background: float = _option(8.0, "background at the water ring: counts a pixel and degree")
     anomalous_ratio: float = _option(0.05, "rms of (F+ - F-) over rms of F, with anomalous")
     frame_time: float = _option(0.1, "time a frame, seconds")
