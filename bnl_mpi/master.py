@@ -65,7 +65,7 @@ def write_master(
 
 
 def _is_anew(path: str) -> bool:
-    """Whether the output has something of its own there: an earlier run's codestreams aren't of these images."""
+    """Whether the output has its own there: an earlier run's codestreams aren't of these images."""
     return path == "/entry/squash"
 
 

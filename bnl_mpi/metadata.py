@@ -23,6 +23,8 @@ from bnl_mpi.plan import Plan
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
 
+GONIOMETER = "entry/sample/goniometer"
+
 SATURATION_PATHS = (
     f"{DETECTOR}/saturation_value",
     f"{SPECIFIC}/countrate_correction_count_cutoff",
@@ -128,7 +130,7 @@ def read_experiment(
         nimages=nimages,
         ntrigger=ntrigger,
         frames_per_trigger=_frames_per_trigger(nimages, ntrigger, n_frames),
-        axes=tuple(_rotation_axes(h5, n_frames)),
+        axes=tuple(_all_rotations(h5, n_frames)),
     )
 
 
@@ -224,6 +226,29 @@ def per_degree(dataset: h5py.Dataset, default: float = 1.0) -> float:
     """What one unit of a rotation axis is in degrees, from its units."""
     units = h5meta.attribute_text(dataset, "units").lower()
     return 180.0 / np.pi if units.startswith("rad") else default
+
+
+def _all_rotations(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
+    """Axes with a value for each frame, then those of which only start and increment are told."""
+    found = _rotation_axes(h5, n_frames)
+    names = {posixpath.basename(axis.path) for axis in found}
+    group = h5meta.get_group(h5, GONIOMETER)
+    if group is None:
+        return found
+    told = [_told_axis(group, name, n_frames) for name in sorted(ROTATION_NAMES - names)]
+    return found + [axis for axis in told if axis is not None]
+
+
+def _told_axis(group: h5py.Group, name: str, n_frames: int) -> RotationAxis | None:
+    increments = [h5meta.number(group, name + ending) for ending in ("_increment", "_range_average")]
+    increment = next((one for one in increments if one), None)
+    if increment is None:
+        return None
+    starts = [h5meta.number(group, name + ending) for ending in ("_start", "")]
+    first = next((one for one in starts if one is not None), 0.0)
+    start = first + np.arange(n_frames, dtype=np.float64) * increment
+    end: npt.NDArray[np.float64] = np.add(start, increment)
+    return RotationAxis(f"/{GONIOMETER}/{name}", start, end, increment, STANDSTILL)
 
 
 def _rotation_axes(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
