@@ -1,0 +1,387 @@
+/* The compiled kernels behind bnl_mpi.kernels: this file unpacks and checks Python arguments.
+ *
+ * Arrays come through the buffer protocol, C-contiguous and in native byte order; every size that the
+ * loops rely on is checked here, so that no call from Python can make them leave their buffers.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "csrc/chunks.h"
+#include "csrc/hcompress.h"
+#include "csrc/reduce.h"
+
+#define MAX_BINNING 64
+
+typedef struct {
+    Py_buffer view;
+    int held;
+} array;
+
+static void array_drop(array *a) {
+    if (a->held) PyBuffer_Release(&a->view);
+    a->held = 0;
+}
+
+/* 'u', 'i' or 'f' for a native numeric format, else 0. */
+static char kind_of(const char *format) {
+    if (!format) return 'u';
+    if (*format == '@' || *format == '=') format++;
+    if (*format == 0 || format[1] != 0) return 0;
+    if (strchr("BHILQN?", *format)) return 'u';
+    if (strchr("bhilqn", *format)) return 'i';
+    return strchr("fd", *format) ? 'f' : 0;
+}
+
+/* Holds `object`'s buffer if it is an array of `ndim` axes (any if 0) and a kind in `kinds`. */
+static int array_take(array *a, PyObject *object, const char *name, int ndim, const char *kinds, int writable) {
+    const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, &a->view, flags) < 0) return 0;
+    a->held = 1;
+    const char kind = kind_of(a->view.format);
+    if (kind == 0 || !strchr(kinds, kind)) {
+        PyErr_Format(PyExc_TypeError, "%s has elements of format '%s', which this kernel can't take", name,
+                     a->view.format);
+        return 0;
+    }
+    if (ndim && a->view.ndim != ndim) {
+        PyErr_Format(PyExc_ValueError, "%s has %d axes, not %d", name, a->view.ndim, ndim);
+        return 0;
+    }
+    return 1;
+}
+
+static int item_size_in(const array *a, const char *name, int first, int second, int third) {
+    const Py_ssize_t size = a->view.itemsize;
+    if (size == first || size == second || size == third) return 1;
+    PyErr_Format(PyExc_TypeError, "%s has elements of %zd bytes, which this kernel can't take", name, size);
+    return 0;
+}
+
+static int has_shape(const array *a, const char *name, Py_ssize_t ny, Py_ssize_t nx) {
+    if (a->view.shape[0] == ny && a->view.shape[1] == nx) return 1;
+    PyErr_Format(PyExc_ValueError, "%s has shape (%zd, %zd), not (%zd, %zd)", name, a->view.shape[0],
+                 a->view.shape[1], ny, nx);
+    return 0;
+}
+
+/* What accumulate and bslz4_accumulate share: mask, total and flags that go with frames of (ny, nx). */
+typedef struct {
+    array mask, total, flags;
+    reduction r;
+} sums;
+
+static void sums_drop(sums *s) {
+    reduction_close(&s->r);
+    array_drop(&s->mask);
+    array_drop(&s->total);
+    array_drop(&s->flags);
+}
+
+static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, Py_ssize_t ny, Py_ssize_t nx,
+                     int itemsize, int binning, unsigned long long top, unsigned long long low, int first) {
+    if (binning < 1 || binning > MAX_BINNING) {
+        PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", binning, MAX_BINNING);
+        return 0;
+    }
+    const Py_ssize_t oy = (ny + binning - 1) / binning, ox = (nx + binning - 1) / binning;
+    if (mask != Py_None && !(array_take(&s->mask, mask, "mask", 2, "u", 0) &&
+                             item_size_in(&s->mask, "mask", 1, 1, 1) && has_shape(&s->mask, "mask", ny, nx)))
+        return 0;
+    if (!(array_take(&s->total, total, "total", 2, "u", 1) && item_size_in(&s->total, "total", 4, 8, 8) &&
+          has_shape(&s->total, "total", oy, ox)))
+        return 0;
+    if (!(array_take(&s->flags, flags, "flags", 2, "u", 1) && item_size_in(&s->flags, "flags", 1, 1, 1) &&
+          has_shape(&s->flags, "flags", oy, ox)))
+        return 0;
+    const unsigned long long greatest = itemsize == 1 ? UINT8_MAX : itemsize == 2 ? UINT16_MAX : UINT32_MAX;
+    if (top >= greatest || low > top + 1) {
+        PyErr_SetString(PyExc_ValueError, "the bounds of valid values don't fit the frame's type");
+        return 0;
+    }
+    s->r = (reduction){.ny = (size_t)ny, .nx = (size_t)nx, .ox = (size_t)ox, .b = (size_t)binning,
+                       .itemsize = itemsize, .wide = s->total.view.itemsize == 8, .first = first,
+                       .top = top, .low = low, .mask = s->mask.held ? s->mask.view.buf : NULL,
+                       .total = s->total.view.buf, .flags = s->flags.view.buf};
+    if (reduction_open(&s->r)) return 1;
+    PyErr_NoMemory();
+    return 0;
+}
+
+static PyObject *accumulate(PyObject *self, PyObject *args) {
+    PyObject *frame_object, *mask, *total, *flags, *result = NULL;
+    int binning, first;
+    unsigned long long top, low;
+    array frame = {.held = 0};
+    sums s = {.r = {0}};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOiOOKKp", &frame_object, &mask, &binning, &total, &flags, &top, &low, &first))
+        return NULL;
+    if (array_take(&frame, frame_object, "frame", 2, "ui", 0) && item_size_in(&frame, "frame", 1, 2, 4) &&
+        sums_take(&s, mask, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
+                  binning, top, low, first)) {
+        const uint8_t *pixels = frame.view.buf;
+        const size_t step = s.r.b * s.r.nx * (size_t)s.r.itemsize;
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t row = 0; row * s.r.b < s.r.ny; row++) reduce_row(&s.r, row, pixels + row * step);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    sums_drop(&s);
+    array_drop(&frame);
+    return result;
+}
+
+static PyObject *chunk_fault(const char *fault, size_t block) {
+    return PyErr_Format(PyExc_ValueError, "the compressed chunk %s (block %zu)", fault, block);
+}
+
+/* Decodes a chunk a block at a time into a buffer of a few rows, and adds each output row as it is whole. */
+static const char *accumulate_chunk(chunk_reader *c, const reduction *r) {
+    const size_t size = (size_t)r->itemsize;
+    const size_t block = c->block < c->left ? c->block : c->left;
+    uint8_t *buffer = malloc((r->b * r->nx + block) * size + LZ4_SLACK);
+    size_t have = 0, done = 0;
+    if (!buffer) return "can't be decoded: out of memory";
+    for (size_t row = 0; row * r->b < r->ny && !c->fault; row++) {
+        const size_t n_rows = r->ny - row * r->b < r->b ? r->ny - row * r->b : r->b;
+        const size_t need = n_rows * r->nx;
+        if (have < need) {
+            memmove(buffer, buffer + done * size, have * size);
+            done = 0;
+        }
+        while (have < need) {
+            const size_t n = chunk_next(c, buffer + (done + have) * size);
+            if (n == 0) break;
+            have += n;
+        }
+        if (have < need) break;
+        reduce_row(r, row, buffer + done * size);
+        done += need;
+        have -= need;
+    }
+    free(buffer);
+    return c->fault;
+}
+
+static PyObject *bslz4_accumulate(PyObject *self, PyObject *args) {
+    PyObject *mask, *total, *flags, *result = NULL;
+    Py_buffer chunk;
+    Py_ssize_t ny, nx;
+    int itemsize, binning, first;
+    unsigned long long top, low;
+    sums s = {.r = {0}};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*(nn)iOiOOKKp", &chunk, &ny, &nx, &itemsize, &mask, &binning, &total, &flags,
+                          &top, &low, &first))
+        return NULL;
+    if (ny < 1 || nx < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
+        PyErr_SetString(PyExc_ValueError, "frames have at least one pixel, of 1, 2 or 4 bytes");
+    } else if (sums_take(&s, mask, total, flags, ny, nx, itemsize, binning, top, low, first)) {
+        chunk_reader c;
+        const char *fault;
+        Py_BEGIN_ALLOW_THREADS
+        fault = chunk_open(&c, chunk.buf, (size_t)chunk.len, (size_t)ny * (size_t)nx, (size_t)itemsize)
+                    ? accumulate_chunk(&c, &s.r)
+                    : c.fault;
+        chunk_close(&c);
+        Py_END_ALLOW_THREADS
+        result = fault ? chunk_fault(fault, c.n_done) : Py_NewRef(Py_None);
+    }
+    sums_drop(&s);
+    PyBuffer_Release(&chunk);
+    return result;
+}
+
+static PyObject *bslz4_decode(PyObject *self, PyObject *args) {
+    PyObject *out_object, *result = NULL;
+    Py_buffer chunk;
+    array out = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O", &chunk, &out_object)) return NULL;
+    if (array_take(&out, out_object, "out", 0, "uif", 1)) {
+        const size_t size = (size_t)out.view.itemsize;
+        uint8_t *to = out.view.buf;
+        chunk_reader c;
+        Py_BEGIN_ALLOW_THREADS
+        if (chunk_open(&c, chunk.buf, (size_t)chunk.len, (size_t)out.view.len / size, size))
+            for (size_t n; (n = chunk_next(&c, to)) > 0;) to += n * size;
+        chunk_close(&c);
+        Py_END_ALLOW_THREADS
+        result = c.fault ? chunk_fault(c.fault, c.n_done) : Py_NewRef(Py_None);
+    }
+    array_drop(&out);
+    PyBuffer_Release(&chunk);
+    return result;
+}
+
+static PyObject *lz4_decode(PyObject *self, PyObject *args) {
+    PyObject *out_object, *result = NULL;
+    Py_buffer chunk;
+    array out = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O", &chunk, &out_object)) return NULL;
+    if (array_take(&out, out_object, "out", 0, "uif", 1)) {
+        const char *fault;
+        size_t block;
+        Py_BEGIN_ALLOW_THREADS
+        fault = lz4_chunk_decode(chunk.buf, (size_t)chunk.len, out.view.buf, (size_t)out.view.len, &block);
+        Py_END_ALLOW_THREADS
+        result = fault ? chunk_fault(fault, block) : Py_NewRef(Py_None);
+    }
+    array_drop(&out);
+    PyBuffer_Release(&chunk);
+    return result;
+}
+
+static PyObject *bslz4_encode(PyObject *self, PyObject *object) {
+    PyObject *result = NULL;
+    array in = {.held = 0};
+    (void)self;
+    if (array_take(&in, object, "array", 0, "uif", 0)) {
+        const size_t size = (size_t)in.view.itemsize, n = (size_t)in.view.len / size;
+        size_t made;
+        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bslz4_bound(n, size));
+        if (result) {
+            uint8_t *to = (uint8_t *)PyBytes_AS_STRING(result);
+            Py_BEGIN_ALLOW_THREADS
+            made = bslz4_chunk_encode(in.view.buf, n, size, to);
+            Py_END_ALLOW_THREADS
+            if (made == 0) {
+                Py_CLEAR(result);
+                PyErr_NoMemory();
+            } else {
+                _PyBytes_Resize(&result, (Py_ssize_t)made);
+            }
+        }
+    }
+    array_drop(&in);
+    return result;
+}
+
+static PyObject *finish(PyObject *self, PyObject *args) {
+    PyObject *objects[4], *result = NULL;
+    array total = {.held = 0}, flags = {.held = 0}, blank = {.held = 0}, values = {.held = 0};
+    unsigned long long satval, limit;
+    double scale;
+    int mark_saturated;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOKdKpO", &objects[0], &objects[1], &objects[2], &satval, &scale, &limit,
+                          &mark_saturated, &objects[3]))
+        return NULL;
+    if (!(array_take(&total, objects[0], "total", 2, "u", 0) && item_size_in(&total, "total", 4, 8, 8) &&
+          array_take(&flags, objects[1], "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&
+          array_take(&values, objects[3], "values", 2, "ui", 1) && item_size_in(&values, "values", 2, 4, 4)))
+        goto done;
+    const Py_ssize_t ny = total.view.shape[0], nx = total.view.shape[1];
+    if (!(has_shape(&flags, "flags", ny, nx) && has_shape(&values, "values", ny, nx))) goto done;
+    if (objects[2] != Py_None && !(array_take(&blank, objects[2], "blank", 2, "u", 0) &&
+                                   item_size_in(&blank, "blank", 1, 1, 1) && has_shape(&blank, "blank", ny, nx)))
+        goto done;
+    const int is_signed = kind_of(values.view.format) == 'i';
+    const uint64_t greatest = ((values.view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed);
+    if (limit > greatest || !(scale >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "limit doesn't fit the type of values, or scale is negative");
+        goto done;
+    }
+    finishing f = {.n = (size_t)ny * (size_t)nx, .flags = flags.view.buf,
+                   .blank = blank.held ? blank.view.buf : NULL, .satval = satval, .limit = limit,
+                   .scale = scale, .over = mark_saturated ? SATURATED : 0};
+    Py_BEGIN_ALLOW_THREADS
+    finish_image(&f, total.view.itemsize == 8, total.view.buf, (int)values.view.itemsize, values.view.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("KK", (unsigned long long)f.n_clipped, (unsigned long long)f.n_invalid);
+done:
+    array_drop(&total);
+    array_drop(&flags);
+    array_drop(&blank);
+    array_drop(&values);
+    return result;
+}
+
+static PyObject *mark(PyObject *self, PyObject *args) {
+    PyObject *objects[4], *result = NULL;
+    array values = {.held = 0}, flags = {.held = 0}, blank = {.held = 0}, out = {.held = 0};
+    unsigned long long limit;
+    long long value;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOKLO", &objects[0], &objects[1], &objects[2], &limit, &value, &objects[3]))
+        return NULL;
+    if (!(array_take(&values, objects[0], "values", 2, "ui", 0) && item_size_in(&values, "values", 2, 4, 4) &&
+          array_take(&flags, objects[1], "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&
+          array_take(&out, objects[3], "out", 2, "ui", 1) && item_size_in(&out, "out", 2, 4, 4)))
+        goto done;
+    const Py_ssize_t ny = values.view.shape[0], nx = values.view.shape[1];
+    if (!(has_shape(&flags, "flags", ny, nx) && has_shape(&out, "out", ny, nx))) goto done;
+    if (objects[2] != Py_None && !(array_take(&blank, objects[2], "blank", 2, "u", 0) &&
+                                   item_size_in(&blank, "blank", 1, 1, 1) && has_shape(&blank, "blank", ny, nx)))
+        goto done;
+    const int narrow_out = out.view.itemsize == 2, signed_out = kind_of(out.view.format) == 'i';
+    const int narrow = values.view.itemsize == 2, is_signed = kind_of(values.view.format) == 'i';
+    const uint64_t greatest = ((narrow_out ? UINT16_MAX : UINT32_MAX) >> signed_out);
+    const uint64_t top_value = (narrow ? UINT16_MAX : UINT32_MAX) >> is_signed;
+    if (limit > greatest || value < (signed_out ? -(int64_t)greatest - 1 : 0) || value > (int64_t)greatest) {
+        PyErr_SetString(PyExc_ValueError, "limit or mark doesn't fit the type of out");
+        goto done;
+    }
+    if (limit > top_value) limit = top_value;
+    const size_t n = (size_t)ny * (size_t)nx;
+    const uint8_t *blanks = blank.held ? blank.view.buf : NULL;
+    Py_BEGIN_ALLOW_THREADS
+    mark_image((int)values.view.itemsize, is_signed, narrow_out, values.view.buf, flags.view.buf, blanks, n, limit,
+               (uint64_t)value, out.view.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    array_drop(&values);
+    array_drop(&flags);
+    array_drop(&blank);
+    array_drop(&out);
+    return result;
+}
+
+static PyObject *hcompress_roundtrip(PyObject *self, PyObject *args) {
+    PyObject *object, *result = NULL;
+    array image = {.held = 0};
+    long long scale;
+    Py_ssize_t tile_rows;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OLn", &object, &scale, &tile_rows)) return NULL;
+    if (!array_take(&image, object, "image", 2, "i", 1) || !item_size_in(&image, "image", 4, 4, 4)) goto done;
+    if (tile_rows < 1 || scale < 0 || scale > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "scale is 0 to 2147483647, a tile has at least one row");
+        goto done;
+    }
+    int ok;
+    Py_BEGIN_ALLOW_THREADS
+    ok = hc_roundtrip(image.view.buf, (size_t)image.view.shape[0], (size_t)image.view.shape[1], (size_t)tile_rows,
+                      scale);
+    Py_END_ALLOW_THREADS
+    result = ok ? Py_NewRef(Py_None) : PyErr_NoMemory();
+done:
+    array_drop(&image);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
+    {"bslz4_accumulate", bslz4_accumulate, METH_VARARGS,
+     "bslz4_accumulate(chunk, (ny, nx), itemsize, mask, binning, total, flags, top, low, first)"},
+    {"bslz4_decode", bslz4_decode, METH_VARARGS, "bslz4_decode(chunk, out)"},
+    {"bslz4_encode", bslz4_encode, METH_O, "bslz4_encode(array) -> bytes"},
+    {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
+    {"finish", finish, METH_VARARGS,
+     "finish(total, flags, blank, satval, scale, limit, mark_saturated, values) -> (n_clipped, n_invalid)"},
+    {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
+    {"hcompress_roundtrip", hcompress_roundtrip, METH_VARARGS, "hcompress_roundtrip(image, scale, tile_rows)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "bnl_mpi._kernels", "Compiled kernels; documented in bnl_mpi.kernels.", 0, methods,
+    NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) {
+    bitshuffle_choose();
+    return PyModuleDef_Init(&module);
+}

@@ -1,0 +1,281 @@
+/* Bit transposition of blocks, as HDF5 filter 32008 stores them.
+ *
+ * A block of n elements (n a multiple of 8) of s bytes becomes 8*s rows of n/8 bytes: row 8*k + j holds bit
+ * j of byte k of every element, element 8*i + e at bit e of the row's byte i. Each byte k, here called a
+ * plane, is transposed by itself: 8 rows on one side, n bytes in element order on the other.
+ *
+ * A strip of 16 columns is eight 16-byte vectors: a butterfly of shifts exchanges bits between rows (it is
+ * its own inverse), and perfect shuffles of the 128 bytes exchange rows with columns. A shuffle rotates a
+ * byte's 7-bit index by one: three turn (row, column) into (column, row), four undo that.
+ */
+#ifndef BNL_BITSHUFFLE_H
+#define BNL_BITSHUFFLE_H
+
+#include "common.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define BNL_X86 1
+#include <immintrin.h>
+#endif
+
+#define SWAP_BITS(A, B, DISTANCE, MASK)                                                                      \
+    do {                                                                                                     \
+        const VEC t = AND(XOR(SHIFT_RIGHT(A, DISTANCE), B), MASK);                                           \
+        B = XOR(B, t);                                                                                       \
+        A = XOR(A, SHIFT_LEFT(t, DISTANCE));                                                                 \
+    } while (0)
+
+#define BUTTERFLY(V)                                                                                         \
+    do {                                                                                                     \
+        for (int j = 0; j < 4; j++) SWAP_BITS(V[j], V[j + 4], 4, EACH_BYTE(0x0f));                           \
+        for (int j = 0; j < 8; j += 4) {                                                                     \
+            SWAP_BITS(V[j], V[j + 2], 2, EACH_BYTE(0x33));                                                   \
+            SWAP_BITS(V[j + 1], V[j + 3], 2, EACH_BYTE(0x33));                                               \
+        }                                                                                                    \
+        for (int j = 0; j < 8; j += 2) SWAP_BITS(V[j], V[j + 1], 1, EACH_BYTE(0x55));                        \
+    } while (0)
+
+#define SHUFFLE(V)                                                                                           \
+    do {                                                                                                     \
+        VEC w[8];                                                                                            \
+        for (int j = 0; j < 4; j++) {                                                                        \
+            w[2 * j] = UNPACK_LOW(V[j], V[j + 4]);                                                           \
+            w[2 * j + 1] = UNPACK_HIGH(V[j], V[j + 4]);                                                      \
+        }                                                                                                    \
+        for (int j = 0; j < 8; j++) V[j] = w[j];                                                             \
+    } while (0)
+
+#define STRIP_BYTES 256 /* of a plane, the widest strip */
+
+typedef void (*strip_function)(const uint8_t *from, size_t stride, uint8_t *to);
+
+#ifdef BNL_X86
+
+#define XOR(a, b) _mm_xor_si128(a, b)
+#define AND(a, b) _mm_and_si128(a, b)
+#define SHIFT_LEFT(a, n) _mm_slli_epi16(a, n)
+#define SHIFT_RIGHT(a, n) _mm_srli_epi16(a, n)
+#define EACH_BYTE(x) _mm_set1_epi8(x)
+#define UNPACK_LOW(a, b) _mm_unpacklo_epi8(a, b)
+#define UNPACK_HIGH(a, b) _mm_unpackhi_epi8(a, b)
+#define VEC __m128i
+
+INLINE void to_plane_16(const uint8_t *rows, size_t stride, uint8_t *plane) {
+    VEC v[8];
+    for (int j = 0; j < 8; j++) v[j] = _mm_loadu_si128((const VEC *)(rows + (size_t)j * stride));
+    BUTTERFLY(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    for (int j = 0; j < 8; j++) _mm_storeu_si128((VEC *)(plane + 16 * j), v[j]);
+}
+
+INLINE void to_rows_16(const uint8_t *plane, size_t stride, uint8_t *rows) {
+    VEC v[8];
+    for (int j = 0; j < 8; j++) v[j] = _mm_loadu_si128((const VEC *)(plane + 16 * j));
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    BUTTERFLY(v);
+    for (int j = 0; j < 8; j++) _mm_storeu_si128((VEC *)(rows + (size_t)j * stride), v[j]);
+}
+
+static void to_plane_sse2(const uint8_t *rows, size_t stride, uint8_t *plane) {
+    to_plane_16(rows, stride, plane);
+    to_plane_16(rows + 16, stride, plane + 128);
+}
+
+static void to_rows_sse2(const uint8_t *plane, size_t stride, uint8_t *rows) {
+    to_rows_16(plane, stride, rows);
+    to_rows_16(plane + 128, stride, rows + 16);
+}
+
+#undef XOR
+#undef AND
+#undef SHIFT_LEFT
+#undef SHIFT_RIGHT
+#undef EACH_BYTE
+#undef UNPACK_LOW
+#undef UNPACK_HIGH
+#undef VEC
+#define XOR(a, b) _mm256_xor_si256(a, b)
+#define AND(a, b) _mm256_and_si256(a, b)
+#define SHIFT_LEFT(a, n) _mm256_slli_epi16(a, n)
+#define SHIFT_RIGHT(a, n) _mm256_srli_epi16(a, n)
+#define EACH_BYTE(x) _mm256_set1_epi8(x)
+#define UNPACK_LOW(a, b) _mm256_unpacklo_epi8(a, b)
+#define UNPACK_HIGH(a, b) _mm256_unpackhi_epi8(a, b)
+#define VEC __m256i
+
+/* The two halves of a 32-byte vector are two strips side by side: shuffles stay within a half. */
+__attribute__((target("avx2"))) static void to_plane_avx2(const uint8_t *rows, size_t stride, uint8_t *plane) {
+    VEC v[8];
+    for (int j = 0; j < 8; j++) v[j] = _mm256_loadu_si256((const VEC *)(rows + (size_t)j * stride));
+    BUTTERFLY(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    for (int j = 0; j < 8; j++) {
+        _mm_storeu_si128((__m128i *)(plane + 16 * j), _mm256_castsi256_si128(v[j]));
+        _mm_storeu_si128((__m128i *)(plane + 128 + 16 * j), _mm256_extracti128_si256(v[j], 1));
+    }
+}
+
+__attribute__((target("avx2"))) static void to_rows_avx2(const uint8_t *plane, size_t stride, uint8_t *rows) {
+    VEC v[8];
+    for (int j = 0; j < 8; j++) {
+        const __m128i left = _mm_loadu_si128((const __m128i *)(plane + 16 * j));
+        const __m128i right = _mm_loadu_si128((const __m128i *)(plane + 128 + 16 * j));
+        v[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(left), right, 1);
+    }
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    BUTTERFLY(v);
+    for (int j = 0; j < 8; j++) _mm256_storeu_si256((VEC *)(rows + (size_t)j * stride), v[j]);
+}
+
+static strip_function to_plane = to_plane_sse2, to_rows = to_rows_sse2;
+
+static void bitshuffle_choose(void) {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2")) {
+        to_plane = to_plane_avx2;
+        to_rows = to_rows_avx2;
+    }
+}
+
+#else
+
+#define XOR(a, b) ((a) ^ (b))
+#define AND(a, b) ((a) & (b))
+#define SHIFT_LEFT(a, n) ((a) << (n))
+#define SHIFT_RIGHT(a, n) ((a) >> (n))
+#define EACH_BYTE(x) (UINT64_C(0x0101010101010101) * (x))
+#define VEC uint64_t
+
+/* Without vector instructions: the butterfly on 8 columns in a 64-bit word, bytes moved one by one. */
+static void to_plane(const uint8_t *rows, size_t stride, uint8_t *plane) {
+    for (size_t c = 0; c < STRIP_BYTES / 8; c += 8) {
+        uint64_t v[8];
+        uint8_t bytes[8][8];
+        for (size_t j = 0; j < 8; j++) memcpy(&v[j], rows + j * stride + c, 8);
+        BUTTERFLY(v);
+        memcpy(bytes, v, sizeof bytes);
+        for (size_t i = 0; i < 8; i++)
+            for (size_t j = 0; j < 8; j++) plane[8 * (c + i) + j] = bytes[j][i];
+    }
+}
+
+static void to_rows(const uint8_t *plane, size_t stride, uint8_t *rows) {
+    for (size_t c = 0; c < STRIP_BYTES / 8; c += 8) {
+        uint64_t v[8];
+        uint8_t bytes[8][8];
+        for (size_t i = 0; i < 8; i++)
+            for (size_t j = 0; j < 8; j++) bytes[j][i] = plane[8 * (c + i) + j];
+        memcpy(v, bytes, sizeof bytes);
+        BUTTERFLY(v);
+        for (size_t j = 0; j < 8; j++) memcpy(rows + j * stride + c, &v[j], 8);
+    }
+}
+
+static void bitshuffle_choose(void) {}
+
+#endif
+
+/* A last strip that isn't whole goes through a padded copy. */
+static void plane_of_rows(const uint8_t *rows, size_t stride, uint8_t *plane) {
+    const size_t width = STRIP_BYTES / 8;
+    size_t c = 0;
+    for (; c + width <= stride; c += width) to_plane(rows + c, stride, plane + 8 * c);
+    if (c < stride) {
+        uint8_t in[STRIP_BYTES] = {0}, out[STRIP_BYTES];
+        for (size_t j = 0; j < 8; j++) memcpy(in + j * width, rows + j * stride + c, stride - c);
+        to_plane(in, width, out);
+        memcpy(plane + 8 * c, out, 8 * (stride - c));
+    }
+}
+
+static void rows_of_plane(const uint8_t *plane, size_t stride, uint8_t *rows) {
+    const size_t width = STRIP_BYTES / 8;
+    size_t c = 0;
+    for (; c + width <= stride; c += width) to_rows(plane + 8 * c, stride, rows + c);
+    if (c < stride) {
+        uint8_t in[STRIP_BYTES] = {0}, out[STRIP_BYTES];
+        memcpy(in, plane + 8 * c, 8 * (stride - c));
+        to_rows(in, width, out);
+        for (size_t j = 0; j < 8; j++) memcpy(rows + j * stride + c, out + j * width, stride - c);
+    }
+}
+
+static CLONES int all_zero(const uint8_t *p, size_t n) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++) any |= p[i];
+    return !any;
+}
+
+static CLONES void merge_2(const uint8_t *RESTRICT low, const uint8_t *RESTRICT high, uint16_t *RESTRICT out,
+                           size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = (uint16_t)(low[i] | high[i] << 8);
+}
+
+static CLONES void widen_2(const uint8_t *RESTRICT low, uint16_t *RESTRICT out, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = low[i];
+}
+
+static CLONES void widen_4(const uint8_t *RESTRICT low, uint32_t *RESTRICT out, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = low[i];
+}
+
+static CLONES void merge_4(const uint8_t *RESTRICT p, uint32_t *RESTRICT out, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = p[i] | (uint32_t)p[n + i] << 8 | (uint32_t)p[2 * n + i] << 16 | (uint32_t)p[3 * n + i] << 24;
+}
+
+static CLONES void split_2(const uint16_t *RESTRICT in, uint8_t *RESTRICT p, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)in[i];
+    for (size_t i = 0; i < n; i++) p[n + i] = (uint8_t)(in[i] >> 8);
+}
+
+static CLONES void split_4(const uint32_t *RESTRICT in, uint8_t *RESTRICT p, size_t n) {
+    for (size_t k = 0; k < 4; k++)
+        for (size_t i = 0; i < n; i++) p[k * n + i] = (uint8_t)(in[i] >> (8 * k));
+}
+
+/* Shuffled block of n elements -> elements in the machine's (little-endian) order; planes: n*size bytes.
+ * Counts are small as a rule: bytes above the lowest are zero in most blocks, and are then skipped. */
+static void bit_unshuffle(const uint8_t *rows, size_t n, size_t size, uint8_t *planes, void *out) {
+    const size_t plane_bytes = n;
+    const int low_only = size > 1 && size <= 4 && all_zero(rows + plane_bytes, (size - 1) * plane_bytes);
+    const size_t used = low_only ? 1 : size;
+    uint8_t *to = size == 1 ? out : planes;
+    for (size_t k = 0; k < used; k++) plane_of_rows(rows + k * plane_bytes, n / 8, to + k * plane_bytes);
+    if (size == 2)
+        low_only ? widen_2(planes, out, n) : merge_2(planes, planes + n, out, n);
+    else if (size == 4)
+        low_only ? widen_4(planes, out, n) : merge_4(planes, out, n);
+    else if (size > 1)
+        for (size_t i = 0; i < n; i++)
+            for (size_t k = 0; k < size; k++) ((uint8_t *)out)[i * size + k] = planes[k * n + i];
+}
+
+static void bit_shuffle(const void *in, size_t n, size_t size, uint8_t *planes, uint8_t *rows) {
+    const uint8_t *from = size == 1 ? in : planes;
+    if (size == 2)
+        split_2(in, planes, n);
+    else if (size == 4)
+        split_4(in, planes, n);
+    else if (size > 1)
+        for (size_t k = 0; k < size; k++)
+            for (size_t i = 0; i < n; i++) planes[k * n + i] = ((const uint8_t *)in)[i * size + k];
+    for (size_t k = 0; k < size; k++) {
+        if (k > 0 && all_zero(from + k * n, n))
+            memset(rows + k * n, 0, n);
+        else
+            rows_of_plane(from + k * n, n / 8, rows + k * n);
+    }
+}
+
+#endif

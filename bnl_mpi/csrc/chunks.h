@@ -1,0 +1,157 @@
+/* Chunks of HDF5 filters 32008 (bitshuffle + LZ4) and 32004 (LZ4).
+ *
+ * Both begin with the uncompressed size (8 bytes) and the uncompressed size of a block (4 bytes), then for
+ * each block its stored size (4 bytes) and its data; all numbers are big-endian. In 32008 the last block is
+ * cut to a multiple of 8 elements and the elements left over follow as they are. In 32004 a block whose
+ * stored size is its own size is not compressed. Bytes after the last block are ignored, as the filters do.
+ */
+#ifndef BNL_CHUNKS_H
+#define BNL_CHUNKS_H
+
+#include "bitshuffle.h"
+#include "lz4.h"
+
+#define HEADER 12
+
+/* What bitshuffle calls its default: blocks of 8 KiB. */
+#define BLOCK_BYTES 8192
+
+typedef struct {
+    const uint8_t *next, *end;
+    size_t size;            /* of an element */
+    size_t block;           /* elements a block */
+    size_t left;            /* elements not yet decoded */
+    size_t n_done;          /* blocks decoded, for messages */
+    uint8_t *rows, *planes; /* one block each */
+    const char *fault;
+} chunk_reader;
+
+static int chunk_open(chunk_reader *c, const uint8_t *chunk, size_t n, size_t n_elements, size_t size) {
+    memset(c, 0, sizeof *c);
+    c->size = size;
+    c->left = n_elements;
+    if (n < HEADER) {
+        c->fault = "is shorter than its 12-byte header";
+        return 0;
+    }
+    if (load_be64(chunk) != (uint64_t)n_elements * size) {
+        c->fault = "holds another number of bytes than the frame";
+        return 0;
+    }
+    size_t block = load_be32(chunk + 8) / size;
+    if (load_be32(chunk + 8) == 0) block = BLOCK_BYTES / size;
+    if (block == 0 || block % 8 || load_be32(chunk + 8) % size) {
+        c->fault = "has a block size that isn't a multiple of 8 elements";
+        return 0;
+    }
+    c->next = chunk + HEADER;
+    c->end = chunk + n;
+    c->block = block;
+    if (block > n_elements) block = n_elements; /* a corrupt header can't ask for more memory than the frame */
+    c->rows = malloc(block * size + LZ4_SLACK);
+    c->planes = malloc(block * size + LZ4_SLACK);
+    if (!c->rows || !c->planes) c->fault = "can't be decoded: out of memory";
+    return !c->fault;
+}
+
+static void chunk_close(chunk_reader *c) {
+    free(c->rows);
+    free(c->planes);
+}
+
+/* Decodes the next block to `out`; returns its number of elements, 0 at the end or on a fault. */
+static size_t chunk_next(chunk_reader *c, uint8_t *out) {
+    if (c->left == 0) return 0;
+    size_t n = c->left < c->block ? c->left & ~(size_t)7 : c->block;
+    if (n == 0) {
+        n = c->left;
+        if ((size_t)(c->end - c->next) < n * c->size) {
+            c->fault = "is cut short in its last elements";
+            return 0;
+        }
+        memcpy(out, c->next, n * c->size);
+        c->next += n * c->size;
+        c->left = 0;
+        return n;
+    }
+    if (c->end - c->next < 4) {
+        c->fault = "is cut short before a block";
+        return 0;
+    }
+    const size_t stored = load_be32(c->next);
+    c->next += 4;
+    if (stored > (size_t)(c->end - c->next)) {
+        c->fault = "is cut short within a block";
+        return 0;
+    }
+    if (lz4_decode_block(c->next, stored, c->rows, n * c->size, LZ4_SLACK) != (ptrdiff_t)(n * c->size)) {
+        c->fault = "has a corrupt block";
+        return 0;
+    }
+    c->next += stored;
+    c->left -= n;
+    c->n_done++;
+    bit_unshuffle(c->rows, n, c->size, c->planes, out);
+    return n;
+}
+
+/* Filter 32004 into `out` of n_bytes; returns the fault or NULL. */
+static const char *lz4_chunk_decode(const uint8_t *chunk, size_t n, uint8_t *out, size_t n_bytes, size_t *block) {
+    const uint8_t *next = chunk + HEADER, *const end = chunk + n;
+    *block = 0;
+    if (n < HEADER) return "is shorter than its 12-byte header";
+    if (load_be64(chunk) != n_bytes) return "holds another number of bytes than the frame";
+    const size_t step = load_be32(chunk + 8);
+    if (step == 0 && n_bytes) return "has blocks of 0 bytes";
+    for (size_t done = 0; done < n_bytes; ++*block) {
+        const size_t size = n_bytes - done < step ? n_bytes - done : step;
+        if (end - next < 4) return "is cut short before a block";
+        const size_t stored = load_be32(next);
+        next += 4;
+        if (stored > (size_t)(end - next)) return "is cut short within a block";
+        if (stored == size)
+            memcpy(out + done, next, size);
+        else if (lz4_decode_block(next, stored, out + done, size, 0) != (ptrdiff_t)size)
+            return "has a corrupt block";
+        next += stored;
+        done += size;
+    }
+    return NULL;
+}
+
+static size_t bslz4_bound(size_t n_elements, size_t size) {
+    const size_t block = BLOCK_BYTES / size / 8 * 8 * size, n_bytes = n_elements * size;
+    return HEADER + (n_bytes / block + 1) * (4 + lz4_bound(block)) + 8 * size + 2 * LZ4_SLACK;
+}
+
+/* Filter 32008 into `out` of bslz4_bound bytes; returns the bytes made, 0 if memory ran out. */
+static size_t bslz4_chunk_encode(const uint8_t *in, size_t n_elements, size_t size, uint8_t *out) {
+    const size_t block = BLOCK_BYTES / size / 8 * 8;
+    uint8_t *rows = malloc(BLOCK_BYTES + LZ4_SLACK), *planes = malloc(BLOCK_BYTES + LZ4_SLACK);
+    uint16_t *table = malloc(sizeof(uint16_t) << LZ4_HASH_BITS);
+    uint8_t *to = out;
+    if (rows && planes && table) {
+        store_be32(to, (uint32_t)((uint64_t)n_elements * size >> 32));
+        store_be32(to + 4, (uint32_t)(n_elements * size));
+        store_be32(to + 8, (uint32_t)(block * size));
+        to += HEADER;
+        size_t left = n_elements;
+        while (left >= 8) {
+            const size_t n = left < block ? left & ~(size_t)7 : block;
+            bit_shuffle(in, n, size, planes, rows);
+            const size_t stored = lz4_encode_block(rows, n * size, to + 4, table);
+            store_be32(to, (uint32_t)stored);
+            to += 4 + stored;
+            in += n * size;
+            left -= n;
+        }
+        memcpy(to, in, left * size);
+        to += left * size;
+    }
+    free(rows);
+    free(planes);
+    free(table);
+    return (size_t)(to - out);
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* The HCompress round trip: H-transform, quantisation and their inverses, without the entropy coder.
+ *
+ * R. L. White, "High-performance compression of astronomical images" (1992): a two-dimensional Haar
+ * transform in integers, whose coefficients are rounded so that it can be undone exactly. Each level
+ * turns 2 x 2 pixels A B / C D into a sum and differences along the slow axis (hx), the fast axis (hy)
+ * and both (hc); the sums are the pixels of the next level. The rounding must be that of the FITS
+ * library to the bit, since the published decoder is what users compare with.
+ *
+ * Here the bands of a level are planes of their own, so that every loop runs along contiguous rows; the
+ * differences are quantised as they are made. A tile and its planes stay in the second-level cache.
+ */
+#ifndef BNL_HCOMPRESS_H
+#define BNL_HCOMPRESS_H
+
+#include "common.h"
+
+#define HC_LEVELS 31
+
+typedef struct {
+    uint32_t scale, half; /* quantiser step; what is added before the division rounds down */
+    int exact;            /* scale <= 1: nothing is lost */
+    uint64_t magic;       /* n / scale = n * magic >> shift for n < 2**31 (Granlund and Montgomery 1994) */
+    int shift;
+} hc_step;
+
+static hc_step hc_step_of(int64_t scale) {
+    hc_step q = {.scale = scale > 1 ? (uint32_t)scale : 1, .exact = scale <= 1};
+    q.half = (q.scale + 1) / 2 - 1;
+    q.shift = 31;
+    while (((uint64_t)1 << (q.shift - 31)) < q.scale) q.shift++;
+    q.magic = (((uint64_t)1 << q.shift) + q.scale - 1) / q.scale;
+    return q;
+}
+
+/* Rounds to a multiple of the step, halves (of an even step) towards zero. */
+INLINE int32_t hc_quantise_32(int32_t x, hc_step q) {
+    const int32_t sign = x >> 31;
+    const uint32_t size = (uint32_t)((x ^ sign) - sign) + q.half;
+    const uint32_t kept = (uint32_t)((uint64_t)size * (uint32_t)q.magic >> q.shift) * q.scale;
+    return ((int32_t)kept ^ sign) - sign;
+}
+
+INLINE int64_t hc_quantise_64(int64_t x, hc_step q) {
+    return (x > 0 ? x + q.half : x - q.half) / q.scale * q.scale;
+}
+
+/* log2 of the longer side, rounded up: the number of levels. */
+static int hc_levels(size_t ny, size_t nx) {
+    const size_t side = ny > nx ? ny : nx;
+    int levels = 0;
+    while (((size_t)1 << levels) < side) levels++;
+    return levels;
+}
+
+/* Elements of workspace a tile needs: per level four bands, each rounded up. */
+static size_t hc_workspace(size_t ny, size_t nx) {
+    size_t n = 0;
+    for (int k = hc_levels(ny, nx); k > 0; k--) {
+        ny = (ny + 1) / 2;
+        nx = (nx + 1) / 2;
+        n += 4 * ny * nx;
+    }
+    return n;
+}
+
+#define T int32_t
+#define HC(name) name##_32
+#include "hcompress_level.h"
+#undef T
+#undef HC
+
+#define T int64_t
+#define HC(name) name##_64
+#include "hcompress_level.h"
+#undef T
+#undef HC
+
+static CLONES uint32_t hc_greatest(const int32_t *image, size_t n) {
+    uint32_t all = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t v = (uint32_t)(image[i] ^ (image[i] >> 31));
+        all = v > all ? v : all;
+    }
+    return all;
+}
+
+/* Whether no sum in either direction leaves 32 bits. With n levels and pixels up to v, sums reach
+ * 2**(n+1) * (2v + n), and quantising moves what is rebuilt by a few steps and roundings. */
+static int hc_fits_32(uint64_t v, int n, int64_t scale) {
+    if (n > 24 || scale > ((int64_t)1 << 24)) return 0;
+    return ((2 * v + (uint64_t)n) << (n + 1)) + 8 * ((uint64_t)(scale > 1 ? scale : 1) + ((uint64_t)4 << n)) <
+           ((uint64_t)1 << 31);
+}
+
+/* Round trip of an image in tiles of `tile` whole rows, in place. Returns 0 if memory ran out. */
+static int hc_roundtrip(int32_t *image, size_t ny, size_t nx, size_t tile, int64_t scale) {
+    const hc_step q = hc_step_of(scale);
+    const size_t rows = tile < ny ? tile : ny;
+    int32_t *narrow = malloc(hc_workspace(rows, nx) * sizeof(int32_t));
+    int64_t *wide = NULL, *wide_tile = NULL;
+    int ok = narrow != NULL;
+    for (size_t y = 0; ok && y < ny; y += rows) {
+        const size_t n_rows = ny - y < rows ? ny - y : rows;
+        int32_t *pixels = image + y * nx;
+        if (hc_fits_32(hc_greatest(pixels, n_rows * nx), hc_levels(n_rows, nx), scale)) {
+            hc_tile_32(pixels, n_rows, nx, q, narrow);
+            continue;
+        }
+        if (!wide) {
+            wide = malloc(hc_workspace(rows, nx) * sizeof(int64_t));
+            wide_tile = malloc(rows * nx * sizeof(int64_t));
+            if (!wide || !wide_tile) {
+                ok = 0;
+                break;
+            }
+        }
+        for (size_t i = 0; i < n_rows * nx; i++) wide_tile[i] = pixels[i];
+        hc_tile_64(wide_tile, n_rows, nx, q, wide);
+        for (size_t i = 0; i < n_rows * nx; i++) pixels[i] = (int32_t)(uint32_t)(uint64_t)wide_tile[i];
+    }
+    free(narrow);
+    free(wide);
+    free(wide_tile);
+    return ok;
+}
+
+#endif

@@ -1,0 +1,224 @@
+"""The inner loops over pixels, compiled where a compiler was at hand, else in NumPy.
+
+Arrays are C-contiguous with index order (slow, fast). A *frame* is (ny, nx) pixels of an input picture; an
+*image* is (oy, ox) = (ceil(ny/b), ceil(nx/b)) pixels for binning b x b, where edge pixels cover what there is
+of the frame. Nothing is copied but into the arrays given. The compiled functions release the GIL.
+
+`BNL_MPI_KERNELS=numpy` in the environment forces the NumPy versions.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernels_numpy
+from .kernels_numpy import FLAG_INVALID, MAX_BINNING, FLAG_SATURATED, top_value
+
+try:
+    if os.environ.get("BNL_MPI_KERNELS", "").lower() == "numpy":
+        raise ImportError("NumPy is asked for")
+    from . import _kernels  # type: ignore[attr-defined]
+except ImportError:
+    _kernels = None
+
+COMPILED: bool = _kernels is not None
+"""Whether the compiled versions are in use."""
+
+HAVE_BSLZ4: bool = COMPILED
+"""Whether the functions on compressed chunks can be called; where not, HDF5 has to run its filters."""
+
+__all__ = [
+    "COMPILED",
+    "FLAG_INVALID",
+    "FLAG_SATURATED",
+    "HAVE_BSLZ4",
+    "MAX_BINNING",
+    "accumulate",
+    "bslz4_accumulate",
+    "bslz4_decode",
+    "bslz4_encode",
+    "finish",
+    "hcompress_roundtrip",
+    "lz4_decode",
+    "mark",
+    "top_value",
+]
+
+Array = NDArray[Any]
+
+_NO_SATVAL = 2**64 - 1
+
+
+def _flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
+    """Greatest valid value, and the smallest value for which a flag is set."""
+    top = top_value(dtype)
+    if satval is None or satval > top:
+        return top, top + 1
+    return top, max(0, int(np.ceil(satval)))
+
+
+def accumulate(
+    frame: Array,
+    mask: Array | None,
+    binning: int,
+    total: Array,
+    flags: Array,
+    satval: float | None = None,
+    *,
+    first: bool = False,
+) -> None:
+    """Add a frame to a binned sum.
+
+    A contribution is valid if `mask` doesn't flag it and its value is 0 to `top_value` of the frame's type
+    (for floats: finite and not negative). All others count as 0.
+
+    Args:
+        frame: (ny, nx) counts, of an integer or float type.
+        mask: (ny, nx) uint8 or bool, not 0 where a pixel is flagged; None if none is.
+        binning: b, 1 to 64.
+        total: (oy, ox) uint32 or uint64, added to; float64 for float frames. Sums are exact as long as they
+            fit: uint32 does if b*b * number of frames * top value < 2**32.
+        flags: (oy, ox) uint8, OR-ed: FLAG_INVALID if a contribution that `mask` doesn't flag is invalid by its
+            value, FLAG_SATURATED if a valid one is >= satval.
+        satval: saturation value in counts, or None: FLAG_SATURATED is never set.
+        first: set `total` and `flags` instead of adding to them.
+
+    Raises:
+        ValueError: shapes don't agree, or binning is out of range.
+        TypeError: a type isn't one of those above.
+    """
+    if _kernels is None or frame.dtype.kind == "f" or frame.itemsize > 4:
+        kernels_numpy.accumulate(frame, mask, binning, total, flags, satval, first=first)
+    else:
+        _kernels.accumulate(frame, mask, binning, total, flags, *_flag_bounds(frame.dtype, satval), first)
+
+
+def bslz4_accumulate(
+    chunk: Any,
+    frame_shape: tuple[int, int],
+    frame_dtype: np.dtype[Any],
+    mask: Array | None,
+    binning: int,
+    total: Array,
+    flags: Array,
+    satval: float | None = None,
+    *,
+    first: bool = False,
+) -> None:
+    """`bslz4_decode` and `accumulate` in one pass, a few rows at a time: the frame is never in memory.
+
+    Args:
+        chunk: one frame as HDF5 filter 32008 with LZ4 stores it.
+        frame_shape: (ny, nx).
+        frame_dtype: stored type, an integer of 1, 2 or 4 bytes.
+        mask, binning, total, flags, satval, first: as for `accumulate`.
+
+    Raises:
+        ValueError: the chunk is corrupt; `total` and `flags` then hold part of it.
+    """
+    bounds = _flag_bounds(np.dtype(frame_dtype), satval)
+    itemsize = np.dtype(frame_dtype).itemsize
+    _kernels.bslz4_accumulate(chunk, frame_shape, itemsize, mask, binning, total, flags, *bounds, first)
+
+
+def finish(
+    total: Array,
+    flags: Array,
+    blank: Array | None,
+    satval: float | None,
+    scale: float,
+    limit: int,
+    mark_saturated: bool,
+    values: Array,
+) -> tuple[int, int]:
+    """Turn a sum into the pixels of an image, before any lossy codec.
+
+    In this order: min(total, satval); times `scale`, cut to an integer; at most `limit`; `limit` where
+    `flags` says FLAG_SATURATED if `mark_saturated`; 0 at invalid pixels.
+
+    Args:
+        total: (oy, ox) sums, as from `accumulate`.
+        flags: (oy, ox) uint8, as from `accumulate`.
+        blank: (oy, ox) uint8 or bool, not 0 where every contribution is flagged by the mask; or None.
+        satval: saturation value in counts, or None: sums aren't cut.
+        scale: factor >= 0; 1 costs nothing.
+        limit: saturation value of the image, in its units; fits the type of `values`.
+        mark_saturated: whether pixels flagged FLAG_SATURATED get the value `limit` (`--saturation scaled`).
+        values: (oy, ox) array to fill: int16, int32, uint16, uint32 or float (where a float sum isn't cut to
+            integers).
+
+    Returns:
+        Number of valid pixels that were cut by satval or limit or marked saturated; number of invalid pixels.
+    """
+    cut = None if satval is None else int(satval)
+    if (
+        _kernels is None
+        or total.dtype.kind == "f"
+        or values.dtype.kind == "f"
+        or (satval is not None and cut != satval)
+        or int(limit) != limit
+    ):
+        return kernels_numpy.finish(total, flags, blank, satval, scale, limit, mark_saturated, values)
+    counts: tuple[int, int] = _kernels.finish(
+        total, flags, blank, _NO_SATVAL if cut is None else cut, scale, int(limit), mark_saturated, values
+    )
+    return counts
+
+
+def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:
+    """Make the stored image: clip to 0..limit, cast, and mark invalid pixels.
+
+    Args:
+        values: (oy, ox) int16, int32, uint16, uint32 or float, as a codec gave them back.
+        flags: (oy, ox) uint8, as from `accumulate`; FLAG_INVALID is looked at.
+        blank: (oy, ox) uint8 or bool, not 0 where every contribution is flagged by the mask; or None.
+        limit: greatest value written; fits the type of `out`.
+        mark: what invalid pixels get; fits the type of `out`.
+        out: (oy, ox) array to fill, of any integer type of 2 or 4 bytes or a float type; may be `values`.
+    """
+    if _kernels is None or values.dtype.kind == "f" or out.dtype.kind == "f" or int(limit) != limit:
+        kernels_numpy.mark(values, flags, blank, limit, mark, out)
+    else:
+        _kernels.mark(values, flags, blank, int(limit), int(mark), out)
+
+
+def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
+    """Replace an image by what HCompress and its inverse make of it.
+
+    Equal to the bit to what the FITS library decodes from its own compressed tiles (64-bit arithmetic, no
+    smoothing; results beyond int32 wrap around, as they do there).
+
+    Args:
+        image: (ny, nx) int32, changed in place.
+        scale: quantiser step; 0 and 1 lose nothing.
+        tile_rows: rows a tile, over the full width; the last tile has what is left.
+    """
+    (kernels_numpy if _kernels is None else _kernels).hcompress_roundtrip(image, scale, tile_rows)
+
+
+def bslz4_decode(chunk: Any, out: Array) -> None:
+    """Decode a chunk of HDF5 filter 32008 (bitshuffle) with LZ4.
+
+    Args:
+        chunk: bytes-like; what follows its last block is ignored, as the filter does.
+        out: array to fill, of the chunk's size and type; little-endian as stored.
+
+    Raises:
+        ValueError: the chunk is corrupt or not of this size; says what and in which block (from 0).
+    """
+    _kernels.bslz4_decode(chunk, out)
+
+
+def lz4_decode(chunk: Any, out: Array) -> None:
+    """Decode a chunk of HDF5 filter 32004 (LZ4); arguments and errors as for `bslz4_decode`."""
+    _kernels.lz4_decode(chunk, out)
+
+
+def bslz4_encode(array: Array) -> bytes:
+    """Encode an array, C-contiguous, as a chunk of HDF5 filter 32008 with LZ4, in blocks of 8 KiB."""
+    chunk: bytes = _kernels.bslz4_encode(array)
+    return chunk

@@ -1,0 +1,138 @@
+"""The inner loops in NumPy: what runs where nothing was compiled, and the oracle of the compiled ones.
+
+The functions are those of :mod:`bnl_mpi.kernels`, where arguments and results are described.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+FLAG_INVALID = 1
+"""Flag: a contribution that the mask doesn't flag is invalid by its value."""
+
+FLAG_SATURATED = 2
+"""Flag: a valid contribution is at or above the saturation value."""
+
+MAX_BINNING = 64
+
+_RESERVED = 5
+"""How many of an integer type's top values mark pixels instead of counting photons; for uint8 one does."""
+
+
+def top_value(dtype: DTypeLike) -> int:
+    """Greatest valid count of a stored integer type: 254 of uint8, 65530 of uint16, 4294967290 of uint32."""
+    dtype = np.dtype(dtype)
+    reserved = 1 if dtype == np.uint8 else _RESERVED
+    return int(np.iinfo(dtype).max) - reserved
+
+
+def _fold(values: Array, binning: int, how: np.ufunc, dtype: DTypeLike) -> Array:
+    """Reduce (ny, nx) over binning x binning blocks to (ceil(ny/b), ceil(nx/b)); edge blocks are smaller."""
+    ny, nx = values.shape
+    rows = how.reduceat(values, np.arange(0, ny, binning), axis=0, dtype=dtype)
+    folded: Array = how.reduceat(rows, np.arange(0, nx, binning), axis=1, dtype=dtype)
+    return folded
+
+
+def _check(frame: Array, mask: Array | None, binning: int, total: Array, flags: Array) -> None:
+    if not 1 <= binning <= MAX_BINNING:
+        raise ValueError(f"binning is {binning}, not 1 to {MAX_BINNING}")
+    ny, nx = frame.shape
+    binned = (-(-ny // binning), -(-nx // binning))
+    wanted = (("mask", mask, frame.shape), ("total", total, binned), ("flags", flags, binned))
+    for name, array, shape in wanted:
+        if array is not None and array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+
+
+def accumulate(
+    frame: Array,
+    mask: Array | None,
+    binning: int,
+    total: Array,
+    flags: Array,
+    satval: float | None = None,
+    *,
+    first: bool = False,
+) -> None:
+    """Add a frame to a binned sum; see :func:`bnl_mpi.kernels.accumulate`."""
+    _check(frame, mask, binning, total, flags)
+    keep = np.ones(frame.shape, bool) if mask is None else np.asarray(mask) == 0
+    if frame.dtype.kind == "f":
+        valid = np.isfinite(frame) & (frame >= 0)
+    else:
+        valid = (frame >= 0) & (frame <= top_value(frame.dtype))
+    flag = np.where(keep & ~valid, FLAG_INVALID, 0).astype(np.uint8)
+    if satval is not None:
+        hot = keep & valid
+        hot[hot] = frame[hot] >= satval
+        flag |= np.where(hot, FLAG_SATURATED, 0).astype(np.uint8)
+    clean = np.where(keep & valid, frame, 0).astype(total.dtype)
+    if first:
+        total[...] = 0
+        flags[...] = 0
+    total += _fold(clean, binning, np.add, total.dtype)
+    flags |= _fold(flag, binning, np.bitwise_or, np.uint8)
+
+
+def finish(
+    total: Array,
+    flags: Array,
+    blank: Array | None,
+    satval: float | None,
+    scale: float,
+    limit: int,
+    mark_saturated: bool,
+    values: Array,
+) -> tuple[int, int]:
+    """Turn a sum into an image; see :func:`bnl_mpi.kernels.finish`."""
+    bad = (flags & FLAG_INVALID) != 0
+    if blank is not None:
+        bad |= np.asarray(blank) != 0
+    saturated = ((flags & FLAG_SATURATED) != 0) & mark_saturated
+    cut = saturated.copy()
+    bounded = total
+    if satval is not None:
+        cut |= total > satval
+        bounded = np.minimum(total, np.asarray(satval).astype(total.dtype)) if cut.any() else total
+    if scale == 1:
+        high = bounded > limit
+        image = np.minimum(bounded, np.asarray(limit).astype(total.dtype)) if high.any() else bounded
+    else:
+        scaled = bounded.astype(np.float64) * scale
+        if values.dtype.kind != "f" or total.dtype.kind != "f":
+            scaled = np.trunc(scaled)
+        high = scaled > limit
+        image = np.minimum(scaled, limit)
+    cut |= high
+    values[...] = image.astype(values.dtype)
+    values[saturated] = limit
+    values[bad] = 0
+    return int(np.count_nonzero(cut & ~bad)), int(np.count_nonzero(bad))
+
+
+def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:
+    """Clip, cast and mark an image; see :func:`bnl_mpi.kernels.mark`."""
+    bad = (flags & FLAG_INVALID) != 0
+    if blank is not None:
+        bad |= np.asarray(blank) != 0
+    if values.dtype.kind in "ui":
+        limit = min(int(limit), int(np.iinfo(values.dtype).max))
+    out[...] = np.clip(values, 0, limit).astype(out.dtype)
+    out[bad] = mark
+
+
+def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
+    """HCompress and back by way of astropy; see :func:`bnl_mpi.kernels.hcompress_roundtrip`."""
+    from astropy.io.fits.hdu.compressed._codecs import HCompress1
+
+    ny, nx = image.shape
+    for y in range(0, ny, tile_rows):
+        tile = image[y : y + tile_rows]
+        codec = HCompress1(scale=scale, smooth=False, bytepix=8, nx=tile.shape[0], ny=nx)
+        image[y : y + tile_rows] = codec.decode(codec.encode(tile)).reshape(tile.shape)
