@@ -128,10 +128,10 @@ class Geometry:
 
 
 def make_geometry(settings: Settings) -> Geometry:
-    """The geometry that the settings ask for; the beam falls beside the middle, as it does in practice."""
+    """The geometry that the settings ask for; the beam falls beside the gaps in the middle, on a module."""
     layout = module_layout(settings.detector, settings.flavour)
     slow, fast = layout.shape
-    beam_center = (fast / 2 + 3.17, slow / 2 + 8.62)
+    beam_center = (fast / 2 + 23.17, slow / 2 + 38.62)
     distance = settings.distance
     if distance is None:
         two_theta = 2 * np.arcsin(settings.wavelength / (2 * 2.0)) if settings.wavelength < 3.4 else 1.2
