@@ -170,3 +170,12 @@ def existing_blocks(stem: str) -> Sequence[str]:
     if not os.path.isdir(folder):
         return []
     return sorted(os.path.join(folder, name) for name in os.listdir(folder) if pattern.match(name))
+
+
+def remove_partial_files(stems: Sequence[str | None]) -> None:
+    """Remove the temporary files of these stems: nobody writes them any more."""
+    for stem in stems:
+        for path in existing_blocks(stem) if stem else []:
+            if path.endswith(PARTIAL):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)

@@ -10,6 +10,7 @@ The order of events, the same for every number of ranks:
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 from . import job as jobs
 from . import report as reporting
-from . import source, world
+from . import blockfile, source, world
 from .errors import BnlError, InputError, UsageError
 from .job import Job, Prepared
 from .options import Options
@@ -30,6 +31,9 @@ from .world import World
 
 REPORT_SECONDS = 1.0
 """How often a worker tells of frames done within a block."""
+
+FAREWELL_SECONDS = 3.0
+"""How long the other workers have, after one failed, to drop what they were writing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,17 @@ class Stop:
 
 class StoppedElsewhere(BnlError):
     """Another rank met the error and tells of it; this one only has to end."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker's last message to rank 0: it makes no more blocks.  Status 0 if it made all of its own."""
+
+    status: int
+
+
+class Dropped(Exception):
+    """Raised within a worker's block when rank 0 wants it to stop."""
 
 
 def main(options: Options, words: Sequence[str]) -> int:
@@ -98,32 +113,42 @@ def run(options: Options, ranks: World, *, quiet: bool = False) -> Summary | Non
     Errors before the first output raise on every rank (`StoppedElsewhere` on all but rank 0).  Later ones
     abort the communicator if it has more than one rank, else raise.
     """
-    begun = False
+    begin = time.monotonic()
     try:
-        begin = time.monotonic()
         prepared, job = _agree_on_job(options, ranks)
-        begun = True
-        return _run_job(prepared, job, ranks, begin, quiet)
+        if prepared is None:
+            _work_for_rank_0(job, ranks)
+            return None
+        return _run_as_rank_0(prepared, job, ranks, begin, quiet)
+    except BnlError:
+        # Every rank knows: errors are agreed on before the work, and told of at its end.
+        raise
     except BaseException as error:
-        # Before the work every rank learns of a user's mistake; whatever else happens, the others wait for us.
-        if ranks.size > 1 and (begun or not isinstance(error, BnlError)):
-            _abort(ranks, error)
+        if ranks.size > 1:
+            _tell_failure(ranks, error)
+            ranks.abort(BnlError.exit_status)
         raise
 
 
-def _run_job(prepared: Prepared | None, job: Job, ranks: World, begin: float, quiet: bool) -> Summary | None:
-    """Steps 4 and 5."""
-    if prepared is None:
-        ranks.share()
-        _make_blocks(job, ranks, quiet)
-        return None
+def _run_as_rank_0(prepared: Prepared, job: Job, ranks: World, begin: float, quiet: bool) -> Summary:
+    """Steps 4 and 5.  The workers wait for the outcome, whatever it is."""
+    try:
+        summary = _make_all(prepared, job, ranks, begin, quiet)
+    except BnlError as error:
+        ranks.share(Stop(error.exit_status, str(error)))
+        raise
+    ranks.share("done")
+    return summary
+
+
+def _make_all(prepared: Prepared, job: Job, ranks: World, begin: float, quiet: bool) -> Summary:
     warnings = [*prepared.warnings, *reporting.notes(job, ranks.n_workers)]
     _announce(job, ranks, warnings, quiet)
     if job.options.force:
         jobs.remove_old_masters(job)
     # Nobody writes before the old masters are gone.
     ranks.share("go")
-    reports = _make_blocks(job, ranks, quiet)
+    reports = _gather_reports(job, ranks, quiet) if ranks.size > 1 else _make_blocks_alone(job, quiet)
     nexus, more = write_masters(prepared)
     for text in more:
         _warn(text, quiet)
@@ -147,19 +172,17 @@ def _warn(text: str, quiet: bool) -> None:
         print(f"bnl-mpi: warning: {text}", file=sys.stderr)
 
 
-def _abort(ranks: World, error: BaseException) -> None:
-    """Say in one line where and why, and bring all ranks down."""
-    where = f"rank {ranks.rank} on {socket.gethostname()}"
-    if isinstance(error, BnlError):
-        text, status = str(error), error.exit_status
-    else:
+def _tell_failure(ranks: World, error: BaseException) -> None:
+    """One line that says which rank failed where and why; a traceback only for what is no user's mistake."""
+    text = str(error)
+    if not isinstance(error, BnlError):
         import traceback
 
         traceback.print_exception(error)
-        text, status = f"{type(error).__name__}: {error}", 1
+        text = f"{type(error).__name__}: {error}"
     # One write, so that lines of several ranks don't mix.
-    sys.stderr.write(f"bnl-mpi: {where}: {text}\n")
-    ranks.abort(status)
+    sys.stderr.write(f"bnl-mpi: rank {ranks.rank} on {socket.gethostname()}: {text}\n")
+    sys.stderr.flush()
 
 
 # ---- before the first output ----------------------------------------------------------------------------
@@ -225,34 +248,43 @@ def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:
 # ---- the work -------------------------------------------------------------------------------------------
 
 
-def _make_blocks(job: Job, ranks: World, quiet: bool) -> list[BlockReport]:
-    """Make this rank's blocks; on rank 0 the reports of all."""
-    if ranks.size == 1:
-        line = reporting.ProgressLine(job.plan.n_frames, quiet=quiet)
-        reports = []
-        for report in work(job, job.plan.share(1, 1), 0, line.advance):
-            reports.append(report)
-            _tell(job, report, quiet)
-        line.finish()
-        return reports
-    if ranks.rank == 0:
-        return _gather_reports(job, ranks, quiet)
-    mine = job.plan.share(ranks.worker, ranks.n_workers)
-    sent = _Throttled(ranks)
-    for report in work(job, mine, ranks.rank, sent.advance):
-        sent.flush()
-        ranks.send(report)
+def _make_blocks_alone(job: Job, quiet: bool) -> list[BlockReport]:
+    line = reporting.ProgressLine(job.plan.n_frames, quiet=quiet)
+    reports = []
+    for report in work(job, job.plan.share(1, 1), 0, line.advance):
+        reports.append(report)
+        _tell(job, report, quiet)
+    line.finish()
+    return reports
+
+
+def _work_for_rank_0(job: Job, ranks: World) -> None:
+    """A worker's part: make its blocks, report each, and learn how the run ended."""
+    ranks.share()
+    sent, status = _Throttled(ranks), 0
+    try:
+        for report in work(job, job.plan.share(ranks.worker, ranks.n_workers), ranks.rank, sent.advance):
+            sent.flush()
+            ranks.send(report)
+    except Dropped:
+        status = BnlError.exit_status
+    except Exception as error:
+        _tell_failure(ranks, error)
+        status = getattr(error, "exit_status", BnlError.exit_status)
+    ranks.send(Ended(status))
     ranks.flush()
-    return []
+    _unless_stopped(ranks, None)
 
 
 class _Throttled:
-    """Sends counts of frames to rank 0, no more than one a second."""
+    """Sends counts of frames to rank 0, no more than one a second, and listens for its wish to stop."""
 
     def __init__(self, ranks: World) -> None:
         self._ranks, self._frames, self._sent = ranks, 0, time.monotonic()
 
     def advance(self, n_frames: int) -> None:
+        if self._ranks.stop_asked():
+            raise Dropped
         self._frames += n_frames
         if time.monotonic() - self._sent >= REPORT_SECONDS:
             self.flush()
@@ -264,16 +296,31 @@ class _Throttled:
 
 
 def _gather_reports(job: Job, ranks: World, quiet: bool) -> list[BlockReport]:
+    """On rank 0: wait, asleep, for the workers' reports and for each one's end."""
     line = reporting.ProgressLine(job.plan.n_frames, quiet=quiet)
     reports: list[BlockReport] = []
-    while len(reports) < job.plan.n_blocks:
+    ended, status, deadline = 0, 0, math.inf
+    while ended < ranks.n_workers:
         message = ranks.poll()
         if isinstance(message, BlockReport):
             reports.append(message)
             _tell(job, message, quiet)
+        elif isinstance(message, Ended):
+            ended += 1
+            if message.status and not status:
+                status, deadline = message.status, time.monotonic() + FAREWELL_SECONDS
+                ranks.tell_stop()
         elif message is not None:
             line.advance(message)
+        if time.monotonic() > deadline:
+            # Somebody hangs in a read or a write: end everybody, and clear away what was being written.
+            blockfile.remove_partial_files([job.options.out_file, job.options.out_squash])
+            ranks.abort(status)
     line.finish()
+    if status:
+        error = BnlError("a worker failed, see its line above; blocks that were complete remain, no master is written")
+        error.exit_status = status
+        raise error
     return reports
 
 
@@ -306,7 +353,7 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
     """Write the new master, and the NXmx file beside it; returns whether the latter could be made, and warnings."""
     import numpy as np
 
-    from . import blockfile, master, nxmx, provenance
+    from . import master, nxmx, provenance
 
     job, options = prepared.job, prepared.job.options
     folder = os.path.dirname(os.path.abspath(options.master_path))

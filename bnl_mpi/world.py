@@ -22,7 +22,7 @@ SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PA
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID", "ALPS_APP_PE")
 
 SHORTEST_NAP, LONGEST_NAP = 0.0005, 0.02
-TAG = 7
+TAG, STOP_TAG = 7, 8
 
 
 def launched() -> bool:
@@ -122,6 +122,15 @@ class World:
         self._sending = [(request, data) for request, data in self._sending if not request.Test()]
         data = bytearray(pickle.dumps(thing))
         self._sending.append((self._comm.Isend(data, dest=0, tag=TAG), data))
+
+    def tell_stop(self) -> None:
+        """On rank 0: ask every worker to stop; `stop_asked` is true there soon after."""
+        for worker in range(1, self.size):
+            self._sending.append((self._comm.Isend(bytearray(1), dest=worker, tag=STOP_TAG), None))
+
+    def stop_asked(self) -> bool:
+        """On a worker: whether rank 0 wants it to stop."""
+        return self.size > 1 and bool(self._comm.Iprobe(source=0, tag=STOP_TAG))
 
     def flush(self) -> None:
         """Wait until all that was sent has left."""
