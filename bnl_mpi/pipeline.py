@@ -19,7 +19,7 @@ from .errors import BnlError
 from .filters import Filter
 from .job import Job
 from .plan import Block
-from .reduce import Reducer
+from .reducer import Reducer
 from .source import FrameReader
 
 STAGES = ("read", "decode", "reduce", "code", "encode", "write")

@@ -117,7 +117,7 @@ class Reducer:
         if self._dtype.kind != "f":
             values = np.trunc(values)
         if self._scaled:
-            values[(self._flags & kernels.SATURATED) != 0] = self._plan.limit
+            values[(self._flags & kernels.FLAG_SATURATED) != 0] = self._plan.limit
         cut |= values > self._plan.limit
         values = np.minimum(values, self._plan.limit)
         if not self._options.unclipped:
@@ -133,7 +133,7 @@ class Reducer:
 
     def invalid(self) -> Array:
         """(oy, ox) uint8: not 0 where the image is invalid."""
-        bad = self._flags & kernels.INVALID
+        bad = self._flags & kernels.FLAG_INVALID
         return bad if self._blank is None else bad | self._blank
 
     def mark(self, values: Array) -> Array:
