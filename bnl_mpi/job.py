@@ -136,16 +136,17 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
     return plan
 
 
-def output_limit(options: Options, satval: int, warnings: list[str]) -> float:
+def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
     """satval': the saturation value of the output, by the rules of spec section 3, steps 2 to 4."""
     value: float = satval
     if options.saturation == "scaled":
         value = options.bin * options.bin * options.sum * satval
-    scaled = int(value * options.scale + 0.5)
-    transformed = transform_counts(np.float64(scaled), options)
+    # Only float input has a saturation value that is no integer.
+    scaled = int(value * options.scale + 0.5) if value == int(value) else value * options.scale
+    transformed = float(transform_counts(np.float64(scaled), options))
     if options.dtype.startswith("float"):
-        return float(transformed)
-    limit = int(transformed) if np.isfinite(transformed) else TOP_VALUE["uint32"]
+        return transformed
+    limit = int(transformed + (0.5 if options.exponential else 0.0)) if np.isfinite(transformed) else TOP_VALUE["uint32"]
     # A type's top value is the mark; of signed types -1 is, so all their positive values count.
     top = TOP_VALUE[options.dtype] - (1 if options.dtype.startswith("uint") else 0)
     if limit > top:

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from bnl_mpi import h5meta
-from bnl_mpi.errors import InputError
-from bnl_mpi.geometry import bin_mask as bin_mask
-from bnl_mpi.geometry import bin_mean as bin_mean
-from bnl_mpi.geometry import mask_blank as mask_blank
-from bnl_mpi.plan import Plan
+from . import h5meta
+from .errors import InputError
+from .geometry import bin_mask as bin_mask
+from .geometry import bin_mean as bin_mean
+from .geometry import mask_blank as mask_blank
+from .plan import Plan
 
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
@@ -80,7 +80,8 @@ class Experiment:
 
     flavour: str
     """'nxmx' where /entry/definition says so, else 'filewriter'."""
-    satval: int
+    satval: float
+    """An integer unless the frames are floats."""
     satval_from: str
     """The dataset's path, or 'default ...'."""
     mask: npt.NDArray[np.uint32] | None
@@ -148,11 +149,12 @@ def default_saturation(dtype: np.dtype[Any]) -> int:
     return int(top) - 5
 
 
-def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[int, str]:
+def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[float, str]:
     for path in SATURATION_PATHS:
         value = h5meta.number(h5, path)
         if value is not None and value > 0:
-            return int(value), f"/{path}"
+            # Pixels of a logarithm, say, have a saturation value that is no integer.
+            return value if dtype.kind == "f" else int(value), f"/{path}"
     return default_saturation(dtype), f"default for {dtype.name}"
 
 

@@ -43,8 +43,8 @@ class Plan:
     """NumPy's name of the stored type, as 'uint16'."""
     dtype_out: str
     block_size: int
-    satval: int
-    """The input's saturation value (spec section 3)."""
+    satval: float
+    """The input's saturation value (spec section 3); an integer unless the input is float."""
     limit: float
     """satval': the output's saturation value; an integer unless the output is float."""
     saturation: str = "clip"

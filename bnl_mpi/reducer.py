@@ -105,17 +105,17 @@ class Reducer:
             self._gaps.fill(values, self.invalid())
         return values
 
-    def _finish_in_double(self, satval: int | None, frames: range) -> tuple[Array, int, int]:
+    def _finish_in_double(self, satval: float | None, frames: range) -> tuple[Array, int, int]:
         invalid = self.invalid() != 0
         total = self._total.astype(np.float64)
-        before = int(self._plan.satval if satval is not None else 0)
-        cut = total > before if satval is not None else np.zeros(total.shape, bool)
-        values = np.minimum(total, before) if satval is not None else total
+        cut = np.zeros(total.shape, bool) if satval is None else total > satval
+        values = total if satval is None else np.minimum(total, satval)
         if self._plan.scale != 1:
             values = np.trunc(values * self._plan.scale)
         values = transform_counts(values, self._options)
         if self._dtype.kind != "f":
-            values = np.trunc(values)
+            # An inverse gives counts back: a hair below an integer is that integer.
+            values = np.rint(values) if self._options.exponential else np.trunc(values)
         if self._scaled:
             values[(self._flags & kernels.FLAG_SATURATED) != 0] = self._plan.limit
         cut |= values > self._plan.limit
