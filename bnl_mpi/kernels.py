@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels_numpy
-from .kernels_numpy import FLAG_INVALID, MAX_BINNING, FLAG_SATURATED, top_value
+from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, MAX_BINNING, top_value
 
 try:
     if os.environ.get("BNL_MPI_KERNELS", "").lower() == "numpy":
@@ -82,8 +82,8 @@ def accumulate(
         binning: b, 1 to 64.
         total: (oy, ox) uint32 or uint64, added to; float64 for float frames. Sums are exact as long as they
             fit: uint32 does if b*b * number of frames * top value < 2**32.
-        flags: (oy, ox) uint8, OR-ed: FLAG_INVALID if a contribution that `mask` doesn't flag is invalid by its
-            value, FLAG_SATURATED if a valid one is >= satval.
+        flags: (oy, ox) uint8, OR-ed: FLAG_INVALID if a contribution that `mask` doesn't flag is invalid by
+            its value, FLAG_SATURATED if a valid one is >= satval.
         satval: saturation value in counts, or None: FLAG_SATURATED is never set.
         first: set `total` and `flags` instead of adding to them.
 

@@ -80,6 +80,14 @@ def accumulate(
     flags |= _fold(flag, binning, np.bitwise_or, np.uint8)
 
 
+def _at_most(values: Array, bound: float) -> tuple[Array, Array]:
+    """The values cut at `bound`, and which were above it; the bound needn't fit the values' type."""
+    high = values > bound
+    if not high.any():
+        return values, high
+    return np.minimum(values, np.asarray(bound).astype(values.dtype)), high
+
+
 def finish(
     total: Array,
     flags: Array,
@@ -95,21 +103,13 @@ def finish(
     if blank is not None:
         bad |= np.asarray(blank) != 0
     saturated = ((flags & FLAG_SATURATED) != 0) & mark_saturated
-    cut = saturated.copy()
-    bounded = total
-    if satval is not None:
-        cut |= total > satval
-        bounded = np.minimum(total, np.asarray(satval).astype(total.dtype)) if cut.any() else total
-    if scale == 1:
-        high = bounded > limit
-        image = np.minimum(bounded, np.asarray(limit).astype(total.dtype)) if high.any() else bounded
-    else:
-        scaled = bounded.astype(np.float64) * scale
+    image, cut = (total, saturated) if satval is None else _at_most(total, satval)
+    if scale != 1:
+        image = image.astype(np.float64) * scale
         if values.dtype.kind != "f" or total.dtype.kind != "f":
-            scaled = np.trunc(scaled)
-        high = scaled > limit
-        image = np.minimum(scaled, limit)
-    cut |= high
+            image = np.trunc(image)
+    image, high = _at_most(image, limit)
+    cut = cut | high | saturated
     values[...] = image.astype(values.dtype)
     values[saturated] = limit
     values[bad] = 0
@@ -135,4 +135,5 @@ def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
     for y in range(0, ny, tile_rows):
         tile = image[y : y + tile_rows]
         codec = HCompress1(scale=scale, smooth=False, bytepix=8, nx=tile.shape[0], ny=nx)
-        image[y : y + tile_rows] = codec.decode(codec.encode(tile)).reshape(tile.shape)
+        coded = np.frombuffer(codec.encode(tile), np.uint8)
+        image[y : y + tile_rows] = codec.decode(coded).reshape(tile.shape)

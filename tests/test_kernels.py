@@ -1,0 +1,481 @@
+"""The inner loops against loops over single pixels, HDF5's own filters, and each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bnl_mpi import kernels, kernels_numpy
+
+IMPLEMENTATIONS = [kernels_numpy, *([kernels] if kernels.COMPILED else [])]
+INTEGERS = ["u1", "u2", "u4", "i1", "i2", "i4"]
+
+every_implementation = pytest.mark.parametrize(
+    "impl", IMPLEMENTATIONS, ids=["numpy", "compiled"][: len(IMPLEMENTATIONS)]
+)
+compiled_only = pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
+sampled = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def top_of(dtype: str) -> int:
+    return {"u1": 254, "u2": 65530, "u4": 4294967290, "i1": 122, "i2": 32762, "i4": 2147483642}[dtype]
+
+
+def make_frame(rng: np.random.Generator, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Counts with all that is special: zeros, values about the top, the type's extremes, negative ones."""
+    info = np.iinfo(dtype)
+    special = [0, 1, top_of(dtype) - 1, top_of(dtype), top_of(dtype) + 1, info.max - 1, info.max, info.min]
+    small = rng.integers(0, 50, shape)
+    frame = np.where(rng.random(shape) < 0.15, rng.choice(special, shape), small)
+    return frame.astype(dtype)
+
+
+def sum_by_pixel(
+    frame: np.ndarray, mask: np.ndarray | None, b: int, satval: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What accumulate adds, as Python integers, and the flags that it sets."""
+    ny, nx = frame.shape
+    total = np.zeros((-(-ny // b), -(-nx // b)), object)
+    flags = np.zeros(total.shape, np.uint8)
+    top = top_of(frame.dtype.str[1:])
+    for y in range(ny):
+        for x in range(nx):
+            value = int(frame[y, x])
+            if mask is not None and mask[y, x]:
+                continue
+            if not 0 <= value <= top:
+                flags[y // b, x // b] |= 1
+                continue
+            total[y // b, x // b] += value
+            if satval is not None and value >= satval:
+                flags[y // b, x // b] |= 2
+    return total, flags
+
+
+cases = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(INTEGERS),
+    st.tuples(st.integers(1, 20), st.integers(1, 300)),
+    st.one_of(st.integers(1, 9), st.integers(1, 64)),
+    st.sampled_from([None, "some", "all"]),
+    st.one_of(st.none(), st.integers(0, 60), st.sampled_from([254, 65530, 32767, 4294967290, 2**40])),
+    st.booleans(),
+)
+
+
+def run_accumulate(impl: ModuleType, case: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    seed, dtype, shape, b, masked, satval, wide = case
+    rng = np.random.default_rng(seed)
+    frames = [make_frame(rng, shape, dtype) for _ in range(2)]
+    mask = None if masked is None else (rng.random(shape) < (0.3 if masked == "some" else 2)).astype(np.uint8)
+    binned = (-(-shape[0] // b), -(-shape[1] // b))
+    total = rng.integers(0, 1000, binned).astype("u8" if wide or dtype in ("u4", "i4") else "u4")
+    flags = rng.integers(0, 4, binned).astype("u1")
+    expected = np.zeros(binned, object)
+    expected_flags = np.zeros(binned, np.uint8)
+    for i, frame in enumerate(frames):
+        impl.accumulate(frame, mask, b, total, flags, satval, first=i == 0)
+        added, set_flags = sum_by_pixel(frame, mask, b, satval)
+        expected += added
+        expected_flags |= set_flags
+    return total, flags, expected, expected_flags
+
+
+@every_implementation
+@given(case=cases)
+@sampled
+def test_accumulate_adds_valid_contributions_and_flags_the_others(impl: ModuleType, case: Any) -> None:
+    total, flags, expected, expected_flags = run_accumulate(impl, case)
+    assert total.tolist() == expected.tolist()
+    np.testing.assert_array_equal(flags, expected_flags)
+
+
+@every_implementation
+def test_sums_that_16_and_32_bits_would_wrap(impl: ModuleType) -> None:
+    bright = np.full((7, 9), 65530, np.uint16)
+    total, flags = np.zeros((1, 2), np.uint32), np.zeros((1, 2), np.uint8)
+    impl.accumulate(bright, None, 7, total, flags)
+    assert total.tolist() == [[65530 * 49, 65530 * 14]]
+    brightest = np.full((5, 5), 4294967290, np.uint32)
+    wide = np.zeros((2, 2), np.uint64)
+    for i in range(3):
+        impl.accumulate(brightest, None, 4, wide, np.zeros((2, 2), np.uint8), first=i == 0)
+    assert wide.tolist() == [[4294967290 * 48, 4294967290 * 12], [4294967290 * 12, 4294967290 * 3]]
+
+
+@every_implementation
+def test_adding_keeps_what_was_there(impl: ModuleType) -> None:
+    total, flags = np.full((2, 2), 5, np.uint32), np.full((2, 2), 2, np.uint8)
+    frame = np.array([[1, 2, 65535], [3, 4, 0], [9, 0, 0]], np.uint16)
+    impl.accumulate(frame, None, 2, total, flags)
+    assert total.tolist() == [[15, 5], [14, 5]]
+    assert flags.tolist() == [[2, 3], [2, 2]]
+
+
+@every_implementation
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_float_frames_count_finite_contributions(impl: ModuleType, dtype: str) -> None:
+    frame = np.array([[0.5, np.nan, 1.25], [np.inf, -1, 2.0]], dtype)
+    mask = np.array([[0, 0, 0], [1, 0, 0]], np.uint8)
+    total, flags = np.zeros((1, 2)), np.zeros((1, 2), np.uint8)
+    impl.accumulate(frame, mask, 2, total, flags, 2.0)
+    assert total.tolist() == [[0.5, 3.25]]
+    assert flags.tolist() == [[1, 2]]
+
+
+@every_implementation
+@pytest.mark.parametrize("binning", [0, 65, -2])
+def test_binning_out_of_range_is_refused(impl: ModuleType, binning: int) -> None:
+    with pytest.raises(ValueError, match=f"binning is {binning}"):
+        impl.accumulate(np.zeros((4, 4), "u2"), None, binning, np.zeros((4, 4), "u4"), np.zeros((4, 4), "u1"))
+
+
+@every_implementation
+@pytest.mark.parametrize("wrong", ["mask", "total", "flags"])
+def test_shapes_that_disagree_are_refused(impl: ModuleType, wrong: str) -> None:
+    shapes = {"mask": (5, 6), "total": (3, 3), "flags": (3, 3)}
+    arrays = {name: np.zeros(shape, "u4" if name == "total" else "u1") for name, shape in shapes.items()}
+    arrays[wrong] = arrays[wrong][:-1].copy()
+    with pytest.raises(ValueError, match=wrong):
+        impl.accumulate(np.zeros((5, 6), "u2"), arrays["mask"], 2, arrays["total"], arrays["flags"])
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("frame", np.zeros((4, 4), ">u2")),
+        ("frame", np.zeros((8, 8), "u2")[::2, ::2]),
+        ("total", np.zeros((4, 4), "u2")),
+        ("flags", np.zeros((4, 4), "u2")),
+    ],
+)
+def test_compiled_kernels_refuse_layouts_they_cannot_read(name: str, array: np.ndarray) -> None:
+    types = {"frame": "u2", "total": "u4", "flags": "u1"}
+    arrays = {key: np.zeros((4, 4), dtype) for key, dtype in types.items()}
+    arrays[name] = array
+    with pytest.raises((TypeError, ValueError)):
+        kernels.accumulate(arrays["frame"], None, 1, arrays["total"], arrays["flags"])
+
+
+def finish_by_pixel(
+    total: np.ndarray, flags: np.ndarray, blank: np.ndarray | None, satval: int | None, scale: float,
+    limit: int, mark_saturated: bool,
+) -> tuple[list[list[int]], tuple[int, int]]:  # fmt: skip
+    values = [[0] * total.shape[1] for _ in range(total.shape[0])]
+    clipped = invalid = 0
+    for y, x in np.ndindex(*total.shape):
+        if flags[y, x] & 1 or (blank is not None and blank[y, x]):
+            invalid += 1
+            continue
+        value, cut = int(total[y, x]), False
+        if satval is not None and value > satval:
+            value, cut = satval, True
+        if scale != 1:
+            value = math.trunc(float(value) * scale)
+        if value > limit:
+            value, cut = limit, True
+        if mark_saturated and flags[y, x] & 2:
+            value, cut = limit, True
+        values[y][x] = value
+        clipped += cut
+    return values, (clipped, invalid)
+
+
+finish_cases = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 6), st.integers(1, 80)),
+    st.sampled_from(["u4", "u8"]),
+    st.sampled_from(["i2", "u2", "i4", "u4", "f4", "f8"]),
+    st.one_of(st.none(), st.integers(0, 100), st.sampled_from([32765, 65530, 4294967290, 2**33])),
+    st.sampled_from([1.0, 0.0, 1 / 3, 0.1, 2.0, 1.7, 1e-3, 1e6]),
+    st.sampled_from([0, 7, 32765, 65534, 2**31 - 1, 2**31, 4294967294]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def _greatest(dtype: str) -> int:
+    return {"f4": 2**24, "f8": 2**53}.get(dtype) or int(np.iinfo(dtype).max)
+
+
+@every_implementation
+@given(case=finish_cases)
+@sampled
+def test_finish_cuts_scales_and_counts(impl: ModuleType, case: Any) -> None:
+    seed, shape, sums, dtype, satval, scale, limit, mark_saturated, with_blank = case
+    limit = min(limit, _greatest(dtype))
+    rng = np.random.default_rng(seed)
+    greatest_sum = 2**33 if sums == "u8" else 2**32 - 1
+    special = rng.choice([0, 1, limit, limit + 1, satval or 3, 2**32 - 1, greatest_sum], shape)
+    total = np.where(rng.random(shape) < 0.4, special, rng.integers(0, 200, shape))
+    total = np.minimum(total, greatest_sum).astype(sums)
+    flags = np.where(rng.random(shape) < 0.3, rng.integers(0, 4, shape), 0).astype(np.uint8)
+    blank = (rng.random(shape) < 0.1).astype(np.uint8) if with_blank else None
+    values = np.full(shape, 1, dtype)
+    counts = impl.finish(total, flags, blank, satval, scale, limit, mark_saturated, values)
+    expected, expected_counts = finish_by_pixel(total, flags, blank, satval, scale, limit, mark_saturated)
+    assert values.tolist() == expected
+    assert counts == expected_counts
+
+
+@every_implementation
+def test_float_sums_keep_their_fractions(impl: ModuleType) -> None:
+    values = np.zeros((1, 3), np.float32)
+    flags = np.zeros((1, 3), np.uint8)
+    counts = impl.finish(np.array([[0.5, 3.0, 9.0]]), flags, None, 8, 0.25, 1, False, values)
+    assert values.tolist() == [[0.125, 0.75, 1.0]]
+    assert counts == (1, 0)
+
+
+mark_cases = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 6), st.integers(1, 80)),
+    st.sampled_from(["i2", "u2", "i4", "u4", "f8"]),
+    st.sampled_from(["i2", "u2", "i4", "u4"]),
+    st.sampled_from([0, 7, 32765, 65534, 2**31 - 2, 4294967294]),
+    st.booleans(),
+)
+
+
+@every_implementation
+@given(case=mark_cases)
+@sampled
+def test_mark_clips_casts_and_marks(impl: ModuleType, case: Any) -> None:
+    seed, shape, dtype, out_dtype, limit, with_blank = case
+    limit = min(limit, _greatest(out_dtype))
+    rng = np.random.default_rng(seed)
+    lowest = 0 if dtype[0] == "u" else -(2**15)
+    choice = [lowest, -1 if lowest else 1, 0, 1, limit, limit + 1, 2**15 - 1, _greatest(dtype)]
+    values = np.clip(rng.choice(choice, shape), lowest, _greatest(dtype)).astype(dtype)
+    flags = rng.integers(0, 4, shape).astype(np.uint8)
+    blank = (rng.random(shape) < 0.3).astype(np.uint8) if with_blank else None
+    sign = -1 if out_dtype[0] == "i" else int(np.iinfo(out_dtype).max)
+    out = np.zeros(shape, out_dtype)
+    impl.mark(values, flags, blank, limit, sign, out)
+    for y, x in np.ndindex(*shape):
+        bad = flags[y, x] & 1 or (blank is not None and blank[y, x])
+        assert out[y, x] == (sign if bad else min(max(int(values[y, x]), 0), limit))
+
+
+@every_implementation
+def test_mark_works_in_place(impl: ModuleType) -> None:
+    values = np.arange(5000, dtype=np.uint16).reshape(50, 100)
+    flags = np.zeros(values.shape, np.uint8)
+    flags[3, 4] = 1
+    expected = np.minimum(values, 4000)
+    expected[3, 4] = 65535
+    impl.mark(values, flags, None, 4000, 65535, values)
+    np.testing.assert_array_equal(values, expected)
+
+
+@compiled_only
+@pytest.mark.parametrize(("limit", "mark"), [(65536, 65535), (32768, 65536), (100, -1)])
+def test_mark_refuses_what_the_output_cannot_hold(limit: int, mark: int) -> None:
+    image, flags = np.zeros((2, 2), np.int32), np.zeros((2, 2), np.uint8)
+    with pytest.raises(ValueError, match="doesn't fit"):
+        kernels.mark(image, flags, None, limit, mark, np.zeros((2, 2), np.uint16))
+
+
+# ---- compressed chunks --------------------------------------------------------------------------------
+
+CONTENTS = ["zero", "sparse", "poisson", "noise", "ramp", "constant"]
+SHAPES = [(1, 1), (1, 7), (1, 8), (3, 5), (5, 13), (64, 64), (100, 83), (317, 211)]
+
+
+def make_array(content: str, shape: tuple[int, int], dtype: str, seed: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    top = int(np.iinfo(dtype).max)
+    made = {
+        "zero": lambda: np.zeros(shape),
+        "sparse": lambda: rng.poisson(0.02, shape),
+        "poisson": lambda: np.where(rng.random(shape) < 0.01, top, rng.poisson(3, shape)),
+        "noise": lambda: rng.integers(0, top, shape, dtype, endpoint=True),
+        "ramp": lambda: np.arange(shape[0] * shape[1]).reshape(shape) % min(top + 1, 2**62),
+        "constant": lambda: np.full(shape, top - 1),
+    }[content]()
+    return np.asarray(made).astype(dtype)
+
+
+def stored_by_hdf5(array: np.ndarray, **options: Any) -> bytes:
+    """The chunk that the HDF5 filter makes of an array."""
+    with h5py.File("chunk.h5", "w", driver="core", backing_store=False) as file:
+        data = file.create_dataset("x", array.shape, array.dtype, chunks=array.shape, **options)
+        data[...] = array
+        _, chunk = data.id.read_direct_chunk((0,) * array.ndim)
+        return bytes(chunk)
+
+
+def read_by_hdf5(chunk: bytes, like: np.ndarray, **options: Any) -> np.ndarray:
+    with h5py.File("chunk.h5", "w", driver="core", backing_store=False) as file:
+        data = file.create_dataset("x", like.shape, like.dtype, chunks=like.shape, **options)
+        data.id.write_direct_chunk((0,) * like.ndim, chunk)
+        return np.asarray(data[...])
+
+
+@compiled_only
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i4", "u8"])
+def test_bslz4_agrees_with_the_hdf5_filter(content: str, dtype: str) -> None:
+    bitshuffle = dict(hdf5plugin.Bitshuffle(cname="lz4"))
+    for shape in SHAPES:
+        array = make_array(content, shape, dtype)
+        decoded = np.full_like(array, 1)
+        kernels.bslz4_decode(stored_by_hdf5(array, **bitshuffle), decoded)
+        np.testing.assert_array_equal(decoded, array)
+        chunk = kernels.bslz4_encode(array)
+        np.testing.assert_array_equal(read_by_hdf5(chunk, array, **bitshuffle), array)
+        decoded[...] = 1
+        kernels.bslz4_decode(chunk, decoded)
+        np.testing.assert_array_equal(decoded, array)
+
+
+@compiled_only
+@pytest.mark.parametrize("block", [8, 24, 1000, 65536, 2**20])
+def test_bslz4_decodes_blocks_of_any_size(block: int) -> None:
+    array = make_array("poisson", (97, 203), "u2")
+    chunk = stored_by_hdf5(array, **dict(hdf5plugin.Bitshuffle(nelems=block, cname="lz4")))
+    decoded = np.zeros_like(array)
+    kernels.bslz4_decode(chunk, decoded)
+    np.testing.assert_array_equal(decoded, array)
+
+
+@compiled_only
+@pytest.mark.parametrize("content", CONTENTS)
+def test_dectris_decoder_reads_our_chunks(content: str) -> None:
+    compression = pytest.importorskip("dectris.compression")
+    array = make_array(content, (203, 97), "u2")
+    decoded = compression.decompress(kernels.bslz4_encode(array), "bslz4", elem_size=2)
+    np.testing.assert_array_equal(np.frombuffer(decoded, "u2").reshape(array.shape), array)
+
+
+@compiled_only
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("nbytes", [0, 512, 1 << 20])
+def test_lz4_decodes_what_the_hdf5_filter_stored(content: str, nbytes: int) -> None:
+    for shape in SHAPES:
+        array = make_array(content, shape, "u2")
+        chunk = stored_by_hdf5(array, **dict(hdf5plugin.LZ4(nbytes=nbytes)))
+        decoded = np.full_like(array, 1)
+        kernels.lz4_decode(chunk, decoded)
+        np.testing.assert_array_equal(decoded, array)
+
+
+@compiled_only
+def test_bytes_after_the_last_block_are_ignored() -> None:
+    array = make_array("poisson", (20, 30), "u2")
+    decoded = np.zeros_like(array)
+    kernels.bslz4_decode(kernels.bslz4_encode(array) + b"left over", decoded)
+    np.testing.assert_array_equal(decoded, array)
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda c: c[:5], "shorter than its 12-byte header"),
+        (lambda c: b"\1" + c[1:], "another number of bytes"),
+        (lambda c: c[:8] + b"\0\0\0\3" + c[12:], "block size"),
+        (lambda c: c[:13], "cut short before a block"),
+        (lambda c: c[: len(c) // 2], "cut short within a block"),
+        (lambda c: c[:12] + b"\0\0\0\0" + c[16:], r"corrupt block \(block 0\)|corrupt block"),
+        (lambda c: c[:-1], "cut short in its last elements"),
+    ],
+)
+def test_corrupt_chunks_are_named(damage: Any, why: str) -> None:
+    array = make_array("poisson", (101, 99), "u2")
+    with pytest.raises(ValueError, match=why):
+        kernels.bslz4_decode(damage(kernels.bslz4_encode(array)), np.zeros_like(array))
+
+
+mutations = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.sampled_from(["set", "cut", "add"])),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutate(chunk: bytes, changes: list[tuple[float, int, str]], keep: int) -> bytes:
+    data = bytearray(chunk)
+    for where, value, how in changes:
+        at = keep + int(where * max(1, len(data) - keep))
+        if how == "set" and at < len(data):
+            data[at] = value
+        elif how == "cut":
+            del data[at : at + 1 + value % 8]
+        else:
+            data[at:at] = bytes([value] * (1 + value % 4))
+    return bytes(data)
+
+
+@compiled_only
+@given(
+    content=st.sampled_from(CONTENTS), dtype=st.sampled_from(["u1", "u2", "u4"]), changes=mutations,
+    keep=st.sampled_from([0, 12, 16]), how=st.sampled_from(["bslz4", "lz4", "fused"]),
+)  # fmt: skip
+@settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_mutated_chunks_never_leave_the_buffers(
+    content: str, dtype: str, changes: list[tuple[float, int, str]], keep: int, how: str
+) -> None:
+    """Guards about the output stay as they were; the outcome is some array or a ValueError."""
+    array = make_array(content, (37, 61), dtype)
+    guarded = np.full(array.size + 512, 77, dtype)
+    out = guarded[256:-256]
+    options = hdf5plugin.LZ4() if how == "lz4" else hdf5plugin.Bitshuffle(cname="lz4")
+    chunk = mutate(stored_by_hdf5(array, **dict(options)), changes, keep)
+    with suppress(ValueError):
+        if how == "bslz4":
+            kernels.bslz4_decode(chunk, out)
+        elif how == "lz4":
+            kernels.lz4_decode(chunk, out)
+        else:
+            totals = np.full(19 * 31 + 128, 77, np.uint64)
+            total, flags = totals[64:-64].reshape(19, 31), np.zeros((19, 31), np.uint8)
+            kernels.bslz4_accumulate(chunk, (37, 61), array.dtype, None, 2, total, flags)
+            assert (totals[:64] == 77).all()
+            assert (totals[-64:] == 77).all()
+    assert (guarded[:256] == 77).all()
+    assert (guarded[-256:] == 77).all()
+
+
+@compiled_only
+@given(case=cases, block=st.sampled_from([0, 8, 64, 4096]))
+@sampled
+def test_decoding_and_adding_at_once_is_the_same(case: Any, block: int) -> None:
+    seed, dtype, shape, b, masked, satval, wide = case
+    rng = np.random.default_rng(seed)
+    frame = make_frame(rng, shape, dtype)
+    mask = None if masked is None else (rng.random(shape) < 0.3).astype(np.uint8)
+    binned = (-(-shape[0] // b), -(-shape[1] // b))
+    sums = "u8" if wide or dtype in ("u4", "i4") else "u4"
+    results = [(np.full(binned, 3, sums), np.zeros(binned, np.uint8)) for _ in range(2)]
+    kernels.accumulate(frame, mask, b, *results[0], satval)
+    chunk = stored_by_hdf5(frame, **dict(hdf5plugin.Bitshuffle(nelems=block, cname="lz4")))
+    kernels.bslz4_accumulate(chunk, shape, frame.dtype, mask, b, *results[1], satval)
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_the_environment_forces_numpy(forced: bool) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "BNL_MPI_KERNELS"}
+    if forced:
+        environment["BNL_MPI_KERNELS"] = "numpy"
+    program = "from bnl_mpi import kernels; print(kernels.COMPILED, kernels.HAVE_BSLZ4)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    compiled = "_kernels" in dir(__import__("bnl_mpi")) and not forced
+    assert run.stdout.split() == [str(compiled)] * 2
