@@ -7,21 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[Any]
+
+STRIP_BYTES = 1 << 20
+"""A map is averaged in strips of rows that a cache holds."""
+
 
 def binned_shape(shape: tuple[int, int], binning: int) -> tuple[int, int]:
     """(slow, fast) over the binning, rounded up."""
     return -(-shape[0] // binning), -(-shape[1] // binning)
 
 
-def _starts(n: int, binning: int) -> npt.NDArray[np.intp]:
-    return np.arange(0, n, binning, dtype=np.intp)
-
-
-def _over_bins(ufunc: np.ufunc, values: npt.NDArray[Any], binning: int) -> npt.NDArray[Any]:
+def _over_bins(ufunc: np.ufunc, values: Array, binning: int) -> Array:
     """Reduce b x b pixels by `ufunc`; a bin at the edge has fewer pixels, the absent ones don't count."""
-    ny, nx = values.shape
-    rows = ufunc.reduceat(values, _starts(ny, binning), axis=0)
-    result: npt.NDArray[Any] = ufunc.reduceat(rows, _starts(nx, binning), axis=1)
+    return np.ascontiguousarray(_over_rows(ufunc, _over_rows(ufunc, values, binning).T, binning).T)
+
+
+def _over_rows(ufunc: np.ufunc, values: Array, binning: int) -> Array:
+    """One strided pass a row of the bin: several times as fast as ufunc.reduceat."""
+    result: Array = values[::binning].copy()
+    for row in range(1, binning):
+        part = values[row::binning]
+        ufunc(result[: len(part)], part, out=result[: len(part)])
     return result
 
 
@@ -31,7 +38,7 @@ def bin_mask(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint32]:
     The part of an edge bin that lies outside of the detector is absent, not masked.
     """
     bits = np.ascontiguousarray(mask).astype(np.uint32, copy=False)
-    return _over_bins(np.bitwise_or, bits, binning).astype(np.uint32, copy=False)
+    return _over_bins(np.bitwise_or, bits, binning)
 
 
 def mask_blank(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint8]:
@@ -47,11 +54,19 @@ def bin_mean(
 
     A bin without a finite value gives 0.
     """
+    rows = max(1, STRIP_BYTES // (8 * binning * values.shape[1])) * binning
+    strips = [
+        _mean_of_strip(values[at : at + rows], None if mask is None else mask[at : at + rows], binning)
+        for at in range(0, len(values), rows)
+    ]
+    return np.concatenate(strips)
+
+
+def _mean_of_strip(values: Array, mask: Array | None, binning: int) -> npt.NDArray[np.float64]:
     floats = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(floats)
     clean = np.where(finite, floats, 0.0)
-    valid = finite if mask is None else finite & (np.asarray(mask) == 0)
-    mean, n_valid = _mean(clean, valid, binning)
+    mean, n_valid = _mean(clean, finite if mask is None else finite & (mask == 0), binning)
     if mask is not None and not n_valid.all():
         spare, _ = _mean(clean, finite, binning)
         mean = np.where(n_valid > 0, mean, spare)
@@ -60,7 +75,7 @@ def bin_mean(
 
 def _mean(
     values: npt.NDArray[np.float64], valid: npt.NDArray[np.bool_], binning: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    count = _over_bins(np.add, valid.astype(np.int64), binning)
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    count = _over_bins(np.add, valid.astype(np.int32), binning)
     total = _over_bins(np.add, values * valid, binning)
     return total / np.maximum(count, 1), count

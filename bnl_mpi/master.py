@@ -10,11 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from bnl_mpi import h5meta
-from bnl_mpi.metadata import DETECTOR, SPECIFIC, Experiment
-from bnl_mpi.plan import Plan
-from bnl_mpi.rules import Reduction, decide, is_images
-from bnl_mpi.treecopy import Item, TreeCopy, copy_attributes
+from . import h5meta
+from .metadata import DETECTOR, SPECIFIC, Experiment
+from .plan import Plan
+from .rules import Reduction, decide, is_images
+from .treecopy import Item, TreeCopy, copy_attributes
 
 DATA = "/entry/data"
 IMAGES = "/entry/data/data"
@@ -55,7 +55,7 @@ def write_master(
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)
         TreeCopy(lambda item: decide(item, run), keeps_name, run.warnings).copy(source, target)
-        _share_mask(target, run)
+        _share_mask(target)
         add_data_links(target, data_files)
         if name:
             _add_virtual(source, target, name, data_files, run)
@@ -117,12 +117,11 @@ def is_image_name(group: h5py.Group, name: str, run: Reduction) -> bool:
     return found is not None and is_images(Item(f"{DATA}/{name}", name, found, group), run)
 
 
-def _share_mask(target: h5py.File, run: Reduction) -> None:
+def _share_mask(target: h5py.File) -> None:
     """The mask is to be found in the detector's group and in detectorSpecific: one dataset, two names."""
     groups = [group for p in (DETECTOR, SPECIFIC) if (group := h5meta.get_group(target, p)) is not None]
     masks = [found for group in groups if (found := h5meta.get_dataset(group, "pixel_mask")) is not None]
     if not masks:
-        run.warnings.append("the input has no pixel_mask, and so the output has none: XDS can't read it")
         return
     for group in groups:
         if h5meta.get_dataset(group, "pixel_mask") is None:

@@ -337,7 +337,8 @@ def jumps(axis: RotationAxis) -> list[int]:
     steps = np.diff(axis.start)
     usual = float(np.median(steps))
     off = (steps - usual + 180.0) % 360.0 - 180.0
-    tolerance = max(STEP_TOLERANCE * abs(usual), axis.resolution)
+    # Two steps differ by four readings, each off by the jitter.
+    tolerance = max(STEP_TOLERANCE * abs(usual), 4 * axis.resolution)
     return [int(i) + 1 for i in np.flatnonzero(np.abs(off) > tolerance)]
 
 

@@ -18,13 +18,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from bnl_mpi import h5meta
-from bnl_mpi.geometry import bin_mask
-from bnl_mpi.master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
-from bnl_mpi.metadata import DETECTOR, SPECIFIC, Experiment, RotationAxis
-from bnl_mpi.plan import Plan
-from bnl_mpi.rules import Reduction, decide
-from bnl_mpi.treecopy import Decision, Item, Keep, Replace, TreeCopy
+from . import h5meta
+from .geometry import bin_mask
+from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
+from .metadata import DETECTOR, SPECIFIC, Experiment, RotationAxis
+from .plan import Plan
+from .rules import Reduction, decide
+from .treecopy import Decision, Item, Keep, Replace, TreeCopy
 
 INSTRUMENT = "entry/instrument"
 SAMPLE = "entry/sample"

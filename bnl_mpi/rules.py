@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bnl_mpi import h5meta
-from bnl_mpi.errors import InputError
-from bnl_mpi.geometry import bin_mask, bin_mean
-from bnl_mpi.metadata import ROTATION_NAMES, Experiment, axis_base, is_axis
-from bnl_mpi.plan import Plan
-from bnl_mpi.treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
+from . import h5meta
+from .errors import InputError
+from .geometry import bin_mask, bin_mean
+from .metadata import ROTATION_NAMES, Experiment, axis_base, is_axis
+from .plan import Plan
+from .treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
 
 Array = npt.NDArray[Any]
 
@@ -315,6 +315,8 @@ RULES: tuple[Rule, ...] = (
 
 def decide(item: Item, run: Reduction) -> Decision:
     """What becomes of a dataset.  A stack of frames is never copied: a link to the new ones replaces it."""
+    if item.dataset.shape is None:
+        return Keep()
     if is_images(item, run):
         return _instead_of_images(item, run)
     for rule in RULES:

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from bnl_mpi import h5meta
-from bnl_mpi.errors import InputError
+from . import h5meta
+from .errors import InputError
 
 KEPT = "/"
 """No name in HDF5: stands for all names of an object that is copied as it is."""
@@ -72,6 +72,8 @@ class TreeCopy:
     """(path, group, name) -> whether that name below that group is copied at all."""
     warnings: list[str] = field(default_factory=list)
     _made: dict[tuple[tuple[int, int], str], h5py.HLObject] = field(default_factory=dict)
+    _open: list[h5py.HLObject] = field(default_factory=list)
+    """Of other files: a file that is closed and opened again has another identity."""
 
     def copy(self, source: h5py.Group, target: h5py.Group, path: str = "", outside: bool = False) -> None:
         """Copy what is below `source` to `target`, whose path in the output's tree is `path`.
@@ -92,6 +94,8 @@ class TreeCopy:
             return
         external = isinstance(link, h5py.ExternalLink)
         found = h5meta.resolve(source, name)
+        if external and found is not None:
+            self._open.append(found)
         if isinstance(found, h5py.Group):
             self._copy_group(found, target, name, path, outside or external)
         elif isinstance(found, h5py.Dataset):

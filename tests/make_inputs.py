@@ -1,4 +1,4 @@
-"""Small inputs for tests: masters of both flavours with data files of a few frames, every trait a parameter."""
+"""Small inputs for tests: masters of both flavours, data files of a few frames, every trait a parameter."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class InputSpec:
     first_file: int = 1
     mask: bool = True
     filtered_mask: bool = False
+    compression: str | None = None
+    """h5py's name of the data's filter."""
     omega_start: float = 10.0
     omega_step: float = 0.5
     omega: Sequence[float] | None = None
@@ -89,7 +91,7 @@ def make_mask(shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
 
 
 def make_input(folder: Path, spec: InputSpec | None = None, name: str = "in") -> MadeInput:
-    """Write NAME_master.h5 and NAME_data_NNNNNN.h5 to `folder`; the frames are Poisson noise of a fixed seed."""
+    """Write NAME_master.h5 and NAME_data_NNNNNN.h5 to `folder`; the frames are Poisson noise, seeded."""
     spec = spec or InputSpec()
     rng = np.random.default_rng(7)
     frames = rng.poisson(6.0, (spec.n_frames, *spec.shape)).astype(spec.dtype)
@@ -120,6 +122,7 @@ def _write_data(folder: Path, name: str, frames: npt.NDArray[Any], spec: InputSp
                 data=frames[at : at + n],
                 chunks=(1, *spec.shape),
                 maxshape=(None, *spec.shape),
+                compression=spec.compression,
             )
             data.attrs["image_nr_low"] = np.int32(at + 1)
             data.attrs["image_nr_high"] = np.int32(at + n)
