@@ -1,0 +1,79 @@
+"""Starting the program as users do, and comparing what two runs wrote."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+
+import bnl_mpi
+from bnl_mpi.world import mpiexec_command
+
+MAIN = str(Path(bnl_mpi.__file__).parent / "__main__.py")
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+
+needs_mpi = pytest.mark.skipif(
+    not (MPIEXEC.exists() or shutil.which("mpiexec")), reason="no mpiexec beside this Python or on PATH"
+)
+
+
+def bnl(
+    *words: object, ranks: int | None = None, cwd: Path | None = None, env: dict[str, str] | None = None, ok: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run `bnl-mpi` with `words`, under mpiexec with `ranks`, in `cwd`; with `ok`, its status must be 0."""
+    texts = [str(w) for w in words]
+    environment = dict(os.environ)
+    if ranks is None:
+        command = [sys.executable, MAIN, *texts]
+    else:
+        command, environment = mpiexec_command(ranks, texts)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env={**environment, **(env or {})}
+    )
+    if ok:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def tree(path: Path) -> dict[str, Any]:
+    """Everything in an HDF5 file, dates and absolute paths apart, in a form that compares with ==."""
+    found: dict[str, Any] = {}
+
+    def value_of(value: Any) -> Any:
+        array = np.asarray(value)
+        return (str(array.dtype), array.shape, array.tobytes() if array.dtype.kind != "O" else str(array.tolist()))
+
+    def visit(group: h5py.Group, path: str) -> None:
+        for name in group:
+            here = f"{path}/{name}"
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                found[here] = ("external", link.filename, link.path)
+                continue
+            if isinstance(link, h5py.SoftLink):
+                found[here] = ("soft", link.path)
+                continue
+            item = group[name]
+            found[here + "@"] = {k: value_of(v) for k, v in item.attrs.items()}
+            if isinstance(item, h5py.Group):
+                visit(item, here)
+            elif here != "/entry/process_bnl_mpi/date":
+                virtual = sorted((v.file_name, v.dset_name) for v in item.virtual_sources()) if item.is_virtual else None
+                found[here] = (str(item.dtype), item.shape, item.chunks, virtual or value_of(item[()]))
+
+    with h5py.File(path, "r") as h5:
+        visit(h5, "")
+    return found
+
+
+def outputs(folder: Path, stem: str) -> dict[str, dict[str, Any]]:
+    """The trees of all files of an output, by name."""
+    return {p.name: tree(p) for p in sorted(folder.iterdir()) if p.name.startswith(stem) and p.is_file()}

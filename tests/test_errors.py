@@ -1,0 +1,255 @@
+"""A user's mistakes, and a machine's: one clear line, a status, and nothing half-written (issue text, README)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from running import bnl, needs_mpi, outputs
+from small_sets import random_frames, random_mask, write_set
+
+SHAPE = (40, 44)
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Path:
+    return write_set(tmp_path, random_frames(12, SHAPE), mask=random_mask(SHAPE), per_file=4)
+
+
+def refused(*words: object, cwd: Path, message: str, status: int = 1, ranks: int | None = None) -> str:
+    """The run fails with one line that holds `message`, and leaves no output."""
+    before = {p.name: p.stat().st_mtime_ns for p in cwd.rglob("*")}
+    done = bnl(*words, cwd=cwd, ranks=ranks, ok=False)
+    assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line]
+    assert len(lines) == 1, done.stderr
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in cwd.rglob("*")} == before
+    return lines[0]
+
+
+def test_no_such_file(tmp_path: Path, master: Path) -> None:
+    line = refused("-i", "nowhere_master.h5", cwd=tmp_path, message="nowhere_master.h5: no such file")
+    assert "in_master.h5" in line
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    refused("-i", ".", cwd=tmp_path, message="is a folder")
+
+
+def test_not_hdf5(tmp_path: Path) -> None:
+    (tmp_path / "text_master.h5").write_text("this is no HDF5 file" * 100)
+    refused("-i", "text_master.h5", cwd=tmp_path, message="not an HDF5 file")
+
+
+def test_no_entry_data(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "empty_master.h5", "w") as h5:
+        h5["entry/other"] = 1
+    refused("-i", "empty_master.h5", cwd=tmp_path, message="no group /entry/data")
+
+
+def test_all_missing_data_files_are_named(tmp_path: Path, master: Path) -> None:
+    for k in (1, 3):
+        (tmp_path / f"in_data_{k:06d}.h5").unlink()
+    line = refused("-i", master, cwd=tmp_path, message="2 linked data files are missing")
+    assert "in_data_000001.h5" in line
+    assert "in_data_000003.h5" in line
+
+
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
+def test_a_data_file_of_another_shape_or_length(tmp_path: Path, master: Path, ranks: int | None) -> None:
+    path = tmp_path / "in_data_000002.h5"
+    with h5py.File(path, "w") as h5:
+        h5.create_dataset("/entry/data/data", data=np.zeros((4, 40, 45), np.uint16), chunks=(1, 40, 45))
+    line = refused("-i", master, cwd=tmp_path, message="frames of 40 x 45 pixels", ranks=ranks)
+    assert "in_data_000002.h5" in line
+    path.write_text("no longer HDF5" * 50)
+    refused("-i", master, cwd=tmp_path, message="in_data_000002.h5: not an HDF5 file", ranks=ranks)
+    with h5py.File(path, "w") as h5:
+        h5["elsewhere"] = 1
+    refused("-i", master, cwd=tmp_path, message="no dataset /entry/data/data", ranks=ranks)
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_files_that_are_not_as_long_as_the_first_suggests(tmp_path: Path) -> None:
+    frames = random_frames(12, SHAPE)
+    master = write_set(tmp_path, frames, per_file=(4, 5, 3))
+    one, three = tmp_path / "one", tmp_path / "three"
+    for folder, ranks in ((one, None), (three, 3)):
+        folder.mkdir()
+        bnl("-i", master, "-s", "3", "-d", "2", "-o", "set", cwd=folder, ranks=ranks)
+    assert outputs(one, "set") == outputs(three, "set")
+    with h5py.File(one / "set_000002.h5") as h5:
+        np.testing.assert_array_equal(h5["/entry/bnl_mpi/frames"], [[7, 9], [10, 12]])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["-N", "13"], "frames 1 to 12"), (["-1", "13"], "frames 1 to 12"), (["-b", "41"], "larger than a frame"),
+     (["--drop_partial", "-s", "13"], "no whole image")],
+)  # fmt: skip
+def test_ranges_outside_the_data(tmp_path: Path, master: Path, words: list[str], message: str) -> None:
+    status = 2 if words[0] in ("-b", "--drop_partial") else 1
+    refused("-i", master, *words, cwd=tmp_path, message=message, status=status)
+
+
+def test_mistakes_in_the_options(tmp_path: Path, master: Path) -> None:
+    refused("-i", master, "-s", "0", cwd=tmp_path, message="--sum 0", status=2)
+    refused("-i", master, "-H", "16", "-J", "3", cwd=tmp_path, message="exclude each other", status=2)
+    refused("-i", master, "-t", "3", "-p", "2", cwd=tmp_path, message="-t 3", status=2)
+    refused("-i", master, "-H", "16", "-b", "14", cwd=tmp_path, message="HCompress", status=2)
+
+
+def test_output_equal_to_input(tmp_path: Path, master: Path) -> None:
+    refused("-i", master, "-o", "in_data", cwd=tmp_path, message="is a file of the input")
+    refused("-i", master, "-o", "x", "-m", "in_master", "--force", cwd=tmp_path, message="is a file of the input")
+
+
+def test_output_folder(tmp_path: Path, master: Path) -> None:
+    refused("-i", master, "-o", "absent/set", cwd=tmp_path, message="no such folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_folder_without_permission(tmp_path: Path, master: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    refused("-i", master, "-o", "locked/set", cwd=tmp_path, message="not writable")
+
+
+def test_existing_output_and_force(tmp_path: Path, master: Path) -> None:
+    bnl("-i", master, "-o", "set", "-d", "3", cwd=tmp_path)
+    refused("-i", master, "-o", "set", "-s", "2", cwd=tmp_path, message="--force")
+    bnl("-i", master, "-o", "set", "-s", "2", "-d", "3", "--force", cwd=tmp_path)
+    names = {p.name for p in tmp_path.iterdir() if p.name.startswith("set")}
+    assert names == {"set_master.h5", "set.nxs", "set_000001.h5", "set_000002.h5"}
+    # Another stem that starts alike is nobody's business.
+    (tmp_path / "set_more_000001.h5").write_bytes(b"x")
+    bnl("-i", master, "-o", "set", "-s", "3", "--force", cwd=tmp_path)
+    assert (tmp_path / "set_more_000001.h5").exists()
+
+
+def test_a_share_refuses_blocks_of_another_plan(tmp_path: Path, master: Path) -> None:
+    bnl("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path)
+    refused("-i", master, "-o", "set", "-d", "3", "-b", "3", "-p", "2", "-t", "2", cwd=tmp_path, message="another run")
+    bnl("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "2", cwd=tmp_path)
+    refused("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path, message="--force")
+
+
+def corrupt(path: Path, frame: int) -> None:
+    """Overwrite the middle of the chunk of `frame`, counted from 0 in the file."""
+    with h5py.File(path, "r") as h5:
+        info = h5["/entry/data/data"].id.get_chunk_info_by_coord((frame, 0, 0))
+    with open(path, "rb+") as file:
+        file.seek(info.byte_offset + 12)
+        file.write(b"\xff" * (info.size - 12))
+
+
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
+def test_a_corrupt_frame(tmp_path: Path, master: Path, ranks: int | None) -> None:
+    corrupt(tmp_path / "in_data_000003.h5", 1)
+    done = bnl("-i", master, "-d", "4", "-o", "set", cwd=tmp_path, ranks=ranks, ok=False)
+    assert done.returncode != 0
+    line = next(line for line in done.stderr.splitlines() if "frame 10" in line)
+    assert "in_data_000003.h5" in line
+    assert "block 3" in line
+    if ranks:
+        assert "rank 1 on " in line
+    assert "Traceback" not in done.stderr
+    names = {p.name for p in tmp_path.iterdir() if p.name.startswith("set")}
+    # Blocks that were complete may stay; half a block, or a master, may not.
+    assert names <= {"set_000001.h5", "set_000002.h5"}
+
+
+def test_a_truncated_file(tmp_path: Path, master: Path) -> None:
+    path = tmp_path / "in_data_000003.h5"
+    os.truncate(path, path.stat().st_size // 2)
+    done = bnl("-i", master, "-d", "4", "-o", "set", cwd=tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "in_data_000003.h5" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("set*"))
+
+
+def test_a_frame_that_was_never_written(tmp_path: Path, master: Path) -> None:
+    with h5py.File(tmp_path / "in_data_000002.h5", "w") as h5:
+        d = h5.create_dataset("/entry/data/data", shape=(4, *SHAPE), dtype="u2", chunks=(1, *SHAPE))
+        d[:2] = 1
+    done = bnl("-i", master, "-o", "set", cwd=tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "frame 7" in done.stderr
+    assert "never written" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount")
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
+def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None) -> None:
+    import subprocess
+
+    full = tmp_path / "full"
+    full.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(full)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
+        left = [p.name for p in full.iterdir()]
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    assert done.returncode != 0
+    assert "can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [n for n in left if n.endswith((".partial", "_master.h5", ".nxs"))]
+
+
+def test_no_read_permission_is_no_traceback(tmp_path: Path, master: Path) -> None:
+    link = tmp_path / "loop_master.h5"
+    link.symlink_to("loop_master.h5")
+    refused("-i", "loop_master.h5", cwd=tmp_path, message="loop_master.h5")
+
+
+def test_symlinks_spaces_unicode_and_read_only_folders(tmp_path: Path, master: Path) -> None:
+    there, here = tmp_path / "räw dåta", tmp_path / "häre"
+    there.mkdir()
+    here.mkdir()
+    for path in [master, *tmp_path.glob("in_data_*.h5")]:
+        shutil.move(path, there / path.name)
+    there.chmod(0o500)
+    (here / "link_master.h5").symlink_to(there / master.name)
+    try:
+        bnl("-i", here / "link_master.h5", "-o", "my set", cwd=here)
+        bnl("-i", f"../{there.name}/in_master.h5", "-o", "other", cwd=here)
+    finally:
+        there.chmod(0o700)
+    first, second = outputs(here, "my set"), outputs(here, "other")
+    assert [first[f"my set_{k:06d}.h5"]["/entry/data/data"] for k in (1,)] == [second["other_000001.h5"]["/entry/data/data"]]
+
+
+def test_jumps_and_stills(tmp_path: Path) -> None:
+    frames = random_frames(12, SHAPE)
+    omega = np.arange(12) * 0.1
+    omega[5:] += 3
+    jumping = write_set(tmp_path, frames, omega=omega, name="jump")
+    refused("-i", jumping, "-s", "2", cwd=tmp_path, message="--allow_jumps")
+    bnl("-i", jumping, "-s", "2", "--allow_jumps", "-o", "a", cwd=tmp_path)
+    bnl("-i", jumping, "-s", "5", "-N", "5", "-o", "b", cwd=tmp_path)
+    triggers = write_set(tmp_path, frames, ntrigger=3, name="trig")
+    refused("-i", triggers, "-s", "3", cwd=tmp_path, message="trigger")
+    bnl("-i", triggers, "-s", "4", "-o", "c", cwd=tmp_path)
+    stills = write_set(tmp_path, frames, omega=np.zeros(12), osc=0.0, name="still")
+    done = bnl("-i", stills, "-s", "2", "-o", "d", cwd=tmp_path)
+    assert "without rotation" in done.stderr
+
+
+def test_warnings(tmp_path: Path) -> None:
+    frames = random_frames(5, SHAPE)
+    master = write_set(tmp_path, frames, cutoff=70000)
+    done = bnl("-i", master, "-s", "2", "-m", "odd", "-o", "set", cwd=tmp_path)
+    for text in ("no pixel_mask", "doesn't end in _master", "sum of 1 frames only", "-u 4", "XDS's plugin reads bslz4 only"):
+        assert text in done.stderr, text
+    assert "NAME_TEMPLATE_OF_DATA_FRAMES=" in done.stdout

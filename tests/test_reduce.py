@@ -1,0 +1,241 @@
+"""Pixels of the whole program, one process, against the oracle that knows only the specification."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import oracle
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_sets import random_frames, random_mask, read_images, write_set
+
+import bnl_mpi
+from bnl_mpi.codecs.hcompress import HCompress
+from bnl_mpi.codecs.jpeg2000 import J2K, J2K2
+
+SHAPE = (47, 61)
+
+
+def reduced(master: Path, **options: Any) -> np.ndarray[Any, Any]:
+    options.setdefault("compression", "none")
+    out = master.parent / "out"
+    bnl_mpi.reduce(str(master), out_file=str(out), force=True, **options)
+    return read_images(f"{out}_master.h5")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "int16"])
+@pytest.mark.parametrize(("binning", "total"), [(1, 1), (2, 2), (3, 1), (1, 4), (5, 3)])
+def test_every_stored_type(tmp_path: Path, dtype: str, binning: int, total: int) -> None:
+    frames, mask = random_frames(7, SHAPE, dtype), random_mask(SHAPE)
+    master = write_set(tmp_path, frames, mask=mask, cutoff=9000)
+    for out, code in (("uint16", 2), ("uint32", 4), ("int16", -2), ("int32", -4)):
+        got = reduced(master, sum=total, bin=binning, uint=code)
+        assert got.dtype == out
+        expected = oracle.reduce_set(frames, mask, sum=total, binning=binning, satval=9000, out=out)
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.tuples(st.integers(2, 23), st.integers(2, 29)),
+    n=st.integers(1, 7),
+    total=st.integers(1, 5),
+    binning=st.integers(1, 9),
+    satval=st.sampled_from([1, 5, 700, 65529, 70000, 4_000_000_000]),
+    scale=st.sampled_from([1.0, 0.5, 0.3, 2.0, 7.25, 0.0]),
+    dtype=st.sampled_from(["uint8", "uint16", "uint32"]),
+    out=st.sampled_from([("uint16", 2), ("uint32", 4)]),
+    saturation=st.sampled_from(["clip", "scaled"]),
+    seed=st.integers(0, 1000),
+    masked=st.booleans(),
+)
+def test_any_reduction(
+    tmp_path: Path, shape: tuple[int, int], n: int, total: int, binning: int, satval: int, scale: float,
+    dtype: str, out: tuple[str, int], saturation: str, seed: int, masked: bool,
+) -> None:  # fmt: skip
+    binning = min(binning, *shape)
+    frames = random_frames(n, shape, dtype, seed)
+    mask = random_mask(shape, seed) if masked else None
+    master = write_set(tmp_path, frames, mask=mask, cutoff=satval, name=f"s{seed}")
+    got = reduced(master, sum=total, bin=binning, scale=scale, uint=out[1], saturation=saturation)
+    expected = oracle.reduce_set(
+        frames, mask, sum=total, binning=binning, satval=satval, scale=scale, out=out[0],
+        scaled_saturation=saturation == "scaled",
+    )  # fmt: skip
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_sums_that_would_wrap(tmp_path: Path) -> None:
+    frames = np.full((4, 8, 8), 65530, np.uint16)
+    master = write_set(tmp_path, frames, cutoff=2**32 - 7)
+    assert (reduced(master, sum=4, bin=4, uint=4) == 65530 * 64).all()
+    assert (reduced(master, sum=4, bin=4, uint=2) == 65534).all()
+    frames = np.full((3, 4, 4), 4_294_967_290, np.uint32)
+    master = write_set(tmp_path, frames, cutoff=2**32 - 7, name="wide")
+    assert (reduced(master, sum=3, bin=2, uint=4) == 2**32 - 7).all()
+    assert (reduced(master, sum=3, bin=2, scale=0.001, uint=4) == int((2**32 - 7) * 0.001)).all()
+
+
+def test_default_saturation_values(tmp_path: Path) -> None:
+    for dtype, satval in (("uint16", 32765), ("uint8", 250), ("uint32", 2**32 - 6)):
+        frames = random_frames(2, SHAPE, dtype)
+        master = write_set(tmp_path, frames, cutoff=None, name=dtype)
+        got = reduced(master, sum=2, uint=4)
+        np.testing.assert_array_equal(got, oracle.reduce_set(frames, None, sum=2, binning=1, satval=satval, out="uint32"))
+
+
+@pytest.mark.parametrize(
+    ("options", "codec"),
+    [({"codec": "hcompress", "codec_level": 16}, HCompress(16)), ({"codec": "j2k", "codec_level": 12}, J2K(12)),
+     ({"codec": "j2k2", "codec_level": 12}, J2K2(12)), ({"codec": "hcompress", "codec_level": 7, "uint": 4}, HCompress(7))],
+)  # fmt: skip
+def test_codecs_are_applied_between_scaling_and_marking(tmp_path: Path, options: dict[str, Any], codec: Any) -> None:
+    shape = (95, 131)
+    frames, mask = random_frames(5, shape), random_mask(shape)
+    master = write_set(tmp_path, frames, mask=mask, cutoff=3000)
+    got = reduced(master, sum=2, bin=2, scale=1.5, **options)
+    out = str(got.dtype)
+    for k, image in enumerate(got):
+        values, invalid, limit = oracle.reduce_image(frames[2 * k : 2 * k + 2], mask, 2, 3000, scale=1.5, out=out)
+        decoded = codec.decode(codec.encode(values.astype(codec.image_dtype)))
+        np.testing.assert_array_equal(image, oracle.stored(decoded, invalid, limit, out))
+
+
+@pytest.mark.parametrize("compression", ["bslz4", "bszstd", "bshuf", "zstd", "none"])
+def test_final_filters_lose_nothing(tmp_path: Path, compression: str) -> None:
+    frames, mask = random_frames(3, SHAPE), random_mask(SHAPE)
+    master = write_set(tmp_path, frames, mask=mask)
+    got = reduced(master, bin=2, compression=compression)
+    np.testing.assert_array_equal(got, oracle.reduce_set(frames, mask, sum=1, binning=2, satval=9000))
+    with h5py.File(tmp_path / "out_000001.h5") as h5:
+        pipeline = h5["/entry/data/data"].id.get_create_plist()
+        codes = [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
+    assert codes == {"none": [], "zstd": [32001]}.get(compression, [32008])
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_zstd_levels(tmp_path: Path, level: int) -> None:
+    frames = random_frames(2, SHAPE)
+    master = write_set(tmp_path, frames)
+    got = reduced(master, compression="zstd", compression_level=level)
+    np.testing.assert_array_equal(got, oracle.reduce_set(frames, None, sum=1, binning=1, satval=9000))
+
+
+def test_float_output_logarithm_and_back(tmp_path: Path) -> None:
+    frames, mask = random_frames(4, SHAPE), random_mask(SHAPE)
+    master = write_set(tmp_path, frames, mask=mask, cutoff=9000)
+    plain = [oracle.reduce_image(frames[k : k + 2], mask, 2, 9000, out="uint32") for k in (0, 2)]
+    got = reduced(master, sum=2, bin=2, float=4)
+    assert got.dtype == np.float32
+    for image, (values, invalid, _) in zip(got, plain, strict=True):
+        assert np.isnan(image[invalid]).all()
+        np.testing.assert_array_equal(image[~invalid], values[~invalid])
+    logged = reduced(master, sum=2, bin=2, float=4, logarithm=math.e)
+    for image, (values, invalid, _) in zip(logged, plain, strict=True):
+        np.testing.assert_allclose(image[~invalid], np.log(values[~invalid] + 1.0), rtol=1e-6)
+    ten = reduced(master, sum=2, bin=2, uint=2, logarithm=10, scale=1000)
+    for image, (values, invalid, _) in zip(ten, plain, strict=True):
+        np.testing.assert_array_equal(image[~invalid], np.trunc(np.log1p(values[~invalid] * 1000) / np.log(10)))
+        assert (image[invalid] == 65535).all()
+
+
+def test_exponential_takes_float_input(tmp_path: Path) -> None:
+    frames, mask = random_frames(2, SHAPE, marks=False), random_mask(SHAPE)
+    master = write_set(tmp_path, frames, mask=mask, cutoff=9000)
+    bnl_mpi.reduce(str(master), out_file=str(tmp_path / "log"), float=4, logarithm=2, compression="none")
+    bnl_mpi.reduce(str(tmp_path / "log_master.h5"), out_file=str(tmp_path / "back"), uint=4, exponential=2, scale=1.0,
+                   compression="none")  # fmt: skip
+    back, expected = read_images(tmp_path / "back_master.h5"), read_images(master).astype(np.int64)
+    valid = (mask == 0)[None] & (expected <= 9000)
+    # 4-byte floats hold a logarithm to 1e-7 of itself, and the inverse is cut to an integer.
+    assert np.abs(back[valid] - expected[valid]).max() <= 1
+
+
+def test_zero_patterns_and_omit(tmp_path: Path) -> None:
+    frames = random_frames(6, SHAPE, marks=False)
+    master = write_set(tmp_path, frames, cutoff=9000)
+    plain = oracle.reduce_set(frames, None, sum=2, binning=1, satval=9000)
+    from bnl_mpi.options import parse_zero_pattern
+
+    got = reduced(master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0)))
+    expected = plain.copy()
+    expected[:, :, ::2] = 0
+    expected[:, np.arange(SHAPE[0]) % 3 < 2, :] = 0
+    np.testing.assert_array_equal(got, expected)
+    got = reduced(master, sum=2, zero=(parse_zero_pattern("3,5,1,2", 1),), omit=((3, 3), (6, 9)))
+    expected = plain.copy()
+    expected[1:, 1:3, 3:6] = 0
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_fill_gaps_changes_nothing_but_the_codec_s_input(tmp_path: Path) -> None:
+    shape = (96, 120)
+    frames, mask = random_frames(2, shape, marks=False), random_mask(shape)
+    frames[:] = 40
+    master = write_set(tmp_path, frames, mask=mask)
+    for codec, level in (("hcompress", 16), ("j2k", 20)):
+        flat = reduced(master, codec=codec, codec_level=level, fill_gaps=True)
+        rung = reduced(master, codec=codec, codec_level=level)
+        valid = mask == 0
+        # Filled from their edges the gaps leave a flat image: HCompress's scale rounds it, but nothing rings.
+        assert np.ptp(flat[:, valid].astype(int)) <= (2 if codec == "hcompress" else 0)
+        assert (flat[:, ~valid] == 65535).all()
+        assert np.ptp(rung[:, valid].astype(int)) > 5
+
+
+def test_a_partial_last_image_is_kept_or_left_out(tmp_path: Path) -> None:
+    frames = random_frames(7, SHAPE)
+    master = write_set(tmp_path, frames)
+    assert len(reduced(master, sum=3)) == 3
+    kept = reduced(master, sum=3, drop_partial=True)
+    np.testing.assert_array_equal(kept, oracle.reduce_set(frames[:6], None, sum=3, binning=1, satval=9000))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    first=st.integers(1, 23), last=st.integers(1, 23), total=st.integers(1, 4), block=st.integers(1, 9),
+    per_file=st.sampled_from([(5, 5, 5, 5, 3), (1, 7, 2, 9, 4), (23,), (10, 13)]), first_file=st.sampled_from([0, 1]),
+)  # fmt: skip
+def test_ranges_inside_and_across_data_files(
+    tmp_path: Path, first: int, last: int, total: int, block: int, per_file: tuple[int, ...], first_file: int
+) -> None:
+    first, last = min(first, last), max(first, last)
+    frames = random_frames(23, (9, 11), seed=5)
+    master = write_set(tmp_path, frames, per_file=per_file, first_file=first_file, name="r")
+    for old in tmp_path.glob("r_data_*"):
+        if int(old.stem[-6:]) not in range(first_file, first_file + len(per_file)):
+            old.unlink()
+    got = reduced(master, first_image=first, last_image=last, sum=total, data_block_size=block)
+    np.testing.assert_array_equal(got, oracle.reduce_set(frames[first - 1 : last], None, sum=total, binning=1, satval=9000))
+    with h5py.File(tmp_path / "out_master.h5") as h5:
+        sizes = [len(h5["/entry/data"][k]) for k in sorted(h5["/entry/data"])]
+    n_images = -(-(last - first + 1) // total)
+    assert sizes == [block] * (n_images // block) + ([n_images % block] if n_images % block else [])
+
+
+@pytest.mark.parametrize("filter_name", ["bslz4", "lz4", "none", "gzip"])
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_input_filters_and_chunks(tmp_path: Path, filter_name: str, chunk_frames: int) -> None:
+    frames = random_frames(6, SHAPE)
+    master = write_set(tmp_path, frames, filter_name=filter_name, chunk_frames=chunk_frames, per_file=3)
+    got = reduced(master, sum=2)
+    np.testing.assert_array_equal(got, oracle.reduce_set(frames, None, sum=2, binning=1, satval=9000))
+
+
+def test_numpy_kernels_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnl_mpi import kernels
+
+    shape = (60, 70)
+    frames, mask = random_frames(5, shape), random_mask(shape)
+    master = write_set(tmp_path, frames, mask=mask)
+    compiled = reduced(master, sum=2, bin=3, codec="hcompress", codec_level=9, compression="bslz4")
+    monkeypatch.setattr(kernels, "_kernels", None)
+    monkeypatch.setattr(kernels, "HAVE_BSLZ4", False)
+    plain = reduced(master, sum=2, bin=3, codec="hcompress", codec_level=9, compression="bslz4")
+    np.testing.assert_array_equal(compiled, plain)
