@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import h5meta
 from .geometry import bin_mask
 from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
-from .metadata import DETECTOR, SPECIFIC, Experiment, RotationAxis
+from .metadata import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
 from .plan import Plan
 from .rules import Reduction, decide
 from .treecopy import Decision, Item, Keep, Replace, TreeCopy
@@ -399,8 +399,29 @@ def _complete_sample_chain(target: h5py.File, run: Reduction) -> h5py.Dataset | 
         name = posixpath.basename(str(dataset.name))
         if name in moving and dataset.size == run.plan.n_images:
             _add_ends(dataset, name, moving[name], run)
-            return dataset
+            return _forwards(dataset, name, moving[name])
     return None
+
+
+def _forwards(dataset: h5py.Dataset, name: str, axis: RotationAxis) -> h5py.Dataset:
+    """The same rotation with an angle that increases: about the opposite vector, by the opposite angles.
+
+    NeXus has directions chosen so, and DIALS takes no others.  The axis is made anew, so that other names
+    which the dataset may have keep their values with their vector.
+    """
+    if axis.increment is None or axis.increment >= 0:
+        return dataset
+    group = dataset.parent
+    for one in (name, *(name + suffix for suffix in AXIS_SUFFIXES)):
+        old = h5meta.get_dataset(group, one)
+        if old is None or old.dtype.kind not in "iuf":
+            continue
+        values, attributes = np.asarray(old[()], dtype="<f8"), dict(old.attrs)
+        del group[one]
+        made = group.create_dataset(one, data=0.0 - values)
+        for key, given in attributes.items():
+            made.attrs[key] = 0.0 - np.asarray(given, dtype="<f8") if key == "vector" else given
+    return group[name]
 
 
 def _add_ends(dataset: h5py.Dataset, name: str, axis: RotationAxis, run: Reduction) -> None:

@@ -102,16 +102,21 @@ def test_the_scan_axis(tmp_path: Path, spec: InputSpec, selection: dict[str, int
     chosen = made.spec.starts[plan.first_frame : plan.first_frame + plan.n_frames]
     images = [chosen[k : k + plan.sum] for k in range(0, len(chosen), plan.sum)]
     near = {"atol": 1e-5, "rtol": 0}
+    sense = 1 if step > 0 else -1  # a falling angle is told as a rising one about the opposite vector
     with h5meta.open_read(path) as h5:
         omega = h5[f"{TRANSFORMATIONS}/omega"]
         assert omega.dtype == np.float64
-        np.testing.assert_allclose(omega[()], [one[0] for one in images], **near)
+        np.testing.assert_allclose(sense * omega[()], [one[0] for one in images], **near)
+        np.testing.assert_array_equal(omega.attrs["vector"], [-sense, 0, 0])
         np.testing.assert_allclose(
-            h5[f"{TRANSFORMATIONS}/omega_end"][()], [one[-1] + step for one in images], **near
+            sense * h5[f"{TRANSFORMATIONS}/omega_end"][()], [one[-1] + step for one in images], **near
         )
         for name in ("vector", "units", "transformation_type", "depends_on"):
             assert name in omega.attrs
-        assert h5["/entry/data/omega"] == omega
+        plotted = h5["/entry/data/omega"]
+        np.testing.assert_allclose(
+            np.outer(plotted[()], plotted.attrs["vector"]), np.outer(omega[()], [-sense, 0, 0])
+        )
         assert h5meta.text(h5["/entry/data"].attrs["axes"]) == "omega"
 
 
