@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
+
 
 def models(path):
     """Format, geometry, scan and mask of one file; all lengths in mm, angles in degrees."""
@@ -35,7 +37,7 @@ def models(path):
         "rotation_axis": goniometer and goniometer.get_rotation_axis(),
         "oscillation": scan and scan.get_oscillation(),
         "exposure": scan and scan.get_exposure_times()[0],
-        "mask": None if mask is None else [int(one) for one in mask.as_1d()],
+        "mask": None if mask is None else np.packbits(mask.as_numpy_array()).tobytes().hex(),
         "mask_shape": None if mask is None else list(mask.focus()),
         "last_image": [int(one) for one in raw.as_1d()] if raw.size() < 1000 else None,
     }

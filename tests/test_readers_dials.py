@@ -192,7 +192,7 @@ def test_the_mask_and_the_last_image(seen: Seen, name: str) -> None:
     if made.spec.mask:
         good = bin_mask(made.mask, plan.binning) == 0
         assert after["mask_shape"] == list(plan.shape_out)
-        np.testing.assert_array_equal(np.reshape(after["mask"], plan.shape_out), good)
+        assert after["mask"] == np.packbits(good).tobytes().hex()
     else:
         assert after["mask"] is None
     if after["last_image"] is not None:
