@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import blockfile, geometry, h5meta, metadata, source
+from . import blockfile, codecs, geometry, h5meta, metadata, source
 from ._version import __version__
 from .errors import InputError, OutputError, UsageError
 from .metadata import Experiment
@@ -67,6 +67,9 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
     warnings: list[str] = []
     plan = make_plan(options, found, experiment, warnings)
+    codec = codecs.make(options)
+    if codec is not None:
+        codec.check(plan.shape_out, plan.limit)
     _check_sums(options, plan, experiment, warnings)
     if experiment.mask is None:
         warnings.append(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import codecs
 from .blockfile import BlockRecord, BlockWriter, SquashWriter, whole_file
 from .errors import BnlError
 from .filters import Filter
@@ -64,30 +65,12 @@ class BlockReport:
     host: str = ""
 
 
-def make_codec(job: Job) -> Any:
-    """The lossy codec that the options ask for, or None."""
-    options = job.options
-    if options.codec is None:
-        return None
-    level: Any = options.codec_level
-    if options.codec == "hcompress":
-        from .codecs.hcompress import HCompress
-
-        codec: Any = HCompress(level)
-    else:
-        from .codecs.jpeg2000 import J2K, J2K2
-
-        codec = (J2K if options.codec == "j2k" else J2K2)(level, threads=options.codec_threads)
-    codec.check(job.plan.shape_out, job.plan.limit)
-    return codec
-
-
 class Pipeline:
     """Makes blocks of one job; keeps its buffers, its codec and the input file at hand from block to block."""
 
     def __init__(self, job: Job, rank: int = 0) -> None:
         self._job, self._rank = job, rank
-        self._codec = make_codec(job)
+        self._codec = codecs.make(job.options)
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
         self._reducer = Reducer(job, dtype)
         self._filter = Filter(job.options.compression, job.options.compression_level)

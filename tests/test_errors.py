@@ -22,14 +22,14 @@ def master(tmp_path: Path) -> Path:
 
 def refused(*words: object, cwd: Path, message: str, status: int = 1, ranks: int | None = None) -> str:
     """The run fails with one line that holds `message`, and leaves no output."""
-    before = {p.name: p.stat().st_mtime_ns for p in cwd.rglob("*")}
+    before = {p.name: p.lstat().st_mtime_ns for p in cwd.rglob("*")}
     done = bnl(*words, cwd=cwd, ranks=ranks, ok=False)
     assert done.returncode == status, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line]
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert "Traceback" not in done.stderr
-    assert {p.name: p.stat().st_mtime_ns for p in cwd.rglob("*")} == before
+    assert {p.name: p.lstat().st_mtime_ns for p in cwd.rglob("*")} == before
     return lines[0]
 
 
@@ -207,7 +207,7 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None) -> None:
     assert not [n for n in left if n.endswith((".partial", "_master.h5", ".nxs"))]
 
 
-def test_no_read_permission_is_no_traceback(tmp_path: Path, master: Path) -> None:
+def test_a_link_to_itself(tmp_path: Path, master: Path) -> None:
     link = tmp_path / "loop_master.h5"
     link.symlink_to("loop_master.h5")
     refused("-i", "loop_master.h5", cwd=tmp_path, message="loop_master.h5")

@@ -16,8 +16,8 @@ LADDER_TOP = 8000
 
 DEFAULT_RATIO = 125
 
-_HEADER_BYTES = 16
-"""Slack for tiny targets, where the main header is most of the codestream."""
+_HEADER_BYTES = 128
+"""Slack for tiny images: the headers, which no ratio makes smaller."""
 
 
 def ladder(ratio: float) -> list[float]:

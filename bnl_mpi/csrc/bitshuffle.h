@@ -13,7 +13,8 @@
 
 #include "common.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+/* -DBNL_PORTABLE builds what other machines get, to test it here. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
 #define BNL_X86 1
 #include <immintrin.h>
 #endif

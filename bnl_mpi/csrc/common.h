@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Two copies of a function, one for AVX2, and the loader picks: needs ELF ifuncs, so glibc on x86-64. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && \
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(BNL_PORTABLE) && \
     ((defined(__clang__) && __clang_major__ >= 16) || (!defined(__clang__) && __GNUC__ >= 8))
 #define CLONES __attribute__((target_clones("avx2", "default")))
 #else

@@ -9,7 +9,7 @@
 
 #include "common.h"
 
-/* Room past the end of an output buffer that lets copies go in whole 16- and 32-byte pieces. */
+/* Room past the end of an output buffer that lets copies go in whole 16-byte pieces. */
 #define LZ4_SLACK 64
 
 INLINE void copy16(uint8_t *dst, const uint8_t *src) {
@@ -41,26 +41,50 @@ INLINE int lz4_length(const uint8_t **src, const uint8_t *end, size_t *length) {
     return 1;
 }
 
-/* Repeats what lies `distance` bytes back, `length` times a byte; `room` bytes may be written. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define LZ4_LITTLE_ENDIAN 1
+#else
+#define LZ4_LITTLE_ENDIAN 0
+#endif
+
+/* The bytes of a period of d < 8, repeated: the period's bytes times the first number; from one 8-byte piece
+ * to the next it goes on by the second, the most whole periods that fit. */
+static const uint64_t lz4_repeat[8] = {
+    0, UINT64_C(0x0101010101010101), UINT64_C(0x0001000100010001), UINT64_C(0x0001000001000001),
+    UINT64_C(0x0000000100000001), UINT64_C(0x0000010000000001), UINT64_C(0x0001000000000001),
+    UINT64_C(0x0100000000000001)};
+static const uint8_t lz4_advance[8] = {0, 8, 8, 6, 8, 5, 6, 7};
+
+/* Repeats what lies `distance` bytes back, `length` times a byte. `room` bytes may be written: with 16
+ * more than asked for, copies go in pieces and overshoot. */
 INLINE void lz4_match(uint8_t *dst, size_t distance, size_t length, size_t room) {
     const uint8_t *from = dst - distance;
-    if (distance == 1) {
+    uint8_t *const end = dst + length;
+    if (UNLIKELY(room < length + 16) || (!LZ4_LITTLE_ENDIAN && distance < 8)) {
+        while (dst < end) *dst++ = *from++;
+    } else if (distance >= 16) {
+        do {
+            copy16(dst, from);
+            dst += 16;
+            from += 16;
+        } while (dst < end);
+    } else if (distance >= 8) {
+        do {
+            memcpy(dst, from, 8);
+            dst += 8;
+            from += 8;
+        } while (dst < end);
+    } else if (distance == 1 && length > 32) {
         memset(dst, *from, length);
-        return;
+    } else {
+        const uint64_t bytes = load_u64(from) & (~UINT64_C(0) >> (64 - 8 * distance));
+        const uint64_t piece = bytes * lz4_repeat[distance];
+        const size_t advance = lz4_advance[distance];
+        do {
+            memcpy(dst, &piece, 8);
+            dst += advance;
+        } while (dst < end);
     }
-    size_t i = 0;
-    if (distance < 16) {
-        /* write one period of at least 16 bytes, then copy from a whole number of periods back */
-        const size_t period = distance * ((15 + distance) / distance), start = period < length ? period : length;
-        for (; i < start; i++) dst[i] = from[i];
-        if (i == length) return;
-        from = dst - period;
-    }
-    while (i < length && room - i >= 16) {
-        copy16(dst + i, from + i);
-        i += 16;
-    }
-    for (; i < length; i++) dst[i] = from[i];
 }
 
 /* Decodes one block into dst, of which `size` bytes are wanted and `slack` more may be overwritten.
@@ -75,10 +99,13 @@ static ptrdiff_t lz4_decode_block(const uint8_t *src, size_t n, uint8_t *dst, si
         size_t literals = token >> 4;
         if (literals == 15 && !lz4_length(&src, end, &literals)) return -1;
         if (UNLIKELY(literals > left || literals > (size_t)(end - src))) return -1;
-        if (LIKELY(literals <= 16 && end - src >= 16 && left + slack >= 16))
+        if (LIKELY(literals <= 16 && end - src >= 16 && left + slack >= 16)) {
             copy16(out, src);
-        else
+        } else if (literals <= 64 && end - src >= 64 && left + slack >= 64) {
+            for (size_t i = 0; i < 64; i += 16) copy16(out + i, src + i);
+        } else {
             memcpy(out, src, literals);
+        }
         out += literals;
         src += literals;
         left -= literals;
@@ -104,14 +131,30 @@ INLINE size_t lz4_bound(size_t n) { return n + n / 255 + 16; }
 #define LZ4_HASH_BITS 12
 #define LZ4_MAX_BLOCK 65536
 
-INLINE uint32_t lz4_hash(uint32_t v) { return v * 2654435761u >> (32 - LZ4_HASH_BITS); }
+/* Five bytes are probed: matches of four gain nothing on bit planes, and cost a sequence each. */
+#if LZ4_LITTLE_ENDIAN
+#define LZ4_PROBED(v) ((v) << 24)
+#else
+#define LZ4_PROBED(v) ((v) >> 24 << 24)
+#endif
+
+INLINE uint32_t lz4_hash(uint64_t v) {
+    return (uint32_t)(LZ4_PROBED(v) * UINT64_C(0x9E3779B97F4A7C15) >> (64 - LZ4_HASH_BITS));
+}
 
 INLINE size_t lz4_common(const uint8_t *a, const uint8_t *b, const uint8_t *a_end) {
     const uint8_t *const start = a;
+    while (a_end - a >= 32) { /* long runs of zeros are what bitshuffle leaves */
+        if ((load_u64(a) ^ load_u64(b)) | (load_u64(a + 8) ^ load_u64(b + 8)) | (load_u64(a + 16) ^ load_u64(b + 16)) |
+            (load_u64(a + 24) ^ load_u64(b + 24)))
+            break;
+        a += 32;
+        b += 32;
+    }
     while (a_end - a >= 8) {
         const uint64_t differ = load_u64(a) ^ load_u64(b);
         if (differ) {
-#if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if defined(__GNUC__) && LZ4_LITTLE_ENDIAN
             return (size_t)(a - start) + (size_t)(__builtin_ctzll(differ) >> 3);
 #else
             break;
@@ -154,10 +197,11 @@ static size_t lz4_encode_block(const uint8_t *src, size_t n, uint8_t *dst, uint1
         ip++;
         size_t misses = 0;
         while (ip <= last_start) {
-            const uint32_t word = load_u32(ip), slot = lz4_hash(word);
+            const uint64_t word = load_u64(ip);
+            const uint32_t slot = lz4_hash(word);
             const uint8_t *from = src + table[slot];
             table[slot] = (uint16_t)(ip - src);
-            if (from >= ip || load_u32(from) != word) {
+            if (LZ4_PROBED(load_u64(from) ^ word)) {
                 ip += 1 + (misses++ >> 5); /* noise is crossed ever faster */
                 continue;
             }
@@ -174,7 +218,7 @@ static size_t lz4_encode_block(const uint8_t *src, size_t n, uint8_t *dst, uint1
             if (extra >= 15) out = lz4_put_length(out, extra - 15);
             ip += extra + 4;
             anchor = ip;
-            if (ip <= last_start) table[lz4_hash(load_u32(ip - 2))] = (uint16_t)(ip - 2 - src);
+            if (ip <= last_start) table[lz4_hash(load_u64(ip - 2))] = (uint16_t)(ip - 2 - src);
         }
     }
     return (size_t)(lz4_put_literals(out, anchor, (size_t)(src + n - anchor), 0) - dst);
