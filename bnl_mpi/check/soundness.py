@@ -1,0 +1,124 @@
+"""Whether a set of this program is whole and of one piece: what `/entry/bnl_mpi` of each file tells."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from .. import h5meta
+from ..blockfile import GROUP
+from .rule import OURS, Observation, rule, worst
+from .subject import Block, Stored, Subject
+
+PROCESS_SHA256 = "entry/process_bnl_mpi/plan_sha256"
+
+
+def _ours(s: Subject) -> Iterator[tuple[Block, Stored]]:
+    for block, images in s.present:
+        if block.plan_sha256 is not None:
+            yield block, images
+
+
+def _records(s: Subject) -> Iterator[tuple[Block, Stored, h5py.Group]]:
+    for block, images in _ours(s):
+        with h5meta.open_read(images.file) as file:
+            yield block, images, file[GROUP]
+
+
+@rule(OURS, "blocks", "a master of this program: every data file of it there")
+def blocks(s: Subject) -> Iterator[Observation]:
+    if s.dataset(PROCESS_SHA256) is not None:
+        yield from worst(
+            Observation(b.images is not None, b.target, f"/entry/data/{b.name}", b.problem or "found")
+            for b in s.blocks
+        )
+
+
+@rule(OURS, "one-plan", "master and data files of one run's plan")
+def one_plan(s: Subject) -> Iterator[Observation]:
+    told = s.dataset(PROCESS_SHA256)
+    wanted = None if told is None else h5meta.text(told[()])
+    seen = []
+    for block, _ in s.present:
+        if wanted is None and block.plan_sha256 is None:
+            continue
+        wanted = wanted or block.plan_sha256
+        found = f"{(block.plan_sha256 or 'none')[:12]}, wanted {str(wanted)[:12]}"
+        seen.append(Observation(block.plan_sha256 == wanted, block.target, f"{GROUP}@plan_sha256", found))
+    yield from worst(seen)
+
+
+@rule(OURS, "plan-hash", "each data file's plan the one that its hash is of")
+def plan_hash(s: Subject) -> Iterator[Observation]:
+    seen = []
+    for block, images, group in _records(s):
+        plan = h5meta.get_dataset(group, "plan")
+        text = b"" if plan is None else bytes(plan[()])
+        digest = hashlib.sha256(text).hexdigest()
+        seen.append(Observation(digest == block.plan_sha256, images.file, f"{GROUP}/plan", digest[:12]))
+    yield from worst(seen)
+
+
+@rule(OURS, "block-number", "each data file linked under its own number")
+def block_number(s: Subject) -> Iterator[Observation]:
+    seen = []
+    for block, images, group in _records(s):
+        number = int(group.attrs["block"]) if "block" in group.attrs else -1
+        ok = block.name == f"data_{number:06d}"
+        seen.append(Observation(ok, images.file, f"{GROUP}@block", f"{number}, linked as {block.name}"))
+    yield from worst(seen)
+
+
+@rule(OURS, "records", "a checksum and a range of frames for every image, the frames without a gap")
+def records(s: Subject) -> Iterator[Observation]:
+    seen = []
+    following: int | None = None
+    for _, images, group in _records(s):
+        sizes = [_length(group, name) for name in ("chunk_crc32", "image_crc32", "frames")]
+        n = images.shape[0]
+        seen.append(Observation(sizes == [n] * 3, images.file, GROUP, f"{sizes} records, {n} images"))
+        if sizes != [n] * 3 or n == 0:
+            following = None
+            continue
+        frames = group["frames"][()].astype(np.int64)
+        ok = bool((frames[1:, 0] == frames[:-1, 1] + 1).all()) and following in (None, frames[0, 0])
+        found = f"frames {frames[0, 0]} to {frames[-1, 1]}"
+        seen.append(Observation(ok, images.file, f"{GROUP}/frames", found))
+        following = int(frames[-1, 1]) + 1
+    yield from worst(seen)
+
+
+def _length(group: h5py.Group, name: str) -> int:
+    found = h5meta.get_dataset(group, name)
+    return -1 if found is None or not found.ndim else int(found.shape[0])
+
+
+def stored_chunks(s: Subject) -> Iterator[Observation]:
+    """Read every chunk, and compare its CRC32 with the one noted when it was written.
+
+    One observation for each chunk that differs, or for each file that holds.
+    """
+    for _, images, group in _records(s):
+        noted = group["chunk_crc32"][()] if _length(group, "chunk_crc32") == images.shape[0] else None
+        dataset = h5meta.get_dataset(group.file, images.path)
+        if noted is None or dataset is None or dataset.chunks is None:
+            yield Observation(False, images.file, f"{GROUP}/chunk_crc32", "no checksum for every image")
+            continue
+        wrong = [k for k, crc in enumerate(noted) if not chunk_holds(dataset, k, int(crc))]
+        for k in wrong:
+            yield Observation(False, images.file, f"{images.path}[{k}]", "chunk differs from its checksum")
+        if not wrong:
+            yield Observation(True, images.file, images.path, f"{len(noted)} chunks")
+
+
+def chunk_holds(dataset: h5py.Dataset, image: int, crc: int) -> bool:
+    """Whether an image's chunk, (1, ny, nx), is there as it was written."""
+    try:
+        _, chunk = dataset.id.read_direct_chunk((image, 0, 0))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return zlib.crc32(chunk) == crc

@@ -1,0 +1,250 @@
+"""What rules look at: an open master (or OUT.nxs), and the facts of each data file, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .. import h5meta
+from ..blockfile import GROUP
+from ..errors import BnlError
+from ..h5layout import Container, H5Bytes, Layout, LayoutError
+from ..metadata import DETECTOR, SPECIFIC, flavour
+from .rule import Observation
+
+DATA = "entry/data"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a dataset lies in its file."""
+
+    file: str
+    path: str
+    """Name in that file."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    filters: tuple[tuple[int, tuple[int, ...]], ...]
+    """(number, parameters) of each."""
+    container: Container | None
+    layout: Layout | None
+    fault: str | None
+    """Why container or layout could not be read, or the path not be followed."""
+    is_virtual: bool
+    has_storage: bool
+    """Whether data were ever written (contiguous ones)."""
+
+    @property
+    def filter_numbers(self) -> tuple[int, ...]:
+        return tuple(number for number, _ in self.filters)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A link to images in /entry/data, and what it leads to."""
+
+    name: str
+    """data_000001, ..."""
+    target: str
+    """The file's name as the link gives it, with the folder in which it is looked for."""
+    images: Stored | None
+    problem: str | None
+    """Why there are no images."""
+    missing_chunks: int
+    skipping_chunks: int
+    """Chunks whose filter mask says that a filter was left out."""
+    plan_sha256: str | None
+    """Set for files that this program wrote."""
+
+    @property
+    def n_images(self) -> int:
+        return self.images.shape[0] if self.images is not None and self.images.shape else 0
+
+
+class Subject:
+    """A master or NXmx file, open for reading; a context manager.  Raises InputError where it isn't HDF5."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.h5 = h5meta.open_read(path)
+
+    def __enter__(self) -> Subject:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.h5.close()
+
+    # What is where
+
+    def saw(self, place: str, ok: bool, found: object) -> Observation:
+        return Observation(ok, self.path, "/" + place.lstrip("/"), str(found))
+
+    def dataset(self, place: str) -> h5py.Dataset | None:
+        return h5meta.get_dataset(self.h5, place)
+
+    def number(self, place: str) -> float | None:
+        return h5meta.number(self.h5, place)
+
+    def stored(self, place: str) -> Stored | None:
+        found = self.dataset(place)
+        return None if found is None else stored(found)
+
+    @cached_property
+    def is_nxmx(self) -> bool:
+        return flavour(self.h5) == "nxmx"
+
+    @cached_property
+    def bytes_fault(self) -> str | None:
+        return self._container[1]
+
+    @cached_property
+    def container(self) -> Container | None:
+        return self._container[0]
+
+    @cached_property
+    def _container(self) -> tuple[Container | None, str | None]:
+        try:
+            with H5Bytes(self.path) as raw:
+                return raw.container, None
+        except LayoutError as error:
+            return None, str(error)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """All links to data files, in order of their names."""
+        group = h5meta.get_group(self.h5, DATA)
+        names = [] if group is None else sorted(n for n in group if h5meta.DATA_NAME.fullmatch(n))
+        return tuple(read_block(group, name) for name in names)
+
+    @property
+    def present(self) -> tuple[tuple[Block, Stored], ...]:
+        """The links that lead to images, with these."""
+        return tuple((block, block.images) for block in self.blocks if block.images is not None)
+
+    @cached_property
+    def signal(self) -> tuple[str, h5py.Dataset | None]:
+        """The dataset of all images that @signal names, or the first in the group."""
+        group = h5meta.get_group(self.h5, DATA)
+        if group is None:
+            return DATA, None
+        name = h5meta.attribute_text(group, "signal") or next(iter(group), "")
+        return f"{DATA}/{name}", h5meta.get_dataset(group, name) if name else None
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(slow, fast) of the images."""
+        shapes = [images.shape for _, images in self.present]
+        if self.signal[1] is not None:
+            shapes.append(self.signal[1].shape)
+        return next(((int(s[1]), int(s[2])) for s in shapes if len(s) == 3), None)
+
+    @cached_property
+    def image_dtype(self) -> np.dtype[Any] | None:
+        for _, images in self.present:
+            return images.dtype
+        return None if self.signal[1] is None else self.signal[1].dtype
+
+    @cached_property
+    def n_images(self) -> int | None:
+        """Images that the data files hold; None where one is missing, for then nobody knows."""
+        if self.blocks:
+            counts = [block.n_images for block, _ in self.present]
+            return sum(counts) if len(counts) == len(self.blocks) else None
+        found = self.signal[1]
+        return None if found is None or found.ndim != 3 else int(found.shape[0])
+
+    @cached_property
+    def has_mask(self) -> bool:
+        return any(self.dataset(f"{group}/pixel_mask") is not None for group in (SPECIFIC, DETECTOR))
+
+
+def stored(dataset: h5py.Dataset) -> Stored:
+    """Facts of a dataset, by h5py's low-level interface and the file's bytes."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(k) for k in range(plist.get_nfilters())]
+    container = layout = fault = None
+    try:
+        with H5Bytes(dataset.file.filename) as raw:
+            container = raw.container
+            layout = raw.layout(h5py.h5o.get_info(dataset.id).addr)
+    except (LayoutError, OSError) as error:
+        fault = str(error)
+    return Stored(
+        file=dataset.file.filename,
+        path=str(dataset.name),
+        shape=tuple(dataset.shape or ()),
+        dtype=dataset.dtype,
+        chunks=dataset.chunks,
+        filters=tuple((int(f[0]), tuple(int(v) for v in f[2])) for f in filters),
+        container=container,
+        layout=layout,
+        fault=fault,
+        is_virtual=bool(dataset.is_virtual),
+        has_storage=bool(dataset.id.get_storage_size()),
+    )
+
+
+def read_block(group: h5py.Group, name: str) -> Block:
+    """Facts of one link and of the data file that it leads to."""
+    link = h5meta.link(group, name)
+    folder = os.path.dirname(group.file.filename)
+    target, place = group.file.filename, f"/{DATA}/{name}"
+    if isinstance(link, h5py.ExternalLink):
+        target, place = os.path.join(folder, link.filename), link.path
+    found = h5meta.get_dataset(group, name)
+    if found is None:
+        problem = _problem(target, place)
+        return Block(name, target, None, problem, 0, 0, None)
+    missing, skipping = _chunk_faults(found)
+    sha = None
+    ours = h5meta.get_group(found.file, GROUP)
+    if ours is not None:
+        sha = h5meta.attribute_text(ours, "plan_sha256") or None
+    return Block(name, target, stored(found), None, missing, skipping, sha)
+
+
+def _problem(path: str, place: str) -> str:
+    if not os.path.exists(path):
+        return "missing"
+    try:
+        with h5meta.open_read(path) as file:
+            return "unreadable" if h5meta.get_dataset(file, place) is not None else f"no images at {place}"
+    except BnlError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _chunk_faults(dataset: h5py.Dataset) -> tuple[int, int]:
+    """(chunks that were never written, chunks past which a filter was left out)."""
+    if dataset.chunks is None:
+        return 0, 0
+    masks: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: masks.append(chunk.filter_mask))
+    expected = int(np.prod([-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]))
+    return expected - len(masks), sum(mask != 0 for mask in masks)
+
+
+def virtual_files(dataset: h5py.Dataset) -> Iterator[str]:
+    """Paths of the files that a virtual dataset draws on, each once."""
+    if not dataset.is_virtual:
+        return
+    folder = os.path.dirname(dataset.file.filename)
+    names = dict.fromkeys(source.file_name for source in dataset.virtual_sources())
+    for name in names:
+        yield dataset.file.filename if name == "." else os.path.join(folder, name)
+
+
+def sibling_nxs(master: str) -> str | None:
+    """OUT.nxs beside OUT_master.h5, where it is."""
+    stem = master.removesuffix(".h5")
+    path = f"{stem.removesuffix('_master')}.nxs"
+    return path if path != master and os.path.exists(path) else None

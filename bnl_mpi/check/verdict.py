@@ -1,0 +1,96 @@
+"""Runs the rules on a set, and tells what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import dials, others, soundness, xds  # noqa: F401  (their rules enter the table)
+from .rule import DECISIVE, DIALS, NXMX, OURS, RULES, UPSTREAM, Observation, Rule
+from .subject import Subject, sibling_nxs
+
+READ_NXS = (DIALS, UPSTREAM, NXMX)
+"""Readers that take OUT.nxs, where it lies beside the master."""
+
+CHUNKS = Rule(OURS, "chunk-checksums", "every chunk as it was written", True, soundness.stored_chunks)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A demand, and what was seen of it at one object."""
+
+    rule: Rule
+    seen: Observation
+
+    @property
+    def decides(self) -> bool:
+        """Whether this alone makes the set unfit."""
+        return not self.seen.ok and self.rule.required and self.rule.reader in DECISIVE
+
+    def line(self) -> str:
+        rule, seen = self.rule, self.seen
+        reader = rule.reader if rule.required else f"{rule.reader} (advice)"
+        return f"{reader}: {seen.file}: {seen.object}: {seen.found}; wanted: {rule.demand}"
+
+    def as_json(self) -> dict[str, object]:
+        rule, seen = self.rule, self.seen
+        return {
+            "reader": rule.reader, "rule": rule.name, "demand": rule.demand, "required": rule.required,
+            "ok": seen.ok, "file": seen.file, "object": seen.object, "found": seen.found,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All findings on a set."""
+
+    master: str
+    nxs: str | None
+    findings: tuple[Finding, ...]
+    missing: tuple[str, ...]
+    """Data files that the master links and that aren't there."""
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if not f.seen.ok)
+
+    @property
+    def exit_status(self) -> int:
+        return int(any(f.decides for f in self.findings))
+
+    def readers(self) -> Iterator[tuple[str, str, int, int]]:
+        """(reader, file, required demands that fail, demands judged) of each."""
+        for reader in dict.fromkeys(f.rule.reader for f in self.findings):
+            mine = [f for f in self.findings if f.rule.reader == reader]
+            broken = {f.rule.name for f in mine if not f.seen.ok and f.rule.required}
+            file = self.nxs if self.nxs and reader in READ_NXS else self.master
+            yield reader, file, len(broken), len({f.rule.name for f in mine})
+
+
+def judge(master: str, *, data: bool = False) -> Verdict:
+    """Look at a master, its data files, and the .nxs file beside it; with `data` read every chunk too.
+
+    Raises InputError where a file can't be opened as HDF5.
+    """
+    nxs = sibling_nxs(master)
+    findings: list[Finding] = []
+    with Subject(master) as subject:
+        missing = tuple(block.target for block in subject.blocks if block.problem == "missing")
+        if nxs is None:
+            findings += _apply(subject, set(READ_NXS))
+        else:
+            with Subject(nxs) as other:
+                findings += _apply(other, set(READ_NXS))
+        findings += _apply(subject, {r.reader for r in RULES.values()} - set(READ_NXS))
+        if data:
+            findings += [Finding(CHUNKS, seen) for seen in CHUNKS.function(subject)]
+    order = {key: k for k, key in enumerate(RULES)}
+    findings.sort(key=lambda f: order.get((f.rule.reader, f.rule.name), len(order)))
+    readers = list(dict.fromkeys(rule.reader for rule in RULES.values()))
+    findings.sort(key=lambda f: (f.rule.reader not in DECISIVE, readers.index(f.rule.reader)))
+    return Verdict(master, nxs, tuple(findings), missing)
+
+
+def _apply(subject: Subject, readers: set[str]) -> list[Finding]:
+    rules = [rule for rule in RULES.values() if rule.reader in readers]
+    return [Finding(rule, seen) for rule in rules for seen in rule.function(subject)]

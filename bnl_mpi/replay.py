@@ -1,0 +1,135 @@
+"""The command `bnl-mpi replay OUT_master.h5`: prints the shell command that makes the set again.
+
+It comes from `/entry/process_bnl_mpi`, which holds what determines the images, and names without folders: so
+the printed command reads its input, and writes, in the folder where it is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from typing import Any
+
+from . import options as opt
+from ._version import __version__
+from .cli import options_from
+from .errors import BnlError, InputError
+
+GROUP = "/entry/process_bnl_mpi"
+NAMES = ("infile", "out_file", "out_master", "out_squash")
+SPECIAL = frozenset({"codec", "codec_level", "zero", "omit", "squash", "compression", *NAMES})
+"""Keys whose words are not simply --key VALUE."""
+
+Record = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A file that holds the record, and what its input is called now."""
+    parser.add_argument("master", metavar="MASTER", help="OUT_master.h5 (or OUT.nxs), as this program wrote it")
+    parser.add_argument("--infile", metavar="PATH", help="the input master; else its name as it was, without a folder")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Print the command, in one line that a shell takes; 0 on success."""
+    record, version = read_record(namespace.master)
+    if version != __version__:
+        note = f"{namespace.master} was made by version {version}, this is {__version__}: pixels may differ"
+        print(f"bnl-mpi: warning: {note}", file=sys.stderr)
+    print(shlex.join(["bnl-mpi", *checked_words(record, namespace.master, namespace.infile)]))
+    return 0
+
+
+def read_record(path: str) -> tuple[Record, str]:
+    """(options and names, program version) that the file tells; raises InputError where it tells none."""
+    from . import h5meta
+
+    with h5meta.open_read(path) as h5:
+        group = h5meta.get_group(h5, GROUP)
+        found = None if group is None else h5meta.get_dataset(group, "options")
+        if group is None or found is None:
+            raise InputError(f"{path}: {GROUP}/options is absent; give a master that bnl-mpi wrote")
+        text = h5meta.text(found[()])
+        told = h5meta.get_dataset(group, "version")
+        version = "unknown" if told is None else h5meta.text(told[()])
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("infile"), str):
+        raise InputError(f"{path}: {GROUP}/options is no set of options: {text[:60]!r}")
+    return record, version
+
+
+def checked_words(record: Record, path: str, infile: str | None = None) -> list[str]:
+    """The words after `bnl-mpi`, which give options of the same identity as the record's.
+
+    Raises InputError where they can't: the record is of another version, or was changed.
+    """
+    try:
+        words = make_words(record, infile)
+        identity = json.loads(json.dumps(options_from(words).identity()))
+    except (BnlError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {GROUP}/options is not understood ({error}); was it changed?") from None
+    wanted = {key: value for key, value in record.items() if key not in NAMES}
+    differ = sorted(key for key in identity.keys() | wanted.keys() if identity.get(key) != wanted.get(key))
+    if differ:
+        raise InputError(f"{path}: {GROUP}/options: this version can't repeat {', '.join(differ)}")
+    return words
+
+
+def make_words(record: Record, infile: str | None = None) -> list[str]:
+    """Command line words of a record: what differs from the defaults, and the lossless filter always."""
+    words = _option("infile", infile or record["infile"])
+    defaults = {name: field.default for name, field in opt.Options.__dataclass_fields__.items()}
+    for name in sorted(record.keys() & defaults.keys() - SPECIAL, key=list(defaults).index):
+        value = record[name]
+        if value is True:
+            words.append(f"--{name}")
+        elif value != defaults[name]:
+            words += _option(name, "e" if value == math.e else value)
+    if record.get("codec") is not None:
+        flag, level = opt.CODECS[record["codec"]], record.get("codec_level")
+        words += [flag] if level is None else [flag, str(level)]
+    words += _zero_words(record.get("zero", []))
+    if record.get("omit"):
+        words += _option("omit", ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in record["omit"]))
+    return words + _option("compression", record["compression"]) + _name_words(record)
+
+
+def _option(name: str, value: object) -> list[str]:
+    """A value that begins with a minus sign must not look like an option."""
+    text = str(value)
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def _zero_words(patterns: list[str]) -> list[str]:
+    """-R and -C for patterns such as "R rows_1::2".
+
+    All of -R are taken before those of -C, and a pattern that names its direction may stand after either: so
+    it stands after -R as long as one of -R that doesn't follows, for the order is part of the identity.
+    """
+    split = [pattern.split(" ", 1) for pattern in patterns]
+    last = max((k for k, (axis, text) in enumerate(split) if axis == "R" and not _names_axis(text)), default=-1)
+    words = []
+    for k, (axis, text) in enumerate(split):
+        flag = ("RO" if k <= last else "CO") if _names_axis(text) else {"R": "RO", "C": "CO"}[axis]
+        words += _option(flag, text)
+    return words
+
+
+def _names_axis(text: str) -> bool:
+    return any(word in text for word in ("columns", "rows"))
+
+
+def _name_words(record: Record) -> list[str]:
+    stem = record["out_file"]
+    words = _option("out_file", stem)
+    if record.get("out_master") not in (None, f"{stem}_master"):
+        words += _option("out_master", record["out_master"])
+    if record.get("squash"):
+        name = record.get("out_squash")
+        words += _option("out_squash", "out_file" if name in (None, f"{stem}_squash") else name)
+    return words
