@@ -27,7 +27,7 @@ IMAGES = "/entry/data/data"
 
 @contextlib.contextmanager
 def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
-    """Give a temporary name to write; on success flush it to the disk and rename it to `path`, else remove it.
+    """Give a temporary name to write; on success flush the file to the disk and rename it, else remove it.
 
     Nothing happens where the file is `optional` and was not written.
     """
@@ -42,9 +42,18 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        if isinstance(error, OSError):
-            raise OutputError(f"{path}: can't be written: {error.strerror or error}; is the disk full?") from error
+        # HDF5's errors come as OSError, or as RuntimeError where a file is closed.
+        if isinstance(error, OSError | RuntimeError):
+            raise OutputError(f"{path}: can't be written: {_reason(error)}; make room and start again") from error
         raise
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's words for what went wrong, out of HDF5's many."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    told = re.search(r"error message = '([^']*)'", str(error))
+    return told[1] if told else str(error).splitlines()[0]
 
 
 def _group(parent: Any, name: str, nx_class: str) -> Any:
@@ -67,7 +76,7 @@ class BlockRecord:
     frames: list[tuple[int, int]] = field(default_factory=list)
     """First and last frame of each image."""
     invalid: list[np.ndarray[Any, Any]] | None = None
-    """Flat indices (slow * nx + fast) of each image's invalid pixels, where the stored form can't mark them."""
+    """Flat indices (slow * nx + fast) of each image's invalid pixels, where the stored form has no marks."""
 
     def write(self, file: Any) -> None:
         group = _group(file, GROUP, "NXcollection")
@@ -122,7 +131,7 @@ class BlockWriter:
         self._next += 1
         self.bytes_stored += len(chunk)
         self.record.chunk_crc32.append(zlib.crc32(chunk))
-        self.record.image_crc32.append(zlib.crc32(image))
+        self.record.image_crc32.append(zlib.crc32(image.data))
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
@@ -130,8 +139,9 @@ class BlockWriter:
         self._file.close()
 
     def discard(self) -> None:
-        """Let go of the file, after `close` or instead of it."""
-        self._file.close()
+        """Let go of the file, after `close` or instead of it; it is worth nothing if that fails."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
 
 
 class SquashWriter:
@@ -151,7 +161,7 @@ class SquashWriter:
             dataset.attrs[name] = value
         self._next += 1
         self.record.chunk_crc32.append(zlib.crc32(codestream))
-        self.record.image_crc32.append(zlib.crc32(image))
+        self.record.image_crc32.append(zlib.crc32(image.data))
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
@@ -159,8 +169,9 @@ class SquashWriter:
         self._file.close()
 
     def discard(self) -> None:
-        """Let go of the file, after `close` or instead of it."""
-        self._file.close()
+        """Let go of the file, after `close` or instead of it; it is worth nothing if that fails."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
 
 
 def existing_blocks(stem: str) -> Sequence[str]:

@@ -19,6 +19,8 @@ from .errors import BnlError, UsageError
 
 COMMANDS = {
     "simulate": ("bnl_mpi.simulate.cli", "make a data set to try and test with"),
+    "replay": ("bnl_mpi.replay", "print the command that makes a set again"),
+    "check": ("bnl_mpi.check.cli", "which demands of XDS, DIALS and others a set meets"),
 }
 """Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""
 
@@ -87,12 +89,27 @@ def build_parser() -> argparse.ArgumentParser:
     pixels = parser.add_argument_group("reduction")
     add(pixels, "-s", "--sum", type=int, metavar="N", help="frames summed into one image (default 1)")
     add(pixels, "-b", "--bin", type=int, metavar="N", help="pixels binned N x N (default 1)")
-    add(pixels, "-S", "--scale", type=float, metavar="X", help="factor on counts and saturation value (default 1)")
+    add(
+        pixels,
+        "-S",
+        "--scale",
+        type=float,
+        metavar="X",
+        help="factor on counts and saturation value (default 1)",
+    )
     add(pixels, "-u", "--uint", type=int, const=2, metavar="BYTES",
         help="2 or 4: unsigned output; -2 or -4: signed, not clipped at 0 (default 2)")  # fmt: skip
     add(pixels, "-f", "--float", type=int, const=4, metavar="BYTES",
         help="float output of 2 or 4 bytes; negative: not clipped at 0")  # fmt: skip
-    add(pixels, "-L", "--logarithm", type=_base, const=math.e, metavar="BASE", help="log(v + 1); base e or >= 2")
+    add(
+        pixels,
+        "-L",
+        "--logarithm",
+        type=_base,
+        const=math.e,
+        metavar="BASE",
+        help="log(v + 1); base e or >= 2",
+    )
     add(pixels, "-X", "--exponential", type=_base, const=math.e, metavar="BASE", help="the inverse of -L")
     add(pixels, "-R", "--RO", optional=False, dest="RO", action="append", metavar="PATTERN",
         help="zero a pattern of rows: rows_1::2, zero_2_of_3_rows, or a rectangle x0,x1[,y0,y1]")  # fmt: skip
@@ -101,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(pixels, "-0", "--omit", optional=False, metavar="FRAMES",
         help="apply -R and -C only to images that hold one of these frames, as 1,5,10-20")  # fmt: skip
     add(pixels, "--saturation", optional=False, choices=("clip", "scaled"),
-        help="clip: min(sum, saturation value); scaled: exact sums, saturated where a contribution is (clip)")  # fmt: skip
+        help="clip (default): min(sum, saturation value); scaled: exact sums, saturated where a frame is")  # fmt: skip
     add(pixels, "--drop_partial", optional=False, action="store_true",
         help="leave out a last image of fewer frames than -s")  # fmt: skip
     add(pixels, "--allow_jumps", optional=False, action="store_true",
@@ -127,7 +144,14 @@ def build_parser() -> argparse.ArgumentParser:
     add(out, "-c", "--compression", metavar="FILTER",
         help="bslz4 (the one that XDS reads), bszstd, bshuf, zstd, none (default zstd)")  # fmt: skip
     add(out, "-l", "--compression_level", type=int, metavar="N", help="zstd 0..9, bszstd 1..22 (default 3)")
-    add(out, "-d", "--data_block_size", type=_block_size, metavar="N", help="images a data file, or auto (default 100)")
+    add(
+        out,
+        "-d",
+        "--data_block_size",
+        type=_block_size,
+        metavar="N",
+        help="images a data file, or auto (default 100)",
+    )
     add(out, "--force", optional=False, action="store_true", help="overwrite existing output of this stem")
     add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
 
@@ -174,7 +198,9 @@ def options_from(words: Sequence[str]) -> opt.Options:
         raise UsageError(f"{flags} exclude each other: an image passes through one lossy codec")
     for name in given:
         values["codec"], values["codec_level"] = name, values.pop(name)
-    zero = [opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
+    zero = [
+        opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])
+    ]
     values["zero"] = tuple(zero)
     values["omit"] = opt.parse_frame_list(values["omit"]) if "omit" in values else ()
     if values["omit"] and not zero:

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import blockfile, source, world
 from . import job as jobs
 from . import report as reporting
-from . import blockfile, source, world
 from .errors import BnlError, InputError, UsageError
 from .job import Job, Prepared
 from .options import Options
@@ -77,9 +77,10 @@ def main(options: Options, words: Sequence[str]) -> int:
                 f"ranks, one of them for the masters; start {options.parallel + 1} ranks, or drop -p"
             )
         summary = run(options, ranks)
-    except StoppedElsewhere as error:
+    except StoppedElsewhere:
+        # Rank 0's status is the job's; a second failing rank would only have the launcher kill the others.
         ranks.leave()
-        return error.exit_status
+        return 0
     except BnlError as error:
         if ranks.rank == 0:
             print(f"bnl-mpi: {error}", file=sys.stderr)
@@ -103,7 +104,13 @@ def reduce(options: Options, comm: Any = None) -> Summary | None:
 
 def _limit_library_threads() -> None:
     """One thread a rank: the ranks themselves fill the machine.  A user's own setting is left alone."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "OPJ_NUM_THREADS"):
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLOSC_NTHREADS",
+        "OPJ_NUM_THREADS",
+    ):
         os.environ.setdefault(name, "1")
 
 
@@ -228,7 +235,9 @@ def _check_inputs(job: Job, ranks: World) -> tuple[list[str], bool]:
     problems: list[str] = []
     counts: dict[int, int] = {}
     if ranks.worker:
-        problems, counts = source.check_segments(job.source, segments_of(job, job.plan.share(ranks.worker, ranks.n_workers)))
+        problems, counts = source.check_segments(
+            job.source, segments_of(job, job.plan.share(ranks.worker, ranks.n_workers))
+        )
     gathered = ranks.collect((problems, counts))
     all_problems = sorted({p for found, _ in gathered for p in found})
     return all_problems, any(found for _, found in gathered)
@@ -318,7 +327,9 @@ def _gather_reports(job: Job, ranks: World, quiet: bool) -> list[BlockReport]:
             ranks.abort(status)
     line.finish()
     if status:
-        error = BnlError("a worker failed, see its line above; blocks that were complete remain, no master is written")
+        error = BnlError(
+            "a worker failed, see its line above; blocks that were complete remain, no master is written"
+        )
         error.exit_status = status
         raise error
     return reports
@@ -359,7 +370,10 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
     folder = os.path.dirname(os.path.abspath(options.master_path))
 
     def listed(paths: Any) -> list[tuple[str, int]]:
-        return [(os.path.relpath(os.path.abspath(p), folder), b.n_images) for p, b in zip(paths, job.plan.blocks(), strict=True)]
+        return [
+            (os.path.relpath(os.path.abspath(p), folder), b.n_images)
+            for p, b in zip(paths, job.plan.blocks(), strict=True)
+        ]
 
     shared: dict[str, Any] = {
         "data_files": listed(options.data_path(b.number) for b in job.plan.blocks()),
@@ -388,11 +402,15 @@ def run_share(options: Options) -> int:
     assert options.parallel is not None
     prepared = jobs.prepare(options)
     job = prepared.job
-    problems, recount = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, options.thread)))
+    problems, recount = source.check_segments(
+        job.source, segments_of(job, jobs.share_blocks(job, options.thread))
+    )
     if recount or (options.thread == 0 and not job.source.counts_known):
         prepared = jobs.prepare(options, trust_counts=False)
         job = prepared.job
-        problems, _ = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, options.thread)))
+        problems, _ = source.check_segments(
+            job.source, segments_of(job, jobs.share_blocks(job, options.thread))
+        )
     if problems:
         raise InputError("; ".join(sorted(set(problems))))
     jobs.check_output(job, share=options.thread)
@@ -425,5 +443,3 @@ def run_share(options: Options) -> int:
 def _images(job: Job, number: int) -> range:
     block = job.plan.block(number)
     return range(block.first_image, block.first_image + block.n_images)
-
-

@@ -39,7 +39,7 @@ class Filter:
     def encoder(self) -> Encoder:
         """A function from an image (ny, nx), C-contiguous, to the bytes of its chunk."""
         if self.name == "none":
-            return lambda image: memoryview(image).cast("B")
+            return lambda image: image.data.cast("B")
         if self.name == "bslz4" and kernels.HAVE_BSLZ4:
             return kernels.bslz4_encode
         if self.name == "zstd":
@@ -63,7 +63,9 @@ class _HDF5Encoder:
         import h5py
 
         self._filter = final
-        self._file = h5py.File("encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108"))
+        self._file = h5py.File(
+            "encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108")
+        )
         self._datasets: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, image: np.ndarray[Any, Any]) -> bytes:

@@ -72,9 +72,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         codec.check(plan.shape_out, plan.limit)
     _check_sums(options, plan, experiment, warnings)
     if experiment.mask is None:
-        warnings.append(
-            f"{master}: no pixel_mask, so none is written; XDS can't read a set without one"
-        )
+        warnings.append(f"{master}: no pixel_mask, so none is written; XDS can't read a set without one")
     if not os.path.basename(options.out_master or "").endswith("_master"):
         warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
     packed = None
@@ -86,7 +84,10 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         "version": __version__,
         "options": options.identity(),
         "plan": dataclasses.asdict(plan),
-        "input": {"master": os.path.basename(master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()},
+        "input": {
+            "master": os.path.basename(master),
+            "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
+        },
     }
     job = Job(options, plan, found, json.dumps(identity, sort_keys=True), packed)
     return Prepared(job, experiment, tuple(warnings))
@@ -97,13 +98,14 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
     total = found.n_frames
     last = total if options.last_image is None else options.last_image
     if options.first_image > total or last > total:
-        wrong = f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
+        wrong = (
+            f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
+        )
         raise InputError(f"{found.master}: {wrong} is outside the data, which has frames 1 to {total}")
     n_frames = last - options.first_image + 1
     partial = n_frames % options.sum
-    if partial and (options.drop_partial or n_frames < options.sum):
-        if n_frames < options.sum and options.drop_partial:
-            raise UsageError(f"--drop_partial: {n_frames} frames make no whole image of {options.sum}; lower -s")
+    if options.drop_partial and n_frames < options.sum:
+        raise UsageError(f"--drop_partial: {n_frames} frames make no whole image of {options.sum}; lower -s")
     if partial and options.drop_partial:
         n_frames -= partial
         warnings.append(f"the last {partial} of the selected frames are left out (--drop_partial)")
@@ -133,7 +135,9 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
         size = auto_block_size(plan.n_images, ny * nx * np.dtype(plan.dtype_out).itemsize)
     plan = dataclasses.replace(plan, block_size=int(size))
     if min(found.shape) < plan.binning:
-        raise UsageError(f"--bin {plan.binning} is larger than a frame of {found.shape[1]} x {found.shape[0]} pixels")
+        raise UsageError(
+            f"--bin {plan.binning} is larger than a frame of {found.shape[1]} x {found.shape[0]} pixels"
+        )
     if plan.n_blocks > 999999:
         raise UsageError(f"{plan.n_blocks} data files are more than six digits can number; raise -d")
     return plan
@@ -149,7 +153,11 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
     transformed = float(transform_counts(np.float64(scaled), options))
     if options.dtype.startswith("float"):
         return transformed
-    limit = int(transformed + (0.5 if options.exponential else 0.0)) if np.isfinite(transformed) else TOP_VALUE["uint32"]
+    limit = (
+        int(transformed + (0.5 if options.exponential else 0.0))
+        if np.isfinite(transformed)
+        else TOP_VALUE["uint32"]
+    )
     # A type's top value is the mark; of signed types -1 is, so all their positive values count.
     top = TOP_VALUE[options.dtype] - (1 if options.dtype.startswith("uint") else 0)
     if limit > top:
@@ -186,7 +194,9 @@ def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: 
             f"of the rotation, {shown}; choose -s, -1 and -N to fit, or add --allow_jumps"
         )
     if not experiment.is_rotation:
-        warnings.append(f"-s {plan.sum} adds up frames of a data set without rotation (stills or a grid scan)")
+        warnings.append(
+            f"-s {plan.sum} adds up frames of a data set without rotation (stills or a grid scan)"
+        )
 
 
 def check_output(job: Job, *, share: int | None = None) -> None:
@@ -217,7 +227,9 @@ def check_output(job: Job, *, share: int | None = None) -> None:
     if masters or blocks:
         first = (masters + blocks)[0]
         more = f" and {len(masters) + len(blocks) - 1} more" if len(masters) + len(blocks) > 1 else ""
-        raise OutputError(f"{first}{more}: output of that name is there already; --force overwrites it, or choose another -o")
+        raise OutputError(
+            f"{first}{more}: output of that name is there already; --force overwrites it, or choose another -o"
+        )
 
 
 def share_blocks(job: Job, share: int) -> list[int]:
@@ -254,5 +266,3 @@ def remove_surplus_blocks(job: Job) -> None:
 def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
     """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged by the mask."""
     return None if flagged is None else geometry.mask_blank(flagged, job.plan.binning)
-
-

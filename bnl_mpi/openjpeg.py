@@ -87,7 +87,9 @@ def library() -> Any:
     with _pointing_glymur_at(path):
         import glymur.lib.openjp2 as opj
     if opj.OPENJP2 is None:
-        raise BnlError("glymur was imported before bnl_mpi and found no OpenJPEG library; import bnl_mpi first")
+        raise BnlError(
+            "glymur was imported before bnl_mpi and found no OpenJPEG library; import bnl_mpi first"
+        )
     return opj
 
 
@@ -144,7 +146,7 @@ class _Stream:
         piece = self._source[self._position : self._position + size]
         if not len(piece):
             return _END_OF_STREAM
-        (ctypes.c_char * len(piece)).from_address(target)[:] = bytes(piece)
+        ctypes.memmove(target, bytes(piece), len(piece))
         self._position += len(piece)
         return len(piece)
 
@@ -187,7 +189,9 @@ def _library_calls(opj: Any, messages: _Messages, what: str) -> Iterator[None]:
         raise CodestreamError(f"OpenJPEG {opj.version()} can't {what}: {reason}") from error
 
 
-def encode(image: np.ndarray[Any, Any], ratios: Sequence[float], *, irreversible: bool, threads: int = 1) -> bytes:
+def encode(
+    image: np.ndarray[Any, Any], ratios: Sequence[float], *, irreversible: bool, threads: int = 1
+) -> bytes:
     """A J2K codestream of `image`, (ny, nx) uint8 or uint16, with one quality layer for each of `ratios`.
 
     A ratio is the image's bytes over the codestream's up to and with that layer, largest first.  The settings
@@ -221,7 +225,9 @@ def encode(image: np.ndarray[Any, Any], ratios: Sequence[float], *, irreversible
             opj.setup_encoder(codec, parameters, target)
             if threads > 1:
                 opj.codec_set_threads(codec, threads)
-            stream = _Stream(opj, size=max(4096, int(1.1 * image.nbytes / max(1.0, min(ratios, default=1.0)))))
+            stream = _Stream(
+                opj, size=max(4096, int(1.1 * image.nbytes / max(1.0, min(ratios, default=1.0))))
+            )
             stack.callback(stream.close)
             opj.start_compress(codec, target, stream.pointer)
             opj.encode(codec, stream.pointer)
@@ -250,4 +256,6 @@ def decode(codestream: Any, *, threads: int = 1) -> np.ndarray[Any, Any]:
         top = (1 << component.prec) - 1
         pixels = np.ctypeslib.as_array(component.data, shape=(component.h, component.w))
         # A lossy decode may pass the range of its precision; OpenJPEG clips, an HTJ2K decoder might not.
-        return np.clip(pixels, 0, top).astype(np.uint8 if component.prec <= 8 else np.uint16)
+        image_type = np.uint8 if component.prec <= 8 else np.uint16
+        decoded: np.ndarray[Any, Any] = np.clip(pixels, 0, top).astype(image_type)
+        return decoded

@@ -94,6 +94,12 @@ def parse_frame_list(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
+Real = float
+"""Within `Options` the name `float` is the option's."""
+
+Bytes = int | None
+
+
 @dataclass(frozen=True)
 class Options:
     """A reduction as asked for.  Names and defaults are those of spec section 2 and the README's table."""
@@ -103,10 +109,10 @@ class Options:
     last_image: int | None = None
     sum: int = 1
     bin: int = 1
-    scale: float = 1.0
+    scale: Real = 1.0
     codec: str | None = None
     """hcompress, j2k, j2k2 or None."""
-    codec_level: float | None = None
+    codec_level: Real | None = None
     compression: str = "zstd"
     compression_level: int | None = None
     data_block_size: int | str = 100
@@ -116,10 +122,10 @@ class Options:
     parallel: int | None = None
     thread: int | None = None
     uint: int | None = None
-    float: int | None = None
-    logarithm: float | None = None
+    float: Bytes = None
+    logarithm: Real | None = None
     """The base; e is math.e."""
-    exponential: float | None = None
+    exponential: Real | None = None
     zero: tuple[ZeroPattern, ...] = ()
     omit: tuple[tuple[int, int], ...] = ()
     saturation: str = "clip"
@@ -151,7 +157,9 @@ class Options:
         self._check_compression(fix)
         if isinstance(self.data_block_size, str):
             if self.data_block_size != "auto":
-                raise UsageError(f"--data_block_size {self.data_block_size}: give a number of images, or auto")
+                raise UsageError(
+                    f"--data_block_size {self.data_block_size}: give a number of images, or auto"
+                )
         elif self.data_block_size < 1:
             raise UsageError(f"--data_block_size {self.data_block_size}: must be 1 or more, or auto")
         if self.uint is not None and self.float is not None:
@@ -175,7 +183,9 @@ class Options:
             if self.parallel is None:
                 raise UsageError(f"-t {self.thread} needs -p, the number of shares that the work is cut into")
             if not 0 <= self.thread <= self.parallel:
-                raise UsageError(f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}")
+                raise UsageError(
+                    f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}"
+                )
 
     def _check_codec(self, fix: Any) -> None:
         if self.codec is None:
@@ -201,7 +211,9 @@ class Options:
         if self.logarithm is not None and self.dtype != "uint16":
             raise UsageError(f"{flag} after -L works on 2-byte output only; give -u 2")
         if self.codec != "hcompress" and self.dtype != "uint16":
-            raise UsageError(f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output")
+            raise UsageError(
+                f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output"
+            )
 
     def _check_compression(self, fix: Any) -> None:
         if self.compression not in COMPRESSIONS:

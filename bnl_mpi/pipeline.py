@@ -70,7 +70,7 @@ class Pipeline:
 
     def __init__(self, job: Job, rank: int = 0) -> None:
         self._job, self._rank = job, rank
-        self._codec = codecs.make(job.options)
+        self._codec: Any = codecs.make(job.options)
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
         self._reducer = Reducer(job, dtype)
         self._filter = Filter(job.options.compression, job.options.compression_level)
@@ -124,7 +124,9 @@ class Pipeline:
         return report
 
     def _record(self, block: Block, *, lists_invalid: bool = False) -> BlockRecord:
-        return BlockRecord(self._job.sha256, self._job.identity, block.number, invalid=[] if lists_invalid else None)
+        return BlockRecord(
+            self._job.sha256, self._job.identity, block.number, invalid=[] if lists_invalid else None
+        )
 
     def _squash_writer(self, partial: str | None, block: Block) -> SquashWriter | None:
         if partial is None:
@@ -174,7 +176,11 @@ class Pipeline:
         try:
             if keep or not self._codec.skips_coder:
                 codestream = self._codec.encode(values)
-                decoded = self._codec.roundtrip(values) if self._codec.skips_coder else self._codec.decode(codestream)
+                decoded = (
+                    self._codec.roundtrip(values)
+                    if self._codec.skips_coder
+                    else self._codec.decode(codestream)
+                )
                 return decoded, codestream
             return self._codec.roundtrip(values), None
         except BnlError as error:

@@ -90,7 +90,8 @@ def auto_block_size(n_images: int, image_bytes: int) -> int:
     grows until it is not.
     """
     wanted = max(AUTO_SMALLEST, -(-n_images // AUTO_BLOCKS))
-    size = next(m * 10**e for e in range(1, 20) for m in (1, 2, 5) if m * 10**e >= wanted)
+    rounds = (m * int(10**e) for e in range(1, 20) for m in (1, 2, 5))
+    size = next(size for size in rounds if size >= wanted)
     size = max(AUTO_SMALLEST, min(size, AUTO_LARGEST_BYTES // max(1, image_bytes)))
     while size < n_images and 0 < n_images % size < AUTO_SMALLEST:
         size += 1

@@ -51,5 +51,3 @@ def describe(job: Job) -> dict[str, Any]:
         "libraries": libraries(options.codec),
         "plan_sha256": job.sha256,
     }
-
-

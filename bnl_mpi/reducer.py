@@ -53,7 +53,7 @@ class Reducer:
         source = np.dtype(plan.dtype_in)
         self.frame = np.empty(plan.shape_in, source)
         """The buffer that the caller reads frames into."""
-        self._total = np.zeros((ny, nx), self._sum_type(source))
+        self._total: Array = np.zeros((ny, nx), self._sum_type(source))
         self._flags = np.zeros((ny, nx), np.uint8)
         self._dtype = np.dtype(plan.dtype_out)
         plain = not (self._options.logarithm or self._options.exponential or self._options.zero)
@@ -145,5 +145,7 @@ class Reducer:
             np.copyto(self._out, values, casting="unsafe")
             self._out[self.invalid() != 0] = np.nan
             return self._out
-        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out)
+        kernels.mark(
+            values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out
+        )
         return self._out

@@ -93,7 +93,11 @@ def notes(job: Job, n_workers: int) -> list[str]:
     idle = n_workers - job.plan.n_blocks
     if idle > 0:
         better = better_block_size(job.plan.n_images, n_workers)
-        cure = f"-d {better} would give each one" if job.plan.n_images >= n_workers else "there are too few images"
+        cure = (
+            f"-d {better} would give each one"
+            if job.plan.n_images >= n_workers
+            else "there are too few images"
+        )
         found.append(f"{idle} of {n_workers} workers have no block: {cure}")
     if job.options.compression not in XDS_COMPRESSIONS:
         found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")
@@ -204,7 +208,9 @@ def summarise(
 def _by_rank(reports: list[BlockReport], seconds: float) -> list[dict[str, Any]]:
     ranks: dict[int, dict[str, Any]] = {}
     for r in sorted(reports, key=lambda r: (r.rank, r.number)):
-        row = ranks.setdefault(r.rank, {"rank": r.rank, "host": r.host, "blocks": 0, "images": 0, "busy": 0.0})
+        row = ranks.setdefault(
+            r.rank, {"rank": r.rank, "host": r.host, "blocks": 0, "images": 0, "busy": 0.0}
+        )
         row["blocks"] += 1
         row["images"] += r.n_images
         row["busy"] += r.seconds

@@ -109,9 +109,9 @@ def _virtual_segments(dataset: Any, master: str) -> list[Segment] | None:
     for source in sorted(dataset.virtual_sources(), key=lambda s: s.vspace.get_regular_hyperslab()[0][0]):
         (v0, *v_rest), v_stride, v_count, v_block = source.vspace.get_regular_hyperslab()
         frames = v_count[0] * v_block[0]
-        whole = all(r == 0 for r in v_rest) and [c * b for c, b in zip(v_count[1:], v_block[1:], strict=True)] == list(
-            dataset.shape[1:]
-        )
+        whole = all(r == 0 for r in v_rest) and [
+            c * b for c, b in zip(v_count[1:], v_block[1:], strict=True)
+        ] == list(dataset.shape[1:])
         if v0 != here or not whole or (v_count[0] > 1 and v_stride[0] != v_block[0]):
             return None
         start = 0
@@ -147,7 +147,7 @@ def _missing(paths: Iterable[str], master: str) -> None:
         names = ", ".join(missing)
         raise InputError(
             f"{master}: {len(missing)} linked data file{'s are' * (len(missing) > 1) or ' is'} missing: {names}; "
-            "put them where the master's links point, or choose frames with -1 and -N from a master that has them"
+            "put them where the master's links point"
         )
 
 
@@ -173,7 +173,9 @@ def open_source(master: str, h5: Any, expected: int | None, *, trust_counts: boo
             dtype = _stored_dtype(deeper[0], dtype)
     if dtype.kind not in "uif":
         raise InputError(f"{first}: pixels of type {dtype}; integers or floats are wanted")
-    return Source(os.path.abspath(master), tuple(segments), (shape[0], shape[1]), dtype.newbyteorder("=").name, known)
+    return Source(
+        os.path.abspath(master), tuple(segments), (shape[0], shape[1]), dtype.newbyteorder("=").name, known
+    )
 
 
 def _stored_dtype(segment: Segment, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -212,7 +214,9 @@ def _segments(
         counts = [first] * (len(links) - 1) + [expected - first * (len(links) - 1)]
     else:
         counts = [first] + [_count(at) for at in links[1:]]
-    return [Segment(p, d, 0, n) for (p, d), n in zip(links, counts, strict=True)], not (trust_counts and equal)
+    return [Segment(p, d, 0, n) for (p, d), n in zip(links, counts, strict=True)], not (
+        trust_counts and equal
+    )
 
 
 def _count(at: tuple[str, str]) -> int:
@@ -298,6 +302,7 @@ class FrameReader:
 
     def _read_through_hdf5(self, index: int, out: np.ndarray[Any, Any]) -> None:
         import hdf5plugin  # noqa: F401  (registers the filters)
+
         if self._dataset.ndim == 2:
             self._dataset.read_direct(out)
         else:
@@ -348,13 +353,19 @@ def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], di
                 f"in {source.segments[0].path}; all frames must be of one shape"
             )
         elif dtype != np.dtype(source.dtype) and not dataset_is_virtual(source):
-            problems.append(f"{segment}: pixels of type {dtype}, but {source.dtype} in {source.segments[0].path}")
+            problems.append(
+                f"{segment}: pixels of type {dtype}, but {source.dtype} in {source.segments[0].path}"
+            )
         available = _frames_in(shape) - segment.start
         last = k == len(source.segments) - 1
-        if not source.counts_known and (available != segment.count and not (last and available > segment.count)):
+        if not source.counts_known and (
+            available != segment.count and not (last and available > segment.count)
+        ):
             counts[k] = available
         elif available < segment.count:
-            problems.append(f"{segment}: {available} frames, but {segment.count} are expected from the master")
+            problems.append(
+                f"{segment}: {available} frames, but {segment.count} are expected from the master"
+            )
     return problems, counts
 
 
@@ -368,7 +379,11 @@ def find_master(path: str) -> str:
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; give the master file, NAME_master.h5")
     if not os.path.exists(path):
-        near = sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3] if Path(path).parent.is_dir() else []
+        near = (
+            sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3]
+            if Path(path).parent.is_dir()
+            else []
+        )
         hint = f"; there are {', '.join(near)}" if near else ""
         raise InputError(f"{path}: no such file{hint}")
     return path

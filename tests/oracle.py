@@ -29,7 +29,9 @@ def reduce_image(
     oy, ox = -(-ny // binning), -(-nx // binning)
     top = int(np.iinfo(out).max) - (1 if out.startswith("u") else 0)
     if scaled_saturation:
-        limit = min(int(binning * binning * (total_frames or n) * satval * scale + 0.5), int(np.iinfo(out).max) - 1)
+        limit = min(
+            int(binning * binning * (total_frames or n) * satval * scale + 0.5), int(np.iinfo(out).max) - 1
+        )
     else:
         limit = min(int(satval * scale + 0.5), top)
     values = np.zeros((oy, ox), np.int64)
@@ -58,7 +60,9 @@ def reduce_image(
     return values, invalid, limit
 
 
-def stored(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: int, out: str) -> np.ndarray[Any, Any]:
+def stored(
+    values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: int, out: str
+) -> np.ndarray[Any, Any]:
     """Step 6: clipped, and marked where invalid."""
     image = np.clip(values, 0, limit).astype(out)
     image[invalid] = np.iinfo(out).max if out.startswith("u") else -1
@@ -66,7 +70,13 @@ def stored(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: i
 
 
 def reduce_set(
-    frames: np.ndarray[Any, Any], mask: np.ndarray[Any, Any] | None, *, sum: int, binning: int, satval: int, **options: Any
+    frames: np.ndarray[Any, Any],
+    mask: np.ndarray[Any, Any] | None,
+    *,
+    sum: int,
+    binning: int,
+    satval: int,
+    **options: Any,
 ) -> np.ndarray[Any, Any]:
     """All images of a set without a codec."""
     out = options.get("out", "uint16")

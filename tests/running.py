@@ -26,7 +26,11 @@ needs_mpi = pytest.mark.skipif(
 
 
 def bnl(
-    *words: object, ranks: int | None = None, cwd: Path | None = None, env: dict[str, str] | None = None, ok: bool = True
+    *words: object,
+    ranks: int | None = None,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    ok: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run `bnl-mpi` with `words`, under mpiexec with `ranks`, in `cwd`; with `ok`, its status must be 0."""
     texts = [str(w) for w in words]
@@ -36,7 +40,13 @@ def bnl(
     else:
         command, environment = mpiexec_command(ranks, texts)
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env={**environment, **(env or {})}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+        env={**environment, **(env or {})},
     )
     if ok:
         assert done.returncode == 0, done.stderr
@@ -49,7 +59,11 @@ def tree(path: Path) -> dict[str, Any]:
 
     def value_of(value: Any) -> Any:
         array = np.asarray(value)
-        return (str(array.dtype), array.shape, array.tobytes() if array.dtype.kind != "O" else str(array.tolist()))
+        return (
+            str(array.dtype),
+            array.shape,
+            array.tobytes() if array.dtype.kind != "O" else str(array.tolist()),
+        )
 
     def visit(group: h5py.Group, path: str) -> None:
         for name in group:
@@ -66,7 +80,11 @@ def tree(path: Path) -> dict[str, Any]:
             if isinstance(item, h5py.Group):
                 visit(item, here)
             elif here != "/entry/process_bnl_mpi/date":
-                virtual = sorted((v.file_name, v.dset_name) for v in item.virtual_sources()) if item.is_virtual else None
+                virtual = (
+                    sorted((v.file_name, v.dset_name) for v in item.virtual_sources())
+                    if item.is_virtual
+                    else None
+                )
                 found[here] = (str(item.dtype), item.shape, item.chunks, virtual or value_of(item[()]))
 
     with h5py.File(path, "r") as h5:

@@ -111,7 +111,10 @@ def write_set(
                 d = out.create_dataset(
                     dataset, data=part, chunks=(chunk_frames, ny, nx), **FILTERS[filter_name]
                 )
-                d.attrs["image_nr_low"], d.attrs["image_nr_high"] = np.int32(begin + 1), np.int32(begin + len(part))
+                d.attrs["image_nr_low"], d.attrs["image_nr_high"] = (
+                    np.int32(begin + 1),
+                    np.int32(begin + len(part)),
+                )
             begin += count
     return master_path
 

@@ -25,7 +25,9 @@ def refused(*words: object, cwd: Path, message: str, status: int = 1, ranks: int
     before = {p.name: p.lstat().st_mtime_ns for p in cwd.rglob("*")}
     done = bnl(*words, cwd=cwd, ranks=ranks, ok=False)
     assert done.returncode == status, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line]
+    lines = [
+        line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line
+    ]
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert "Traceback" not in done.stderr
@@ -108,7 +110,9 @@ def test_mistakes_in_the_options(tmp_path: Path, master: Path) -> None:
 
 def test_output_equal_to_input(tmp_path: Path, master: Path) -> None:
     refused("-i", master, "-o", "in_data", cwd=tmp_path, message="is a file of the input")
-    refused("-i", master, "-o", "x", "-m", "in_master", "--force", cwd=tmp_path, message="is a file of the input")
+    refused(
+        "-i", master, "-o", "x", "-m", "in_master", "--force", cwd=tmp_path, message="is a file of the input"
+    )
 
 
 def test_output_folder(tmp_path: Path, master: Path) -> None:
@@ -136,9 +140,26 @@ def test_existing_output_and_force(tmp_path: Path, master: Path) -> None:
 
 def test_a_share_refuses_blocks_of_another_plan(tmp_path: Path, master: Path) -> None:
     bnl("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path)
-    refused("-i", master, "-o", "set", "-d", "3", "-b", "3", "-p", "2", "-t", "2", cwd=tmp_path, message="another run")
+    refused(
+        "-i",
+        master,
+        "-o",
+        "set",
+        "-d",
+        "3",
+        "-b",
+        "3",
+        "-p",
+        "2",
+        "-t",
+        "2",
+        cwd=tmp_path,
+        message="another run",
+    )
     bnl("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "2", cwd=tmp_path)
-    refused("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path, message="--force")
+    refused(
+        "-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path, message="--force"
+    )
 
 
 def corrupt(path: Path, frame: int) -> None:
@@ -193,11 +214,15 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None) -> None:
 
     full = tmp_path / "full"
     full.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(full)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(full)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
-        done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
+        done = bnl(
+            "-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False
+        )
         left = [p.name for p in full.iterdir()]
     finally:
         subprocess.run(["umount", str(full)], check=True)
@@ -227,7 +252,9 @@ def test_symlinks_spaces_unicode_and_read_only_folders(tmp_path: Path, master: P
     finally:
         there.chmod(0o700)
     first, second = outputs(here, "my set"), outputs(here, "other")
-    assert [first[f"my set_{k:06d}.h5"]["/entry/data/data"] for k in (1,)] == [second["other_000001.h5"]["/entry/data/data"]]
+    assert [first[f"my set_{k:06d}.h5"]["/entry/data/data"] for k in (1,)] == [
+        second["other_000001.h5"]["/entry/data/data"]
+    ]
 
 
 def test_jumps_and_stills(tmp_path: Path) -> None:
@@ -250,6 +277,12 @@ def test_warnings(tmp_path: Path) -> None:
     frames = random_frames(5, SHAPE)
     master = write_set(tmp_path, frames, cutoff=70000)
     done = bnl("-i", master, "-s", "2", "-m", "odd", "-o", "set", cwd=tmp_path)
-    for text in ("no pixel_mask", "doesn't end in _master", "sum of 1 frames only", "-u 4", "XDS's plugin reads bslz4 only"):
+    for text in (
+        "no pixel_mask",
+        "doesn't end in _master",
+        "sum of 1 frames only",
+        "-u 4",
+        "XDS's plugin reads bslz4 only",
+    ):
         assert text in done.stderr, text
     assert "NAME_TEMPLATE_OF_DATA_FRAMES=" in done.stdout

@@ -25,7 +25,9 @@ def test_every_frame_is_in_one_image_of_one_block_of_one_share(
     assert [list(plan.frames_of(i)) for i in range(plan.n_images)] == images
     blocks = list(plan.blocks())
     assert [b.number for b in blocks] == list(range(1, plan.n_blocks + 1))
-    assert [i for b in blocks for i in range(b.first_image, b.first_image + b.n_images)] == list(range(len(images)))
+    assert [i for b in blocks for i in range(b.first_image, b.first_image + b.n_images)] == list(
+        range(len(images))
+    )
     assert all(b.n_images == block for b in blocks[:-1])
     assert 1 <= blocks[-1].n_images <= block
     shares = [plan.share(w, workers) for w in range(1, workers + 1)]

@@ -87,22 +87,29 @@ def test_default_saturation_values(tmp_path: Path) -> None:
         frames = random_frames(2, SHAPE, dtype)
         master = write_set(tmp_path, frames, cutoff=None, name=dtype)
         got = reduced(master, sum=2, uint=4)
-        np.testing.assert_array_equal(got, oracle.reduce_set(frames, None, sum=2, binning=1, satval=satval, out="uint32"))
+        np.testing.assert_array_equal(
+            got, oracle.reduce_set(frames, None, sum=2, binning=1, satval=satval, out="uint32")
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "codec"),
     [({"codec": "hcompress", "codec_level": 16}, HCompress(16)), ({"codec": "j2k", "codec_level": 12}, J2K(12)),
-     ({"codec": "j2k2", "codec_level": 12}, J2K2(12)), ({"codec": "hcompress", "codec_level": 7, "uint": 4}, HCompress(7))],
+     ({"codec": "j2k2", "codec_level": 12}, J2K2(12)),
+     ({"codec": "hcompress", "codec_level": 7, "uint": 4}, HCompress(7))],
 )  # fmt: skip
-def test_codecs_are_applied_between_scaling_and_marking(tmp_path: Path, options: dict[str, Any], codec: Any) -> None:
+def test_codecs_are_applied_between_scaling_and_marking(
+    tmp_path: Path, options: dict[str, Any], codec: Any
+) -> None:
     shape = (95, 131)
     frames, mask = random_frames(5, shape), random_mask(shape)
     master = write_set(tmp_path, frames, mask=mask, cutoff=3000)
     got = reduced(master, sum=2, bin=2, scale=1.5, **options)
     out = str(got.dtype)
     for k, image in enumerate(got):
-        values, invalid, limit = oracle.reduce_image(frames[2 * k : 2 * k + 2], mask, 2, 3000, scale=1.5, out=out)
+        values, invalid, limit = oracle.reduce_image(
+            frames[2 * k : 2 * k + 2], mask, 2, 3000, scale=1.5, out=out
+        )
         decoded = codec.decode(codec.encode(values.astype(codec.image_dtype)))
         np.testing.assert_array_equal(image, oracle.stored(decoded, invalid, limit, out))
 
@@ -141,7 +148,9 @@ def test_float_output_logarithm_and_back(tmp_path: Path) -> None:
         np.testing.assert_allclose(image[~invalid], np.log(values[~invalid] + 1.0), rtol=1e-6)
     ten = reduced(master, sum=2, bin=2, uint=2, logarithm=10, scale=1000)
     for image, (values, invalid, _) in zip(ten, plain, strict=True):
-        np.testing.assert_array_equal(image[~invalid], np.trunc(np.log1p(values[~invalid] * 1000) / np.log(10)))
+        np.testing.assert_array_equal(
+            image[~invalid], np.trunc(np.log1p(values[~invalid] * 1000) / np.log(10))
+        )
         assert (image[invalid] == 65535).all()
 
 
@@ -163,7 +172,9 @@ def test_zero_patterns_and_omit(tmp_path: Path) -> None:
     plain = oracle.reduce_set(frames, None, sum=2, binning=1, satval=9000)
     from bnl_mpi.options import parse_zero_pattern
 
-    got = reduced(master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0)))
+    got = reduced(
+        master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0))
+    )
     expected = plain.copy()
     expected[:, :, ::2] = 0
     expected[:, np.arange(SHAPE[0]) % 3 < 2, :] = 0
@@ -212,7 +223,9 @@ def test_ranges_inside_and_across_data_files(
         if int(old.stem[-6:]) not in range(first_file, first_file + len(per_file)):
             old.unlink()
     got = reduced(master, first_image=first, last_image=last, sum=total, data_block_size=block)
-    np.testing.assert_array_equal(got, oracle.reduce_set(frames[first - 1 : last], None, sum=total, binning=1, satval=9000))
+    np.testing.assert_array_equal(
+        got, oracle.reduce_set(frames[first - 1 : last], None, sum=total, binning=1, satval=9000)
+    )
     with h5py.File(tmp_path / "out_master.h5") as h5:
         sizes = [len(h5["/entry/data"][k]) for k in sorted(h5["/entry/data"])]
     n_images = -(-(last - first + 1) // total)

@@ -86,9 +86,7 @@ def encode_lossless(image: Image) -> bytes:
     It is a chunk (1, ny, nx) or (ny, nx) as HDF5 filter 32033 (`hdf5plugin.Htj2k()`) decodes it.
     """
     if image.dtype.kind not in "ui" or image.dtype.itemsize > 2:
-        raise UsageError(
-            f"HTJ2K codes 8- and 16-bit integers, not {image.dtype}; give -u 2 or another --compression"
-        )
+        raise UsageError(f"HTJ2K codes 8- and 16-bit integers, not {image.dtype}; give -u 2 or another --compression")
     if image.ndim != 2:
         raise ValueError(f"HTJ2K codes one image, not an array of shape {image.shape}")
     codestream: bytes = _openjph().htj2k_encode(
@@ -180,8 +178,43 @@ class Target:
         return (1 - self.tolerance) * self.value <= value <= self.value
 
 
-Point = tuple[float, float]
-"""A position, and the logarithm of its value over the aim."""
+@dataclass(frozen=True)
+class Trial:
+    """A position that was tried, and its value."""
+
+    u: float
+    value: float
+    height: float
+    """Logarithm of the value over the aim."""
+
+
+@dataclass
+class Bracket:
+    """The trials around a target so far: `below` meets it, `above` doesn't."""
+
+    target: Target
+    below: Trial | None = None
+    above: Trial | None = None
+    best: Trial | None = None
+    """Nearest to the target among those that meet it."""
+    last: Trial | None = None
+    n_trials: int = 0
+
+    def add(self, u: float, value: float) -> Trial:
+        self.n_trials += 1
+        height = math.log(max(value, 1e-3 * self.target.value) / self.target.aim)
+        self.last = trial = Trial(u, value, height)
+        if not self.target.meets(value):
+            self.above = trial
+            return trial
+        self.below = trial
+        if self.best is None or value > self.best.value:
+            self.best = trial
+        return trial
+
+    @property
+    def width(self) -> float:
+        return self.above.u - self.below.u if self.below and self.above else math.inf
 
 
 @dataclass
@@ -198,9 +231,9 @@ class StepSearch:
     """Where to start: later, where the last search ended."""
     slope: float = 1.0
     jump: float | None = None
-    """Where the value jumped over the whole tolerance, in the last search."""
-    trials: int | None = None
-    """Allowed for the next image, when one has been searched."""
+    """Just above it the value jumped over the whole tolerance, in the last search."""
+    credit: int | None = None
+    """Trials that the next image may take; None before the first, whose own they are."""
 
     LONGEST_STRIDE: ClassVar[float] = math.log(6)
     JUMP_WIDTH: ClassVar[float] = 2e-3
@@ -214,67 +247,54 @@ class StepSearch:
         `measure` is called with each position that is tried.  None if no value tried, the lowest position's
         among them, meets the target.
         """
-        below: Point | None = None
-        above: Point | None = None
-        last: Point | None = None
-        best: tuple[float, float] | None = None
+        bracket = Bracket(target)
         known_jump, self.jump = self.jump, None
-        u, n = self.position, 0
-        while True:
-            value = measure(u)
-            n += 1
-            point = u, math.log(max(value, 1e-3 * target.value) / target.aim)
-            self._learn(last, point)
-            last = point
-            if target.meets(value):
-                below, best = point, max(best or (value, u), (value, u))
-            else:
-                above = point
-            if target.reached(value) or u == (self.highest if target.meets(value) else self.lowest):
-                break
-            if below and above and above[0] - below[0] < self.JUMP_WIDTH:
-                self.jump = above[0]
-                break
-            if n >= MOST_TRIALS or (best and self.trials is not None and n >= self.trials):
-                break
-            u = self._next(point, below, above, known_jump, bisect=n % 4 == 0)
-        if best is None and u != self.lowest:
-            value, n = measure(self.lowest), n + 1
-            best = (value, self.lowest) if target.meets(value) else None
-        self._account(n)
-        if best is None:
+        u = self.position
+        while not self._ends(bracket, self._try(measure, u, bracket)):
+            u = self._next(bracket, known_jump)
+        if bracket.best is None and u != self.lowest:
+            self._try(measure, self.lowest, bracket)
+        self.credit = MEAN_TRIALS + (0 if self.credit is None else self.credit - bracket.n_trials)
+        if bracket.best is None:
             return None
-        self.position = best[1]
-        return best[1]
+        self.position = bracket.best.u
+        return self.position
 
-    def _account(self, n: int) -> None:
-        self.trials = MEAN_TRIALS if self.trials is None else self.trials - n + MEAN_TRIALS
-
-    def _learn(self, last: Point | None, point: Point) -> None:
-        if last is not None and abs(point[0] - last[0]) > self.JUMP_WIDTH:
-            slope = (point[1] - last[1]) / (point[0] - last[0])
+    def _try(self, measure: Callable[[float], float], u: float, bracket: Bracket) -> Trial:
+        before, trial = bracket.last, bracket.add(u, measure(u))
+        if before is not None and abs(trial.u - before.u) > self.JUMP_WIDTH:
+            slope = (trial.height - before.height) / (trial.u - before.u)
             self.slope = min(max(slope, self.SLOPES[0]), self.SLOPES[1])
+        return trial
 
-    def _next(
-        self, last: Point, below: Point | None, above: Point | None, known_jump: float | None, *, bisect: bool
-    ) -> float:
-        if below and above:
-            return self._inside(last, below, above, bisect=bisect)
-        if below and known_jump is not None and 0 < known_jump - below[0] < self.JUMP_WIDTH:
+    def _ends(self, bracket: Bracket, trial: Trial) -> bool:
+        if bracket.width < self.JUMP_WIDTH and bracket.above:
+            self.jump = bracket.above.u
+            return True
+        end_of_road = self.highest if bracket.target.meets(trial.value) else self.lowest
+        may_try = MOST_TRIALS if bracket.best is None or self.credit is None else min(MOST_TRIALS, self.credit)
+        return bracket.target.reached(trial.value) or trial.u == end_of_road or bracket.n_trials >= may_try
+
+    def _next(self, bracket: Bracket, known_jump: float | None) -> float:
+        last, below = bracket.last, bracket.below
+        assert last is not None
+        if below and bracket.above:
+            return self._inside(last, below, bracket.above, bisect=bracket.n_trials % 4 == 0)
+        if below and known_jump is not None and 0 < known_jump - below.u < self.JUMP_WIDTH:
             return known_jump
-        stride = min(max(abs(last[1]) / self.slope, self.JUMP_WIDTH / 2), self.LONGEST_STRIDE)
-        return min(self.highest, last[0] + stride) if below else max(self.lowest, last[0] - stride)
+        stride = min(max(abs(last.height) / self.slope, self.JUMP_WIDTH / 2), self.LONGEST_STRIDE)
+        return min(self.highest, last.u + stride) if below else max(self.lowest, last.u - stride)
 
-    def _inside(self, last: Point, below: Point, above: Point, *, bisect: bool) -> float:
+    def _inside(self, last: Trial, below: Trial, above: Trial, *, bisect: bool) -> float:
         """By the latest slope, else by the bracket's chord; in turn its middle, for values that jump."""
-        width = above[0] - below[0]
+        width = above.u - below.u
         if bisect:
-            return below[0] + width / 2
-        least, most = below[0] + self.TIMID * width, above[0] - self.TIMID * width
-        secant = last[0] - last[1] / self.slope
+            return below.u + width / 2
+        least, most = below.u + self.TIMID * width, above.u - self.TIMID * width
+        secant = last.u - last.height / self.slope
         if least < secant < most:
             return secant
-        chord = below[0] - below[1] * width / (above[1] - below[1])
+        chord = below.u - below.height * width / (above.height - below.height)
         return min(max(chord, least), most)
 
 
@@ -383,7 +403,7 @@ class HTJ2K(LossyCodec):
             tried[u] = self._encode(image, math.exp(-u))
             return len(tried[u])
 
-        u = self._search.run(measure, Target(wanted, SIZE_TOLERANCE))
+        u = self._search.run(measure, Target(max(1, wanted), SIZE_TOLERANCE))
         # An empty image has fewer bytes without loss than with the coarsest step.
         if u is None or (self._lossless_hope and math.exp(-u) < _LOSSLESS_STEP):
             exact = self._lossless(image, wanted)
