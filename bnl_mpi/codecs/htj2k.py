@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar
@@ -302,10 +302,10 @@ class StepSearch:
 class Coded:
     """One image's codestream, and what it achieved."""
 
-    codestream: bytes
+    codestream: bytes = field(repr=False)
     step: float
     """Quantiser step in units of 65536 counts; 0 if lossless."""
-    decoded: Image | None = None
+    decoded: Image | None = field(default=None, repr=False)
     errors: Errors | None = None
     """None where the target is a ratio: errors aren't measured then."""
 
