@@ -145,9 +145,9 @@ INLINE uint32_t lz4_hash(uint64_t v) {
 INLINE size_t lz4_common(const uint8_t *a, const uint8_t *b, const uint8_t *a_end) {
     const uint8_t *const start = a;
     while (a_end - a >= 32) { /* long runs of zeros are what bitshuffle leaves */
-        if ((load_u64(a) ^ load_u64(b)) | (load_u64(a + 8) ^ load_u64(b + 8)) | (load_u64(a + 16) ^ load_u64(b + 16)) |
-            (load_u64(a + 24) ^ load_u64(b + 24)))
-            break;
+        const uint64_t first = (load_u64(a) ^ load_u64(b)) | (load_u64(a + 8) ^ load_u64(b + 8));
+        const uint64_t second = (load_u64(a + 16) ^ load_u64(b + 16)) | (load_u64(a + 24) ^ load_u64(b + 24));
+        if (first | second) break;
         a += 32;
         b += 32;
     }
