@@ -390,6 +390,26 @@ def test_search_stops_at_a_jump_and_knows_it_the_next_time() -> None:
     assert len(tried) == 2
 
 
+def test_search_tries_three_positions_an_image_on_average() -> None:
+    """Where a jump that moves from image to image would take many."""
+    rng = np.random.default_rng(5)
+    search = StepSearch(-5.0, 5.0, position=0.0)
+    counts = []
+    for place in rng.uniform(0.9, 1.1, 40):
+        tried: list[float] = []
+
+        def measure(u: float, place: float = place, tried: list[float] = tried) -> float:
+            tried.append(u)
+            return math.exp(u) * (1.0 if u < place else 1.5)
+
+        target = Target(1.2 * math.exp(place), 0.03)
+        found = search.run(measure, target)
+        assert found is not None
+        assert measure(found) <= target.value
+        counts.append(len(tried) - 1)
+    assert sum(counts[1:]) <= 3 * len(counts[1:])
+
+
 def test_search_says_when_nothing_meets_the_target() -> None:
     tried: list[float] = []
 
