@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from . import kernels
 from .job import Job
 from .options import XDS_COMPRESSIONS
 from .pipeline import BlockReport
@@ -99,6 +100,11 @@ def notes(job: Job, n_workers: int) -> list[str]:
             else "there are too few images"
         )
         found.append(f"{idle} of {n_workers} workers have no block: {cure}")
+    if not kernels.COMPILED:
+        found.append(
+            "the compiled kernels are not in use: NumPy does their work, several times slower; "
+            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew"
+        )
     if job.options.compression not in XDS_COMPRESSIONS:
         found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")
     return found
