@@ -108,14 +108,15 @@ def _option(name: str, value: object) -> list[str]:
 def _zero_words(patterns: list[str]) -> list[str]:
     """-R and -C for patterns such as "R rows_1::2".
 
-    All of -R are taken before those of -C, and a pattern that names its direction may stand after either: so
-    it stands after -R as long as one of -R that doesn't follows, for the order is part of the identity.
+    The order is part of the identity, and all of -R are taken before those of -C.  So the patterns of -R end
+    where the first of columns follows the last that needs -R; one that names its direction may be in either.
     """
     split = [pattern.split(" ", 1) for pattern in patterns]
     last = max((k for k, (axis, text) in enumerate(split) if axis == "R" and not _names_axis(text)), default=-1)
+    first_c = next((k for k, (axis, _) in enumerate(split) if axis == "C" and k > last), len(split))
     words = []
     for k, (axis, text) in enumerate(split):
-        flag = ("RO" if k <= last else "CO") if _names_axis(text) else {"R": "RO", "C": "CO"}[axis]
+        flag = ("RO" if k < first_c else "CO") if _names_axis(text) else f"{axis}O"
         words += _option(flag, text)
     return words
 

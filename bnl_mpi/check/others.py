@@ -103,8 +103,7 @@ def cbf_filter(s: Subject) -> Iterator[Observation]:
 @rule(EIGER2CBF, "unsigned", "unsigned images: others are read as if they were")
 def cbf_unsigned(s: Subject) -> Iterator[Observation]:
     return worst(
-        Observation(images.dtype.kind == "u", images.file, images.path, images.dtype.name)
-        for _, images in s.present
+        Observation(images.dtype.kind == "u", images.file, images.path, images.dtype.name) for _, images in s.present
     )
 
 

@@ -33,8 +33,7 @@ def _records(s: Subject) -> Iterator[tuple[Block, Stored, h5py.Group]]:
 def blocks(s: Subject) -> Iterator[Observation]:
     if s.dataset(PROCESS_SHA256) is not None:
         yield from worst(
-            Observation(b.images is not None, b.target, f"/entry/data/{b.name}", b.problem or "found")
-            for b in s.blocks
+            Observation(b.images is not None, b.target, f"/entry/data/{b.name}", b.problem or "found") for b in s.blocks
         )
 
 

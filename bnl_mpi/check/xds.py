@@ -191,8 +191,7 @@ def data_links(s: Subject) -> Iterator[Observation]:
 @rule(XDS, "data-files", "every data file there, with images in it")
 def data_files(s: Subject) -> Iterator[Observation]:
     return worst(
-        Observation(b.images is not None, b.target, f"/entry/data/{b.name}", b.problem or "found")
-        for b in s.blocks
+        Observation(b.images is not None, b.target, f"/entry/data/{b.name}", b.problem or "found") for b in s.blocks
     )
 
 

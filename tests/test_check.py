@@ -1,0 +1,601 @@
+"""`bnl-mpi check`: each rule on a file that keeps it and on one that breaks it; the parser; the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
+
+from bnl_mpi import driver
+from bnl_mpi.check.rule import DECISIVE, DIALS, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
+from bnl_mpi.check.subject import Subject, stored
+from bnl_mpi.check.verdict import judge
+from bnl_mpi.check.xds import path_fault
+from bnl_mpi.cli import main, options_from
+from bnl_mpi.errors import InputError
+from bnl_mpi.h5layout import H5Bytes, LayoutError
+
+SHAPE = (11, 14)
+BSLZ4 = dict(hdf5plugin.Bitshuffle(cname="lz4"))
+FIRST = "in_data_000001.h5"
+MODULE = f"{DETECTOR}/module"
+GONIOMETER = "/entry/sample/goniometer"
+
+# Sets that keep the rules
+
+
+def older(folder: Path) -> Path:
+    return make_input(folder).master
+
+
+def nxmx(folder: Path) -> Path:
+    return make_input(folder, InputSpec(flavour="nxmx", string_kind="fixed")).master
+
+
+def nxmx_eiger(folder: Path) -> Path:
+    """As from a detector of 514 x 1030 pixels and 32 bits; only what tells so is of that size."""
+    master = make_input(folder, InputSpec(flavour="nxmx", dtype="uint32")).master
+    put(master, f"{MODULE}/data_size", np.array([514, 1030]))
+    return master
+
+
+def nxmx_u4(folder: Path) -> Path:
+    return make_input(folder, InputSpec(flavour="nxmx", dtype="uint32")).master
+
+
+def ours(folder: Path) -> Path:
+    """12 frames as 6 images in 3 files of 2, XDS-ready, and OUT.nxs."""
+    source = make_input(folder).master
+    words = f"-i {source} -s 2 -b 2 -c bslz4 -d 2 -o {folder / 'out'} -m out_master"
+    driver.reduce(options_from(words.split()))
+    return folder / "out_master.h5"
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    maker.__name__: maker for maker in (older, nxmx, nxmx_eiger, nxmx_u4, ours)
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {}
+    for name, maker in MAKERS.items():
+        folder = tmp_path_factory.mktemp(name)
+        made[name] = maker(folder)
+    return made
+
+
+# Ways to break them
+
+
+def put(path: Path, place: str, value: Any, *, libver: Any = "earliest", **options: Any) -> None:
+    """Replace a dataset; its attributes stay."""
+    with h5py.File(path, "r+", libver=libver) as h5:
+        attributes = {}
+        if place in h5:
+            attributes = dict(h5[place].attrs)
+            del h5[place]
+        made = h5.create_dataset(place, data=value, **options)
+        made.attrs.update(attributes)
+
+
+def drop(*places: str) -> Callable[[Path], None]:
+    def break_it(master: Path) -> None:
+        with h5py.File(master, "r+") as h5:
+            for place in places:
+                del h5[place]
+
+    return break_it
+
+
+def setting(place: str, value: Any, **options: Any) -> Callable[[Path], None]:
+    return lambda master: put(master, place, value, **options)
+
+
+def attribute(place: str, name: str, value: Any) -> Callable[[Path], None]:
+    def break_it(master: Path) -> None:
+        with h5py.File(master, "r+") as h5:
+            if value is None:
+                del h5[place].attrs[name]
+            else:
+                h5[place].attrs[name] = value
+
+    return break_it
+
+
+def several(*breaks: Callable[[Path], None]) -> Callable[[Path], None]:
+    def break_it(master: Path) -> None:
+        for one in breaks:
+            one(master)
+
+    return break_it
+
+
+def in_nxs(break_it: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda master: break_it(master.with_name("out.nxs"))
+
+
+def in_block(number: int, break_it: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda master: break_it(master.with_name(f"out_{number:06d}.h5"))
+
+
+def data_file(
+    *,
+    n: int = 5,
+    shape: tuple[int, int] = SHAPE,
+    dtype: str = "<u2",
+    chunks: tuple[int, ...] | None = (1, *SHAPE),
+    libver: Any = "earliest",
+    name: str = FIRST,
+    write: bool = True,
+    file_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Callable[[Path], None]:
+    """Replace a data file by one of these traits."""
+
+    def break_it(master: Path) -> None:
+        with h5py.File(master.with_name(name), "w", libver=libver, **(file_options or {})) as h5:
+            made = h5.create_dataset("/entry/data/data", shape=(n, *shape), dtype=dtype, chunks=chunks, **options)
+            if write:
+                made[...] = 1
+
+    return break_it
+
+
+def no_hdf5(master: Path) -> None:
+    master.with_name(FIRST).write_bytes(b"no HDF5")
+
+
+def left_out_filter(master: Path) -> None:
+    data_file(write=False, **BSLZ4)(master)
+    with h5py.File(master.with_name(FIRST), "r+") as h5:
+        for k in range(5):
+            h5["/entry/data/data"].id.write_direct_chunk((k, 0, 0), bytes(2 * 11 * 14), filter_mask=k == 3)
+
+
+def rebuilt(*, libver: Any = "earliest", **file_options: Any) -> Callable[[Path], None]:
+    """The same tree in another container, group by group."""
+
+    def copy(source: h5py.Group, target: h5py.Group) -> None:
+        target.attrs.update(dict(source.attrs))
+        for name in source:
+            link = source.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                target[name] = link
+            elif isinstance(source[name], h5py.Group):
+                copy(source[name], target.create_group(name))
+            else:
+                source.copy(name, target)
+
+    def break_it(master: Path) -> None:
+        old = master.rename(master.with_suffix(".old"))
+        with h5py.File(old) as source, h5py.File(master, "w", libver=libver, **file_options) as target:
+            copy(source, target)
+
+    return break_it
+
+
+def narrow_addresses(master: Path) -> None:
+    old = master.rename(master.with_suffix(".old"))
+    plist = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    plist.set_sizes(4, 4)
+    made = h5py.File(h5py.h5f.create(bytes(master), h5py.h5f.ACC_TRUNC, plist))
+    with h5py.File(old) as source, made:
+        source.copy("/entry", made)
+
+
+def copied_whole(master: Path) -> None:
+    old = master.rename(master.with_suffix(".old"))
+    with h5py.File(old) as source, h5py.File(master, "w", libver="earliest") as target:
+        source.copy("/entry", target)
+
+
+def superblock_1(master: Path) -> None:
+    """Version 1 is version 0 with 4 bytes more, for which the root group's header has to make room."""
+    raw = bytearray(master.read_bytes())
+    header = raw[96 : 96 + 40]
+    entry = raw[56:64] + len(raw).to_bytes(8, "little") + raw[72:96]
+    end = (len(raw) + len(header)).to_bytes(8, "little")
+    frame = raw[:8] + b"\x01" + raw[9:24] + b"\x20\0\0\0" + raw[24:40] + end + raw[48:56] + entry
+    raw[: len(frame)] = frame
+    master.write_bytes(raw + header)
+
+
+def in_data_file(break_it: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda master: break_it(master.with_name(FIRST))
+
+
+def unlink(name: str) -> Callable[[Path], None]:
+    return lambda master: master.with_name(name).unlink()
+
+
+def relink(master: Path) -> None:
+    """Number the links from 0."""
+    with h5py.File(master, "r+") as h5:
+        for k in range(1, 4):
+            h5["entry/data"].move(f"data_{k:06d}", f"data_{k - 1:06d}")
+
+
+def swap_blocks(master: Path) -> None:
+    one, two = (master.with_name(f"out_{k:06d}.h5") for k in (1, 2))
+    other = master.with_name("other.h5")
+    one.rename(other)
+    two.rename(one)
+    other.rename(two)
+
+
+def variable_class(master: Path) -> None:
+    attribute("/entry", "NX_class", "NXentry")(master)
+
+
+def link_only(master: Path) -> None:
+    """NXmx as the detector writes it: no virtual dataset."""
+    drop("/entry/data/data")(master)
+    attribute("/entry/data", "signal", None)(master)
+
+
+BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
+    (XDS, "superblock", "older", superblock_1),
+    (XDS, "userblock", "older", rebuilt(userblock_size=512)),
+    (XDS, "address-size", "older", narrow_addresses),
+    (XDS, "groups", "older", copied_whole),
+    (XDS, "groups", "older", rebuilt(track_order=True)),
+    (XDS, "layout-version", "older", several(
+        rebuilt(libver="latest"),
+        setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<u4"), libver="latest", compression="gzip", chunks=(1, 14)),
+    )),
+    (XDS, "mask", "older", drop(f"{SPECIFIC}/pixel_mask")),
+    (XDS, "mask", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, ">u4"))),
+    (XDS, "mask", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros((1, *SHAPE), "<u4"))),
+    (XDS, "mask", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<f4"))),
+    (XDS, "mask-plain", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<u4"), chunks=SHAPE)),
+    (XDS, "mask-plain", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<u4"), compression="gzip")),
+    (XDS, "mask-shape", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros((14, 11), "<u4"))),
+    (XDS, "nimages", "older", drop(f"{SPECIFIC}/nimages")),
+    (XDS, "nimages", "older", setting(f"{SPECIFIC}/nimages", np.float32(12))),
+    (XDS, "nimages", "older", setting(f"{SPECIFIC}/nimages", np.array([12], ">u4"))),
+    (XDS, "nimages", "older", setting(f"{SPECIFIC}/nimages", np.array([12], "<u4"), chunks=(1,))),
+    (XDS, "nimages", "older", setting(f"{SPECIFIC}/nimages", np.array([6, 6], "<u4"))),
+    (XDS, "ntrigger", "older", setting(f"{SPECIFIC}/ntrigger", np.uint32(0))),
+    (XDS, "image-count", "older", setting(f"{SPECIFIC}/nimages", np.uint32(13))),
+    (XDS, "image-count", "older", setting(f"{SPECIFIC}/ntrigger", np.uint32(2))),
+    (XDS, "pixel-size", "older", setting(f"{DETECTOR}/x_pixel_size", np.int32(1))),
+    (XDS, "pixel-size", "older", drop(f"{DETECTOR}/y_pixel_size")),
+    (XDS, "data-links", "older", relink),
+    (XDS, "data-links", "older", drop("/entry/data/data_000002")),
+    (XDS, "data-links", "older", drop(*(f"/entry/data/data_{k:06d}" for k in (1, 2, 3)))),
+    (XDS, "data-files", "older", unlink("in_data_000002.h5")),
+    (XDS, "data-files", "older", no_hdf5),
+    (XDS, "equal-files", "older", data_file(n=4)),
+    (XDS, "equal-files", "older", data_file(n=6, name="in_data_000003.h5")),
+    (XDS, "data-superblock", "older", data_file(file_options={"userblock_size": 1024})),
+    (XDS, "data-superblock", "older", in_data_file(superblock_1)),
+    (XDS, "data-type", "older", data_file(dtype="<i2")),
+    (XDS, "data-type", "older", data_file(dtype=">u2")),
+    (XDS, "data-type", "older", data_file(dtype="<u8")),
+    (XDS, "data-type", "older", data_file(dtype="<f4")),
+    (XDS, "data-shape", "older", data_file(shape=(12, 14), chunks=(1, 12, 14), name="in_data_000002.h5")),
+    (XDS, "chunk-shape", "older", data_file(chunks=(2, *SHAPE))),
+    (XDS, "chunk-shape", "older", data_file(chunks=(1, 11, 7))),
+    (XDS, "chunk-shape", "older", data_file(chunks=None)),
+    (XDS, "filter", "older", data_file(compression="gzip")),
+    (XDS, "filter", "older", data_file(**hdf5plugin.Bitshuffle(cname="zstd"))),
+    (XDS, "filter", "older", data_file(**hdf5plugin.Bitshuffle(cname="none"))),
+    (XDS, "filter", "older", data_file(**hdf5plugin.Blosc(cname="zstd"))),
+    (XDS, "filter", "older", data_file(fletcher32=True, **hdf5plugin.LZ4())),
+    (XDS, "chunks-written", "older", data_file(write=False)),
+    (XDS, "chunks-written", "older", left_out_filter),
+    (XDS, "data-layout-version", "older", data_file(libver="latest", **BSLZ4)),
+    (XDS, "chunk-index", "older", data_file(libver="v110", maxshape=(None, *SHAPE))),
+    (XDS, "chunk-index", "older", data_file(libver="v110", n=1)),
+    (XDS, "data-groups", "older", data_file(file_options={"track_order": True})),
+    (DIALS, "beam-and-sensor", "older", attribute("/entry/instrument/beam/incident_wavelength", "units", None)),
+    (DIALS, "beam-and-sensor", "nxmx", setting(f"{DETECTOR}/sensor_material", np.bytes_("Ge"))),
+    (DIALS, "classes", "older", attribute("/entry/sample", "NX_class", None)),
+    (DIALS, "classes", "nxmx", attribute("/entry/instrument/beam", "NX_class", np.bytes_("NXnote"))),
+    (DIALS, "entry-class", "older", variable_class),
+    (DIALS, "entry-class", "older", attribute("/entry", "NX_class", None)),
+    (DIALS, "description", "older", setting(f"{DETECTOR}/description", np.bytes_("Pilatus 6M"))),
+    (DIALS, "geometry", "older", drop(f"{DETECTOR}/geometry/translation/distances")),
+    (DIALS, "geometry", "older", drop(f"{DETECTOR}/detector_number")),
+    (DIALS, "omega-width", "older", setting(f"{GONIOMETER}/omega_range_average", np.float32(0.125))),
+    (DIALS, "omega-width", "older", setting(f"{GONIOMETER}/omega_range_average", np.float32(-0.1))),
+    (DIALS, "cutoff", "older", drop(f"{SPECIFIC}/countrate_correction_count_cutoff")),
+    (DIALS, "no-clash", "older", setting(f"{DETECTOR}/saturation_value", np.uint32(9))),
+    (DIALS, "no-clash", "older", setting("/entry/sample/beam/incident_wavelength", 1.0)),
+    (DIALS, "no-own-names", "older", setting(f"{DETECTOR}/type", np.bytes_("PIXEL"))),
+    (DIALS, "data-only-links", "older", setting("/entry/data/omega", np.zeros(12))),
+    (DIALS, "data-only-links", "older", drop("/entry/data/data_000001")),
+    (DIALS, "mask-applied", "older", setting(f"{DETECTOR}/pixel_mask_applied", np.int32(0))),
+    (DIALS, "data-files", "older", unlink(FIRST)),
+    (DIALS, "data-files", "ours", unlink("out_000003.h5")),
+    (DIALS, "signal", "nxmx", link_only),
+    (DIALS, "signal", "nxmx", setting("/entry/data/data", np.zeros((5, *SHAPE), "u2"))),
+    (DIALS, "data-size", "nxmx", setting(f"{MODULE}/data_size", np.array(SHAPE[::-1]))),
+    (DIALS, "data-size", "nxmx", drop(f"{MODULE}/data_size")),
+    (DIALS, "chains", "nxmx", attribute(f"{DETECTOR}/transformations/det_z", "vector", None)),
+    (DIALS, "chains", "nxmx", drop(f"{DETECTOR}/transformations/det_z")),
+    (DIALS, "chains", "nxmx", drop("/entry/sample/depends_on")),
+    (DIALS, "chains", "ours", in_nxs(attribute("/entry/sample/transformations/omega", "units", None))),
+    (DIALS, "scan-axis", "nxmx", setting("/entry/sample/transformations/omega", np.arange(12, dtype="f4"))),
+    (DIALS, "scan-axis", "nxmx", setting("/entry/sample/transformations/omega", np.arange(13.0))),
+    (DIALS, "mask", "nxmx", drop(f"{DETECTOR}/pixel_mask")),
+    (DIALS, "mask", "ours", in_nxs(setting(f"{DETECTOR}/pixel_mask", np.zeros(SHAPE, "u4")))),
+    (DIALS, "overload", "nxmx", drop(f"{DETECTOR}/saturation_value")),
+    (DIALS, "bit-depth", "nxmx", setting(f"{DETECTOR}/bit_depth_readout", np.uint8(12))),
+    (UPSTREAM, "known-size", "nxmx_eiger", setting(f"{MODULE}/data_size", np.array([257, 515]))),
+    (UPSTREAM, "bit-depth-image", "nxmx_u4", setting(f"{DETECTOR}/bit_depth_image", np.uint8(16))),
+    (EIGER2CBF, "image-count", "older", several(
+        setting(f"{SPECIFIC}/nimages", np.uint32(1)), setting(f"{SPECIFIC}/ntrigger", np.uint32(12)),
+    )),
+    (EIGER2CBF, "image-size", "older", setting(f"{SPECIFIC}/x_pixels_in_detector", np.uint32(28))),
+    (EIGER2CBF, "image-size", "older", drop(f"{SPECIFIC}/y_pixels_in_detector")),
+    (EIGER2CBF, "first-file", "older", drop("/entry/data/data_000001")),
+    (EIGER2CBF, "equal-files", "older", data_file(n=4, name="in_data_000002.h5")),
+    (EIGER2CBF, "filter", "older", data_file(compression="gzip")),
+    (EIGER2CBF, "unsigned", "older", data_file(dtype="<i4")),
+    (EIGER2CBF, "string-kind", "older", setting(f"{DETECTOR}/description", "Dectris Eiger 4M")),
+    (FABIO, "images-once", "older", setting("/entry/data/data", np.zeros((12, *SHAPE), "u2"))),
+    (NXMX, "definition", "nxmx", drop("/entry/definition")),
+    (NXMX, "definition", "ours", in_nxs(setting("/entry/definition", np.bytes_("NXsas")))),
+    (OURS, "blocks", "ours", unlink("out_000002.h5")),
+    (OURS, "one-plan", "ours", setting("/entry/process_bnl_mpi/plan_sha256", np.bytes_("0" * 64))),
+    (OURS, "one-plan", "ours", in_block(2, attribute("/entry/bnl_mpi", "plan_sha256", np.bytes_("1" * 64)))),
+    (OURS, "plan-hash", "ours", in_block(3, setting("/entry/bnl_mpi/plan", np.bytes_("{}")))),
+    (OURS, "block-number", "ours", swap_blocks),
+    (OURS, "records", "ours", in_block(2, setting("/entry/bnl_mpi/frames", np.array([[5, 6], [8, 8]], "u4")))),
+    (OURS, "records", "ours", in_block(2, drop("/entry/bnl_mpi/chunk_crc32"))),
+]  # fmt: skip
+
+
+def seen(master: Path, reader: str, name: str) -> list[bool]:
+    findings = judge(str(master)).findings
+    return [f.seen.ok for f in findings if (f.rule.reader, f.rule.name) == (reader, name)]
+
+
+def copy_set(master: Path, folder: Path) -> Path:
+    shutil.copytree(master.parent, folder, dirs_exist_ok=True)
+    return folder / master.name
+
+
+@pytest.mark.parametrize(
+    ("reader", "name", "which", "break_it"),
+    BREAKS,
+    ids=[f"{reader}-{name}-{k}" for k, (reader, name, _, _) in enumerate(BREAKS)],
+)
+def test_each_rule_holds_and_fails(
+    reader: str, name: str, which: str, break_it: Callable[[Path], None], kept: dict[str, Path], tmp_path: Path
+) -> None:
+    master = copy_set(kept[which], tmp_path)
+    before = seen(master, reader, name)
+    assert before
+    assert all(before)
+    break_it(master)
+    after = seen(master, reader, name)
+    assert not all(after)
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert {(reader, name) for reader, name, _, _ in BREAKS} == set(RULES)
+
+
+@pytest.mark.parametrize("which", ["older", "nxmx", "ours"])
+def test_good_sets_are_read(which: str, kept: dict[str, Path]) -> None:
+    verdict = judge(str(kept[which]), data=True)
+    assert verdict.exit_status == 0
+    assert not [f.line() for f in verdict.failed if f.rule.reader in DECISIVE]
+    assert not verdict.missing
+
+
+@pytest.mark.parametrize(
+    ("options", "ok"),
+    [
+        ({"libver": "v108", **BSLZ4}, True),
+        ({"libver": "v110", **BSLZ4}, True),
+        ({"libver": "v110", "n": 4, "maxshape": (None, *SHAPE)}, True),
+        ({"libver": "v110", "maxshape": (None, None, None)}, True),
+        ({"maxshape": (None, *SHAPE), **hdf5plugin.LZ4()}, True),
+        ({"libver": "v110", "maxshape": (None, *SHAPE)}, False),
+    ],
+)
+def test_forms_of_data_files_that_xds_reads(
+    options: dict[str, Any], ok: bool, kept: dict[str, Path], tmp_path: Path
+) -> None:
+    master = copy_set(kept["older"], tmp_path)
+    data_file(**options)(master)
+    failed = {f.rule.name for f in judge(str(master)).failed if f.rule.reader == XDS}
+    # Files of 4 images and 5 aren't equal; that is another rule's.
+    assert (failed - {"equal-files", "image-count"} == set()) is ok
+
+
+def test_masters_of_later_superblocks_are_read(kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["older"], tmp_path)
+    rebuilt(libver="v108")(master)
+    verdict = judge(str(master))
+    assert verdict.exit_status == 0
+    with Subject(str(master)) as subject:
+        assert subject.container is not None
+        assert subject.container.superblock == 2
+
+
+def test_dials_is_judged_through_the_nxs_beside(kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["ours"], tmp_path)
+    attribute("/entry", "NX_class", "NXentry")(master)
+    assert judge(str(master)).exit_status == 0
+    master.with_name("out.nxs").unlink()
+    verdict = judge(str(master))
+    assert {f.rule.name for f in verdict.failed if f.decides} == {"entry-class"}
+    assert verdict.exit_status == 1
+
+
+def test_advice_and_other_readers_do_not_decide(kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["nxmx"], tmp_path)
+    drop(f"{DETECTOR}/saturation_value")(master)
+    verdict = judge(str(master))
+    assert {(f.rule.reader, f.rule.name) for f in verdict.failed} >= {(DIALS, "overload"), (FABIO, "images-once")}
+    assert verdict.exit_status == 0
+
+
+def test_corrupt_chunk_is_named(kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["ours"], tmp_path)
+    block = master.with_name("out_000002.h5")
+    with h5py.File(block) as h5:
+        chunk = h5["/entry/data/data"].id.get_chunk_info(1)
+    raw = bytearray(block.read_bytes())
+    raw[chunk.byte_offset + chunk.size - 1] ^= 0x10
+    block.write_bytes(raw)
+    assert judge(str(master)).exit_status == 0
+    verdict = judge(str(master), data=True)
+    assert verdict.exit_status == 1
+    (failed,) = [f.seen for f in verdict.failed]
+    assert (failed.file, failed.object) == (str(block), "/entry/data/data[1]")
+
+
+# The command
+
+
+def test_failed_demands_are_one_line_each(
+    kept: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master = copy_set(kept["older"], tmp_path)
+    data_file(compression="gzip")(master)
+    setting(f"{SPECIFIC}/nimages", np.uint32(99))(master)
+    assert main(["check", str(master)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line for line in lines if line.startswith("fails XDS")]
+    assert len(failed) == 2
+    assert f"{master}: /entry/instrument/detector/detectorSpecific/nimages: 99 told, 12 stored; wanted:" in failed[0]
+    assert f"{master.with_name(FIRST)}: /entry/data/data: gzip (1); wanted: no filter, LZ4" in failed[1]
+    assert f"XDS: 2 of 24 demands fail ({master})" in lines
+
+
+def test_verbose_tells_of_all(kept: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-v", str(kept["older"])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("holds XDS:") for line in lines) == 25
+
+
+def test_json(kept: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    master = copy_set(kept["ours"], tmp_path)
+    unlink("out_000003.h5")(master)
+    assert main(["check", "--json", str(master)]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["missing"] == [str(tmp_path / "out_000003.h5")]
+    assert told["status"] == 1
+    assert {f["rule"] for f in told["findings"] if not f["ok"]} == {"data-files", "blocks"}
+
+
+def test_missing_blocks_are_named_while_shares_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_input(tmp_path).master
+    words = f"-i {source} -s 2 -c bslz4 -d 2 -o {tmp_path / 'out'} -p 2 -t".split()
+    assert main([*words, "0"]) == 0
+    assert main([*words, "1"]) == 0
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "out_master.h5")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 data files missing: {tmp_path / 'out_000002.h5'}"
+    assert main([*words, "2"]) == 0
+    assert main(["check", "--data", str(tmp_path / "out_master.h5")]) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n", b"\x89HDF\r\n\x1a\n", None])
+def test_what_is_no_hdf5_is_one_line(content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x_master.h5"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["check", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert str(path) in told.err
+
+
+def test_an_empty_hdf5_file_fails_without_a_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "x_master.h5"
+    h5py.File(path, "w").close()
+    verdict = judge(str(path))
+    assert verdict.exit_status == 1
+    assert {"mask", "nimages", "data-links"} <= {f.rule.name for f in verdict.failed}
+
+
+# The parser
+
+
+def test_superblock_1_is_read_as_hdf5_reads_it(kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["older"], tmp_path)
+    superblock_1(master)
+    with h5py.File(master) as h5, H5Bytes(master) as raw:
+        assert raw.container.superblock == 1
+        assert h5[f"{SPECIFIC}/nimages"][()] == 12
+        assert stored(h5[f"{SPECIFIC}/nimages"]).fault is None
+
+
+def test_layouts_as_they_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    for libver, version, expected in [
+        ("earliest", 3, ["B-tree v1"] * 4),
+        ("v110", 4, ["fixed array", "extensible array", "B-tree v2", "single chunk"]),
+    ]:
+        with h5py.File(path, "w", libver=libver) as h5:
+            limits: list[tuple[int | None, ...]] = [(3, 4), (None, 4), (None, None), (3, 4)]
+            for k, (limit, chunk) in enumerate(zip(limits, [(1, 4)] * 3 + [(3, 4)], strict=True)):
+                h5.create_dataset(f"d{k}", data=np.ones((3, 4)), chunks=chunk, maxshape=limit)
+            h5["plain"] = np.ones(4)
+            for k in range(40):
+                h5["plain"].attrs[f"a{k}"] = np.ones(30)
+        with h5py.File(path) as h5:
+            layouts = [stored(h5[f"d{k}"]).layout for k in range(4)]
+            assert [x.index for x in layouts if x] == expected
+            assert {x.version for x in layouts if x} == {version}
+            plain = stored(h5["plain"]).layout
+            assert plain is not None
+            assert (plain.kind, plain.index) == ("contiguous", None)
+
+
+def test_many_names_and_soft_links_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="earliest") as h5:
+        for k in range(400):
+            h5[f"many/group/d{k:03d}"] = k
+        h5["soft"] = h5py.SoftLink("/many/group")
+        h5["round"] = h5py.SoftLink("/round")
+        h5["away/x"] = h5py.ExternalLink("b.h5", "/x")
+    with Subject(str(path)) as subject:
+        for place in ("many/group/d000", "many/group/d399", "soft/d200", "away/x"):
+            assert path_fault(subject, place) is None
+        assert path_fault(subject, "round/x") == "soft links in / lead in a circle"
+        assert path_fault(subject, "many/none") == "no none in /many"
+
+
+def test_damaged_files_are_layout_errors(kept: dict[str, Path], tmp_path: Path) -> None:
+    """Any byte may be wrong: no other exception, and an end."""
+    whole = kept["ours"].with_name("out_000001.h5").read_bytes()
+    with h5py.File(kept["ours"].with_name("out_000001.h5")) as h5:
+        address = h5py.h5o.get_info(h5["/entry/data/data"].id).addr
+    rng = np.random.default_rng(5)
+    path = tmp_path / "damaged.h5"
+    outcomes = set()
+    for _ in range(300):
+        raw = bytearray(whole[: rng.integers(100, len(whole))] if rng.random() < 0.3 else whole)
+        for at in rng.integers(0, min(len(raw), 4096), 20):
+            raw[at] = rng.integers(256)
+        path.write_bytes(raw)
+        try:
+            with H5Bytes(path) as opened:
+                outcomes.add(opened.trace("/entry/data/data").fault is None)
+                opened.layout(address)
+        except LayoutError as error:
+            outcomes.add(bool(str(error)))
+    assert outcomes == {True, False}
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        judge(str(tmp_path))
