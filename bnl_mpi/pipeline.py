@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import codecs
+from . import codecs, kernels
 from .blockfile import BlockRecord, BlockWriter, SquashWriter, whole_file
 from .errors import BnlError
 from .filters import Filter
@@ -24,6 +24,8 @@ from .reducer import Reducer
 from .source import FrameReader
 
 STAGES = ("read", "decode", "reduce", "code", "encode", "write")
+"""Summing belongs to `decode` where both are one pass over the chunk, which is the rule; else to `reduce`."""
+
 Progress = Callable[[int], None]
 """Called after each image with the number of frames that it was made of."""
 
@@ -76,6 +78,8 @@ class Pipeline:
         self._filter = Filter(job.options.compression, job.options.compression_level)
         self._encode = self._filter.encoder()
         self._reader = FrameReader(job.source)
+        integers = np.dtype(job.plan.dtype_in).kind != "f"
+        self._fused = self._reducer.add_chunk if integers and kernels.HAVE_BSLZ4 else None
         self._host = socket.gethostname()
         self._watch = Stopwatch()
 
@@ -148,9 +152,10 @@ class Pipeline:
             with watch.stage("read"):
                 fetched = self._reader.fetch(frame, reducer.frame)
             with watch.stage("decode"):
-                self._reader.decode(fetched, frame, reducer.frame)
-            with watch.stage("reduce"):
-                reducer.add()
+                in_buffer = self._reader.decode(fetched, frame, reducer.frame, fused=self._fused)
+            if in_buffer:
+                with watch.stage("reduce"):
+                    reducer.add()
         with watch.stage("reduce"):
             values = reducer.values(frames)
         codestream = None

@@ -88,6 +88,21 @@ class Reducer:
         )
         self._first = False
 
+    def add_chunk(self, chunk: Any) -> None:
+        """Decode a bslz4 chunk and add its frame in one pass, a few rows at a time in the cache."""
+        kernels.bslz4_accumulate(
+            chunk,
+            self._plan.shape_in,
+            self.frame.dtype,
+            self._flagged,
+            self._plan.binning,
+            self._total,
+            self._flags,
+            satval=self._plan.satval if self._scaled else None,
+            first=self._first,
+        )
+        self._first = False
+
     def values(self, frames: range) -> Array:
         """The image that the frames added so far make, before the codec: invalid pixels 0, or filled."""
         self._first = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,12 +309,20 @@ class FrameReader:
             self._dataset.read_direct(out, np.s_[index])
         self.bytes_read += out.nbytes
 
-    def decode(self, fetched: Any, frame: int, out: np.ndarray[Any, Any]) -> None:
-        """Put the frame that `fetch` read into `out`."""
+    def decode(
+        self, fetched: Any, frame: int, out: np.ndarray[Any, Any], fused: Callable[[Any], None] | None = None
+    ) -> bool:
+        """Put the frame that `fetch` read into `out`; or, if it is a bslz4 chunk, give that to `fused`.
+
+        `fused` decodes the chunk and uses the pixels at once.  Returns whether `out` holds the frame.
+        """
         if fetched is None:
-            return
+            return True
         how, chunk = fetched
         try:
+            if how == "bslz4" and fused is not None:
+                fused(chunk)
+                return False
             if how == "bslz4":
                 kernels.bslz4_decode(chunk, out)
             elif how == "lz4":
@@ -324,6 +332,7 @@ class FrameReader:
         except ValueError as error:
             segment, index = self.source.locate(frame)
             raise InputError(_bad_frame(segment, index, frame, str(error))) from error
+        return True
 
 
 def _bad_frame(segment: Segment, index: int, frame: int, why: str) -> str:
