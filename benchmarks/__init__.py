@@ -1,0 +1,1 @@
+"""Measurements on whole data sets: not part of the installed package."""

@@ -1,0 +1,321 @@
+"""Merging statistics in shells that are the same for every data set, and comparison with a reference."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """gemmi's cell and space group."""
+
+    cell: Any
+    group: Any
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Scaled observations: ``hkl`` (n, 3) in gemmi's (CCP4's) asymmetric unit, ``value`` and ``sigma`` (n,)
+    on any scale, ``plus`` (n,): not the Friedel mate of an index in that unit."""
+
+    crystal: Crystal
+    hkl: Integers
+    value: Floats
+    sigma: Floats
+    plus: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Intensities to compare with: ``hkl`` (n, 3) in the asymmetric unit, ``mean``, and, where Friedel mates
+    differ, ``difference`` = I(+) - I(-) (n,), NaN where it isn't known."""
+
+    hkl: Integers
+    mean: Floats
+    difference: Floats | None = None
+
+
+def packed(hkl: npt.NDArray[Any]) -> Integers:
+    """One number for each row of indices, for |index| < 2^20."""
+    shifted = hkl.astype(np.int64) + (1 << 20)
+    return np.asarray((shifted[:, 0] << 42) | (shifted[:, 1] << 21) | shifted[:, 2])
+
+
+def read_observations(path: Path) -> Observations:
+    """The observations of an unmerged MTZ file."""
+    import gemmi
+
+    mtz = gemmi.read_mtz_file(str(path))
+    data = gemmi.Intensities()
+    data.import_mtz(mtz, gemmi.DataType.Unmerged)
+    data.prepare_for_merging(gemmi.DataType.Anomalous)
+    return Observations(
+        Crystal(data.unit_cell, data.spacegroup),
+        np.array(data.miller_array, dtype=np.int64),
+        np.array(data.value_array, dtype=np.float64),
+        np.array(data.sigma_array, dtype=np.float64),
+        np.array(data.isign_array) >= 0,
+    )
+
+
+def read_truth(path: Path) -> Reference:
+    """The intensities that ``bnl-mpi simulate`` wrote beside its data set, as PREFIX_truth.h5."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        unique = file["unique"]
+        difference = unique["I_plus"][()] - unique["I_minus"][()] if "I_plus" in unique else None
+        if difference is not None:
+            difference[unique["centric"][()]] = np.nan
+        return Reference(unique["hkl"][()].astype(np.int64), unique["I_true"][()], difference)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Unique reflections: ``hkl`` (m, 3), ``d`` (Angstrom), ``count``, weighted ``mean`` and its ``sigma``.
+
+    ``scatter`` (m,): unbiased variance of the unweighted mean of the observations, NaN where there is one.
+    """
+
+    hkl: Integers
+    d: Floats
+    count: Integers
+    mean: Floats
+    sigma: Floats
+    plain_mean: Floats
+    scatter: Floats
+
+
+def merge(data: Observations, chosen: npt.NDArray[np.bool_] | None = None) -> Merged:
+    """Merge symmetry equivalents (and Friedel mates), weighted by 1 / sigma^2; only the ``chosen`` ones."""
+    keep = data.sigma > 0
+    if chosen is not None:
+        keep &= chosen
+    hkl, value, weight = data.hkl[keep], data.value[keep], 1 / data.sigma[keep] ** 2
+    _, first, group = np.unique(packed(hkl), return_index=True, return_inverse=True)
+    count = np.bincount(group, minlength=first.size)
+    total_weight = np.bincount(group, weight, first.size)
+    plain_mean = np.bincount(group, value, first.size) / count
+    squares = np.bincount(group, (value - plain_mean[group]) ** 2, first.size)
+    scatter = np.full(first.size, np.nan)
+    many = count > 1
+    scatter[many] = squares[many] / (count[many] - 1) / count[many]
+    unique = hkl[first]
+    return Merged(
+        unique,
+        spacing(data.crystal, unique),
+        count,
+        np.bincount(group, weight * value, first.size) / total_weight,
+        1 / np.sqrt(total_weight),
+        plain_mean,
+        scatter,
+    )
+
+
+def spacing(crystal: Crystal, hkl: Integers) -> Floats:
+    """d of each reflection, Angstrom."""
+    return np.asarray(crystal.cell.calculate_d_array(hkl.astype(np.int32)), dtype=np.float64)
+
+
+def cc_half(plain_mean: Floats, scatter: Floats) -> float:
+    """CC1/2 without random halves (Assmann, Brehm and Diederichs, J. Appl. Cryst. 49, 2016, 1021).
+
+    The error of a half set's mean has twice the variance of the whole set's: so with V the variance of the
+    means and E the mean variance of a mean, CC1/2 = (V - E) / (V + E).
+    """
+    many = np.isfinite(scatter)
+    if many.sum() < 3:
+        return float("nan")
+    total, error = float(np.var(plain_mean[many], ddof=1)), float(np.mean(scatter[many]))
+    return (total - error) / (total + error) if total + error > 0 else float("nan")
+
+
+def correlation(one: Floats, other: Floats) -> float:
+    """Pearson's correlation of the pairs that are both finite; NaN for fewer than three."""
+    both = np.isfinite(one) & np.isfinite(other)
+    if both.sum() < 3 or not np.ptp(one[both]) or not np.ptp(other[both]):
+        return float("nan")
+    return float(np.corrcoef(one[both], other[both])[0, 1])
+
+
+def anomalous_difference(data: Observations, chosen: npt.NDArray[np.bool_] | None = None) -> Reference:
+    """I(+) - I(-) of the acentric reflections with both mates observed (among the ``chosen``)."""
+    every = np.ones(data.hkl.shape[0], dtype=bool) if chosen is None else chosen
+    plus, minus = merge(data, every & data.plus), merge(data, every & ~data.plus)
+    _, at_plus, at_minus = np.intersect1d(
+        packed(plus.hkl), packed(minus.hkl), assume_unique=True, return_indices=True
+    )
+    hkl = plus.hkl[at_plus]
+    centric = np.asarray(data.crystal.group.operations().centric_flag_array(hkl.astype(np.int32)), dtype=bool)
+    difference = plus.mean[at_plus] - minus.mean[at_minus]
+    mean = (plus.mean[at_plus] + minus.mean[at_minus]) / 2
+    return Reference(hkl[~centric], mean[~centric], difference[~centric])
+
+
+def looked_up(reference: Reference, column: Floats, hkl: Integers) -> Floats:
+    """The reference's ``column`` at each of ``hkl``; NaN where it has none."""
+    keys = packed(reference.hkl)
+    order = np.argsort(keys)
+    wanted = packed(hkl)
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), keys.size - 1)]
+    return np.where(keys[at] == wanted, column[at], np.nan)
+
+
+def aligned(reference: Reference, data: Observations) -> tuple[Reference, str]:
+    """The reference, indexed as the data are, and the operator used, as ``h,k,l``.
+
+    Where the lattice has more symmetry than the point group, indexing chooses at random among settings that
+    are equivalent by the lattice: the one with the best correlation is taken.
+    """
+    import gemmi
+
+    merged = merge(data)
+    tried = [(correlation(merged.mean, looked_up(reference, reference.mean, merged.hkl)), reference, "h,k,l")]
+    for operator in gemmi.find_twin_laws(data.crystal.cell, data.crystal.group, 2.0, False):
+        other = _reindexed(reference, operator, data.crystal.group)
+        cc = correlation(merged.mean, looked_up(other, other.mean, merged.hkl))
+        tried.append((cc, other, operator.as_hkl().triplet()))
+    _, best, name = max(tried, key=lambda one: np.nan_to_num(one[0], nan=-2.0))
+    return best, name
+
+
+def _reindexed(reference: Reference, operator: Any, group: Any) -> Reference:
+    """The reference with its indices turned by ``operator`` and brought back to the asymmetric unit."""
+    import gemmi
+
+    unit, operations = gemmi.ReciprocalAsu(group), group.operations()
+    moved = [
+        unit.to_asu(operator.apply_to_hkl([int(index) for index in hkl]), operations) for hkl in reference.hkl
+    ]
+    hkl = np.array([indices for indices, _ in moved], dtype=np.int64)
+    sign = np.where(np.array([symmetry for _, symmetry in moved]) % 2, 1.0, -1.0)
+    difference = None if reference.difference is None else sign * reference.difference
+    return Reference(hkl, reference.mean, difference)
+
+
+def shell_edges(d_max: float, d_min: float, count: int) -> Floats:
+    """Limits of ``count`` shells of equal volume in reciprocal space, from d_max to d_min, Angstrom."""
+    volumes = np.linspace(d_max**-3, d_min**-3, count + 1)
+    return np.asarray(volumes ** (-1 / 3))
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Statistics of the reflections with d_max >= d > d_min (Angstrom).
+
+    ``i_over_sigma``: mean of merged I/sigma, sigma as DIALS estimates it. ``cc_reference``: correlation of
+    the merged intensities with the reference's. ``cc_anomalous``: of I(+) - I(-) between random halves of
+    the observations; ``cc_anomalous_reference``: of I(+) - I(-) with the reference's. NaN: not to be had.
+    """
+
+    d_max: float
+    d_min: float
+    observations: int
+    unique: int
+    completeness: float
+    i_over_sigma: float
+    cc_half: float
+    cc_reference: float
+    cc_anomalous: float
+    cc_anomalous_reference: float
+
+
+def statistics(data: Observations, reference: Reference | None, edges: Floats) -> list[Shell]:
+    """The statistics over all shells first, then those of each shell.
+
+    ``edges``: falling d, Angstrom. The reference must be indexed as the data are (:func:`aligned`).
+    """
+    merged = merge(data)
+    limits = [(edges[0], edges[-1]), *itertools.pairwise(edges)]
+    known = np.full(merged.d.size, np.nan)
+    if reference is not None:
+        known = looked_up(reference, reference.mean, merged.hkl)
+    anomalous = _AnomalousColumns(data, reference)
+    possible = _possible(data.crystal, float(edges[-1]))
+    shells = []
+    for d_max, d_min in limits:
+        inside = (merged.d <= d_max) & (merged.d > d_min)
+        expected = int(((possible <= d_max) & (possible > d_min)).sum())
+        shells.append(
+            Shell(
+                float(d_max),
+                float(d_min),
+                int(merged.count[inside].sum()),
+                int(inside.sum()),
+                float(inside.sum() / max(expected, 1)),
+                float(np.mean(merged.mean[inside] / merged.sigma[inside])) if inside.any() else float("nan"),
+                cc_half(merged.plain_mean[inside], merged.scatter[inside]),
+                correlation(merged.mean[inside], known[inside]),
+                *anomalous.correlations(d_max, d_min),
+            )
+        )
+    return shells
+
+
+def _possible(crystal: Crystal, d_min: float) -> Floats:
+    """d of every unique reflection down to ``d_min``."""
+    import gemmi
+
+    hkl = np.asarray(gemmi.make_miller_array(crystal.cell, crystal.group, d_min), dtype=np.int64)
+    return spacing(crystal, hkl)
+
+
+class _AnomalousColumns:
+    """Anomalous differences of the whole set beside the reference's, and of two random halves."""
+
+    def __init__(self, data: Observations, reference: Reference | None) -> None:
+        self._whole = anomalous_difference(data)
+        self._d = spacing(data.crystal, self._whole.hkl)
+        self._known = np.full(self._d.size, np.nan)
+        if reference is not None and reference.difference is not None:
+            self._known = looked_up(reference, reference.difference, self._whole.hkl)
+        half = _balanced_halves(data, np.random.default_rng(0))
+        one, other = anomalous_difference(data, half), anomalous_difference(data, ~half)
+        self._one = self._column(one)
+        self._other = self._column(other)
+
+    def _column(self, half: Reference) -> Floats:
+        if half.difference is None or not half.difference.size:
+            return np.full(self._d.size, np.nan)
+        return looked_up(half, half.difference, self._whole.hkl)
+
+    def correlations(self, d_max: float, d_min: float) -> tuple[float, float]:
+        inside = (self._d <= d_max) & (self._d > d_min)
+        between = correlation(self._one[inside], self._other[inside])
+        if self._whole.difference is None:
+            return between, float("nan")
+        return between, correlation(self._whole.difference[inside], self._known[inside])
+
+
+def _balanced_halves(data: Observations, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """A random half of the observations of each reflection and sign: a boolean (n,).
+
+    Where the number is odd the surplus one goes to either half at random.
+    """
+    key = packed(data.hkl) * 2 + data.plus
+    order = np.lexsort((rng.random(key.size), key))
+    _, first, count = np.unique(key[order], return_index=True, return_counts=True)
+    rank = np.arange(key.size) - np.repeat(first, count)
+    flip = np.repeat(rng.integers(0, 2, first.size), count)
+    half = np.empty(key.size, dtype=bool)
+    half[order] = (rank + flip) % 2 == 0
+    return half
+
+
+def reference_from(data: Observations) -> Reference:
+    """The merged intensities of one set as the reference of others."""
+    merged = merge(data)
+    anomalous = anomalous_difference(data)
+    column = np.full(merged.d.size, np.nan)
+    if anomalous.difference is not None and anomalous.difference.size:
+        column = looked_up(anomalous, anomalous.difference, merged.hkl)
+    return Reference(merged.hkl, merged.mean, column)

@@ -1,0 +1,251 @@
+"""The page of tables, written from the records of :mod:`benchmarks.quality`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+Shell = Mapping[str, Any]
+
+# A correlation with the truth of 0.68 is what a CC1/2 of 0.3, the customary limit, amounts to if errors are
+# random: CC* = sqrt(2 CC1/2 / (1 + CC1/2)).
+USABLE = 0.68
+# Against the unreduced data's correlation in the outer shell.
+KEPT, HURT = 0.97, 0.75
+# I/sigma from which a shell isn't empty to the eye of a processing program.
+EMPTY = 0.5
+
+_INTRODUCTION = """# What the reductions keep of the diffraction
+
+This page is made by `python -m benchmarks.quality --page docs/quality.md`; don't edit it by hand.
+The same command with `--input MASTER --d_min D` makes such a page of your own data, which is what to
+trust for your own detector and crystals. `--setting NAME='-b 2 -s 2 -H 12'` adds a setting.
+
+Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
+with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
+sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/2 without random halves
+(Assmann, Brehm and Diederichs, 2016), I/sigma from merged intensities with the errors that DIALS estimates.
+*Correlation with the reference* is Pearson's, of merged intensities. Sizes are those of the data files, all
+stored with bslz4, the input too; so the ratio isn't a codec's own.
+"""
+
+
+def write_page(path: Path, folders: Sequence[Path]) -> None:
+    """Write the page for the series whose records lie in ``folders``; FileNotFoundError if none has any."""
+    sections = [section for folder in folders if (section := _series_section(folder))]
+    if not sections:
+        raise FileNotFoundError(f"no records in {', '.join(map(str, folders))}: run benchmarks.quality first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([_INTRODUCTION, *sections]), encoding="utf-8")
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The records of a series by setting's name, the unreduced data first, then by rising ratio."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
+    records.sort(key=lambda record: (record["wish"]["name"] != "raw", record.get("ratio", float("inf"))))
+    return {record["wish"]["name"]: record for record in records}
+
+
+def _series_section(folder: Path) -> str:
+    records = read_records(folder)
+    done = {name: record for name, record in records.items() if not record["error"]}
+    if not done:
+        return ""
+    series = next(iter(done.values()))["wish"]["series"]
+    parts = [f"## {series['title']}\n", _describe(series, done), _overview(done)]
+    parts.append(_by_shell("Correlation with the reference", "cc_reference", done, "{:.3f}"))
+    parts.append(_by_shell("CC1/2", "cc_half", done, "{:.3f}"))
+    parts.append(_by_shell("I/sigma", "i_over_sigma", done, "{:.1f}"))
+    if series["anomalous"] == "True":
+        title = "Correlation of I(+) - I(-)"
+        parts.append(_by_shell(f"{title} with the reference's", "cc_anomalous_reference", done, "{:.3f}"))
+        parts.append(_by_shell(f"{title} between halves of the data", "cc_anomalous", done, "{:.3f}"))
+    parts.append(_conclusions(series, done))
+    parts.extend(
+        f"`{name}` failed: {record['error']}\n" for name, record in records.items() if record["error"]
+    )
+    return "\n".join(parts)
+
+
+def _describe(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
+    raw = done.get("raw")
+    images = f"{raw['images']} images of {raw['image'][1]} x {raw['image'][0]} pixels" if raw else "images"
+    if series["simulate"]:
+        source = f"`bnl-mpi simulate {series['simulate']}`: {images}. The reference is the simulation's truth."
+    else:
+        known = "the truth" if "truth" in series else "the unreduced data, merged"
+        source = f"{images}. The reference is {known}."
+    return f"{source} Integrated to {series['d_min']} Angstrom.\n"
+
+
+_Column = tuple[str, Callable[[Record], str]]
+
+
+def _overview(done: Mapping[str, Record]) -> str:
+    columns: list[_Column] = [
+        ("options", lambda record: f"`{record['wish']['words']}`" if record["wish"]["words"] else "none"),
+        ("size, MB", lambda record: f"{record['bytes'] / 1e6:.2f}"),
+        ("ratio", lambda record: f"{record['ratio']:.1f}"),
+        ("spots", lambda record: f"{record['spots']}"),
+        ("indexed, %", lambda record: f"{100 * record['indexed_fraction']:.1f}"),
+        ("cell off by, %", lambda record: _number(_percent(record["cell_error"]), "{:.3f}")),
+        ("CC1/2", lambda record: _number(_overall(record)["cc_half"], "{:.4f}")),
+        ("mid shell", lambda record: _number(_middle(record)["cc_half"], "{:.3f}")),
+        ("outer shell", lambda record: _number(_outer(record)["cc_half"], "{:.3f}")),
+        ("CC with reference", lambda record: _number(_overall(record)["cc_reference"], "{:.4f}")),
+        ("outer shell", lambda record: _number(_outer(record)["cc_reference"], "{:.3f}")),
+        ("I/sigma, outer", lambda record: _number(_outer(record)["i_over_sigma"], "{:.1f}")),
+    ]
+    rows = [[f"`{name}`", *(cell(record) for _, cell in columns)] for name, record in done.items()]
+    return _table(["setting", *(title for title, _ in columns)], rows)
+
+
+def _by_shell(title: str, column: str, done: Mapping[str, Record], form: str) -> str:
+    shells = next(iter(done.values()))["shells"][1:]
+    rows = [
+        [
+            f"{shell['d_max']:.2f} - {shell['d_min']:.2f}",
+            *(_number(record["shells"][number][column], form) for record in done.values()),
+        ]
+        for number, shell in enumerate(shells, start=1)
+    ]
+    rows.append(["all", *(_number(_overall(record)[column], form) for record in done.values())])
+    return f"**{title}** by shell\n\n" + _table(["d, Angstrom", *(f"`{name}`" for name in done)], rows)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    lines.extend("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return form.format(value) if value is not None and isfinite(value) else "-"
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
+
+
+def _overall(record: Record) -> Shell:
+    return dict(record["shells"][0])
+
+
+def _middle(record: Record) -> Shell:
+    shells = record["shells"][1:]
+    return dict(shells[len(shells) // 2])
+
+
+def _outer(record: Record) -> Shell:
+    return dict(record["shells"][-1])
+
+
+def usable_limit(record: Record) -> float:
+    """The resolution, Angstrom, down to which every shell's correlation with the reference is usable.
+
+    Infinite where already the first shell isn't.
+    """
+    limit = float("inf")
+    for shell in record["shells"][1:]:
+        if not shell["cc_reference"] >= USABLE:
+            break
+        limit = float(shell["d_min"])
+    return limit
+
+
+def outer_verdict(record: Record, raw: Record) -> str:
+    """What became of the outer shell: "kept", "weakened", "badly hurt" or "destroyed"."""
+    outer, before = _outer(record), _outer(raw)
+    share = outer["cc_reference"] / before["cc_reference"]
+    if share >= KEPT:
+        return "kept"
+    if outer["i_over_sigma"] < EMPTY <= before["i_over_sigma"] or not share >= HURT / 2:
+        return "destroyed"
+    return "weakened" if share >= HURT else "badly hurt"
+
+
+def _conclusions(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
+    raw = done.get("raw")
+    if raw is None or not isfinite(_outer(raw)["cc_reference"]):
+        return ""
+    lines = ["**What this says**\n"]
+    lines.extend(_sentence(name, record, raw) for name, record in done.items() if name != "raw")
+    lines.extend(_advice(done, raw))
+    if series["anomalous"] == "True":
+        lines.extend(_anomalous_advice(done, raw))
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(name: str, record: Record, raw: Record) -> str:
+    outer, before, limit = _outer(record), _outer(raw), usable_limit(record)
+    reach = f"usable to {limit:.2f} Angstrom" if isfinite(limit) else "usable at no resolution"
+    text = (
+        f"- `{name}` ({record['ratio']:.0f}:1): overall CC1/2 {_overall(record)['cc_half']:.4f} "
+        f"(unreduced {_overall(raw)['cc_half']:.4f}). The outer shell, "
+        f"{outer['d_max']:.2f} to {outer['d_min']:.2f} Angstrom, is **{outer_verdict(record, raw)}**: "
+        f"correlation with the reference {outer['cc_reference']:.2f} (unreduced {before['cc_reference']:.2f}), "
+        f"I/sigma {outer['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}). By the correlation it is {reach}"
+    )
+    if record["indexed_fraction"] < 0.9:
+        text += f"; only {100 * record['indexed_fraction']:.0f} % of its spots were indexed"
+    return text + "."
+
+
+def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
+    """What follows for choosing: the strongest setting that keeps all, and the strongest that keeps most."""
+    reduced = {name: record for name, record in done.items() if name != "raw"}
+    lines = []
+    whole = [name for name, record in reduced.items() if outer_verdict(record, raw) == "kept"]
+    if whole:
+        best = max(whole, key=lambda name: float(reduced[name]["ratio"]))
+        lines.append(
+            f"- To keep all of the resolution: `{best}` ({reduced[best]['ratio']:.0f}:1) is the strongest here "
+            "that leaves the outer shell as it was."
+        )
+    else:
+        lines.append("- None of these settings leaves the outer shell as it was.")
+    deceptive = [
+        name
+        for name, record in reduced.items()
+        if _overall(record)["cc_half"] > _overall(raw)["cc_half"] - 0.005
+        and outer_verdict(record, raw) in ("destroyed", "badly hurt")
+    ]
+    if deceptive:
+        lines.append(
+            f"- Don't judge by the overall CC1/2, which strong low-resolution reflections make: "
+            f"{_listed(deceptive)} keep it within 0.005 of the unreduced data's or better it, and yet have "
+            "lost the outer shell."
+        )
+    lines.append(
+        "- Usable resolution (correlation above "
+        f"{USABLE}, what a CC1/2 of 0.3 amounts to): "
+        + ", ".join(f"`{name}` {_reach(record)}" for name, record in done.items())
+        + "."
+    )
+    return lines
+
+
+def _reach(record: Record) -> str:
+    limit = usable_limit(record)
+    return f"{limit:.2f} Angstrom" if isfinite(limit) else "none"
+
+
+def _anomalous_advice(done: Mapping[str, Record], raw: Record) -> list[str]:
+    before = _overall(raw)["cc_anomalous_reference"]
+    parts = [
+        f"`{name}` {_number(_overall(record)['cc_anomalous_reference'], '{:.3f}')}"
+        for name, record in done.items()
+        if name != "raw"
+    ]
+    return [
+        f"- Anomalous differences correlate with the reference's at {before:.3f} in the unreduced data, "
+        f"and after reduction: {', '.join(parts)}."
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -1,0 +1,75 @@
+"""DIALS from import to scaling on simulated data, unreduced and reduced, against the simulation's truth."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import dials_chain, quality
+
+pytestmark = pytest.mark.dials
+
+# Less far and with a quicker background than the benchmark: this is to tell whether a reduced set is
+# understood rightly, not to rank settings.
+SERIES = "--frames 450 --osc 0.1 --resolution 2.2 --brightness 150 --bad_pixels 0"
+D_MIN = 2.2
+REDUCED = "-b 2 -s 2 -H 12"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The records of the unreduced set and of a reduced one."""
+    if reason := dials_chain.missing_dials():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}, and CI must run this test: install the package dials")
+        pytest.skip(reason)
+    folder: Path = tmp_path_factory.mktemp("chain")
+    series = quality.Series(
+        "chain",
+        "chain",
+        SERIES,
+        folder / "input_master.h5",
+        D_MIN,
+        truth=folder / "input_truth.h5",
+        simple_background=True,
+    )
+    settings = {quality.UNREDUCED: "", "reduced": REDUCED}
+    return {name: quality.run_setting(series, name, words, folder) for name, words in settings.items()}
+
+
+@pytest.mark.parametrize(("name", "images", "shape"), [("raw", 450, [1065, 1030]), ("reduced", 225, [533, 515])])
+def test_every_image_is_seen(
+    records: dict[str, dict[str, Any]], name: str, images: int, shape: list[int]
+) -> None:
+    assert records[name]["images"] == images
+    assert records[name]["image"] == shape
+
+
+@pytest.mark.parametrize("name", ["raw", "reduced"])
+def test_spots_index_in_the_true_cell(records: dict[str, dict[str, Any]], name: str) -> None:
+    record = records[name]
+    assert record["spots"] > 1000
+    assert record["indexed_fraction"] > 0.9
+    assert record["cell_error"] < 0.001
+
+
+@pytest.mark.parametrize(("name", "overall", "outer"), [("raw", 0.98, 0.95), ("reduced", 0.97, 0.9)])
+def test_merged_intensities_are_the_true_ones(
+    records: dict[str, dict[str, Any]], name: str, overall: float, outer: float
+) -> None:
+    shells = records[name]["shells"]
+    assert shells[0]["completeness"] > 0.85
+    assert shells[0]["cc_half"] > 0.97
+    assert shells[0]["cc_reference"] > overall
+    assert shells[-1]["cc_reference"] > outer
+
+
+def test_reduction_shrinks_the_files_and_is_no_better_than_the_data(
+    records: dict[str, dict[str, Any]],
+) -> None:
+    raw, reduced = records["raw"], records["reduced"]
+    assert reduced["ratio"] > 8
+    assert reduced["shells"][-1]["cc_reference"] < raw["shells"][-1]["cc_reference"] + 0.01

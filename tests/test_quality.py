@@ -1,0 +1,209 @@
+"""The statistics and the page of the quality benchmark, without DIALS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gemmi
+import numpy as np
+import pytest
+
+from benchmarks import dials_chain, merging, quality, quality_page
+
+CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
+EDGES = merging.shell_edges(30.0, 3.0, 4)
+
+
+def crystal(symbol: str = "I 21 3") -> merging.Crystal:
+    return merging.Crystal(gemmi.UnitCell(*CELL), gemmi.find_spacegroup_by_name(symbol))
+
+
+def truth(form: merging.Crystal, rng: np.random.Generator) -> merging.Reference:
+    hkl = np.asarray(gemmi.make_miller_array(form.cell, form.group, 3.0), dtype=np.int64)
+    centric = form.group.operations().centric_flag_array(hkl.astype(np.int32))
+    difference = np.where(centric, np.nan, rng.normal(0, 20, len(hkl)))
+    return merging.Reference(hkl, rng.exponential(100, len(hkl)) + 1, difference)
+
+
+def observe(
+    form: merging.Crystal, known: merging.Reference, noise: float, rng: np.random.Generator, path: Path
+) -> merging.Observations:
+    """Four observations of each mate with random errors, through an MTZ file of equivalent indices."""
+    operations = form.group.operations()
+    half = np.nan_to_num(known.difference) / 2
+    rows = []
+    for sign, mean in ((1, known.mean + half), (-1, known.mean - half)):
+        for operation in list(operations.sym_ops)[:4]:
+            moved = [[sign * index for index in operation.apply_to_hkl(list(hkl))] for hkl in known.hkl]
+            rows.append(np.column_stack([moved, mean + rng.normal(0, noise, mean.size)]))
+    table = np.concatenate(rows)
+    mtz = gemmi.Mtz(with_base=True)
+    mtz.spacegroup = form.group
+    mtz.set_cell_for_all(form.cell)
+    for name, kind in (("M/ISYM", "Y"), ("BATCH", "B"), ("I", "J"), ("SIGI", "Q")):
+        mtz.add_column(name, kind, dataset_id=0)
+    batch = gemmi.Mtz.Batch()
+    batch.number = 1
+    mtz.batches.append(batch)
+    ones = np.ones(len(table))
+    mtz.set_data(np.column_stack([table[:, :3], ones, ones, table[:, 3], ones * noise]).astype(np.float32))
+    mtz.switch_to_asu_hkl()
+    mtz.write_to_file(str(path))
+    return merging.read_observations(path)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+def test_statistics_of_known_errors(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    shells = merging.statistics(observe(form, known, 60.0, rng, tmp_path / "a.mtz"), known, EDGES)
+    whole = shells[0]
+    assert whole.unique == sum(shell.unique for shell in shells[1:])
+    assert whole.completeness == pytest.approx(1.0, abs=0.01)
+    signal = 100.0**2
+    # a mean of 8 observations has error 60^2 / 8, one of 4 has twice that; the mates' own difference adds
+    # to the scatter
+    half_error = (60.0**2 + 10.0**2) / 4
+    assert whole.cc_half == pytest.approx(signal / (signal + half_error), abs=0.02)
+    assert whole.cc_reference == pytest.approx((signal / (signal + half_error / 2)) ** 0.5, abs=0.02)
+    difference, error = 20.0**2, 2 * 60.0**2 / 4
+    assert whole.cc_anomalous_reference == pytest.approx((difference / (difference + error)) ** 0.5, abs=0.06)
+    assert whole.cc_anomalous == pytest.approx(difference / (difference + 2 * error), abs=0.08)
+
+
+def test_cc_half_is_gemmis(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    data = observe(form, known, 150.0, rng, tmp_path / "a.mtz")
+    other = gemmi.Intensities()
+    other.import_mtz(gemmi.read_mtz_file(str(tmp_path / "a.mtz")), gemmi.DataType.Unmerged)
+    other.prepare_for_merging(gemmi.DataType.Mean)
+    expected = other.calculate_merging_stats(None, use_weights="U")[0].cc_half()
+    merged = merging.merge(data)
+    assert merging.cc_half(merged.plain_mean, merged.scatter) == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_signal_gives_no_correlation(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    nothing = merging.Reference(known.hkl, np.zeros_like(known.mean), np.zeros_like(known.mean))
+    shells = merging.statistics(observe(form, nothing, 60.0, rng, tmp_path / "a.mtz"), known, EDGES)
+    assert abs(shells[0].cc_half) < 0.1
+    assert abs(shells[0].cc_reference) < 0.1
+    assert abs(shells[0].cc_anomalous_reference) < 0.1
+
+
+def test_the_other_indexing_is_found(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    data = observe(form, known, 30.0, rng, tmp_path / "a.mtz")
+    # the lattice's two-fold axis that the point group 23 lacks
+    unit, operations = gemmi.ReciprocalAsu(form.group), form.group.operations()
+    moved = [unit.to_asu([int(k), int(h), -int(ell)], operations) for h, k, ell in known.hkl]
+    turned = merging.Reference(
+        np.array([indices for indices, _ in moved], dtype=np.int64),
+        known.mean,
+        np.where([number % 2 for _, number in moved], 1, -1) * known.difference,
+    )
+    assert merging.statistics(data, turned, EDGES)[0].cc_reference < 0.5
+    found, operator = merging.aligned(turned, data)
+    assert operator != "h,k,l"
+    whole = merging.statistics(data, found, EDGES)[0]
+    assert whole.cc_reference > 0.95
+    assert whole.cc_anomalous_reference > 0.5
+
+
+def test_a_set_is_its_own_reference(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal("P 21 21 21")
+    data = observe(form, truth(form, rng), 60.0, rng, tmp_path / "a.mtz")
+    whole = merging.statistics(data, merging.reference_from(data), EDGES)[0]
+    assert whole.cc_reference == pytest.approx(1)
+    assert whole.cc_anomalous_reference == pytest.approx(1)
+
+
+def shell(cc: float, i_over_sigma: float, d_max: float, d_min: float) -> dict[str, Any]:
+    return {
+        "d_max": d_max,
+        "d_min": d_min,
+        "i_over_sigma": i_over_sigma,
+        "cc_half": cc,
+        "cc_reference": cc,
+        "cc_anomalous": cc,
+        "cc_anomalous_reference": cc,
+    }
+
+
+def record(name: str, words: str, ratio: float, outer: float, i_over_sigma: float) -> dict[str, Any]:
+    shells = [shell(0.999, 20, 30, 1.6), shell(0.999, 50, 30, 2.0), shell(outer, i_over_sigma, 2.0, 1.6)]
+    series = {"title": "Made up", "simulate": "--frames 9", "anomalous": "False", "d_min": "1.6", "truth": "t"}
+    return {
+        "wish": {"name": name, "words": words, "series": series},
+        "error": "",
+        "bytes": int(1e8 / ratio),
+        "ratio": ratio,
+        "image": [10, 12],
+        "images": 9,
+        "spots": 100,
+        "indexed_fraction": 0.99,
+        "cell_error": 0.0001,
+        "shells": shells,
+    }
+
+
+def test_page_says_what_was_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    made = [
+        record("raw", "", 1, 0.8, 2.0),
+        record("b2", "-b 2", 4, 0.79, 1.9),
+        record("strong", "-J 999", 99, 0.1, 0.01),
+    ]
+    for one in made:
+        quality.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
+    page = tmp_path / "docs" / "quality.md"
+    quality_page.write_page(page, [folder])
+    text = page.read_text()
+    assert "`strong` (99:1)" in text
+    sentence = next(line for line in text.splitlines() if line.startswith("- `strong`"))
+    assert "**destroyed**" in sentence
+    assert "usable to 2.00 Angstrom" in sentence
+    kept = next(line for line in text.splitlines() if line.startswith("- `b2`"))
+    assert "**kept**" in kept
+    assert "To keep all of the resolution: `b2`" in text
+    assert "Don't judge by the overall CC1/2" in text
+    table = [line for line in text.splitlines() if line.startswith("| `strong`")]
+    assert "| 1.01 | 99.0 | 100 | 99.0 | 0.010 |" in table[0]
+
+
+def test_page_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no records"):
+        quality_page.write_page(tmp_path / "page.md", [tmp_path])
+
+
+def test_unknown_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality.main(["--work", str(tmp_path), "--settings", "b9"]) == 2
+    assert "b9" in capsys.readouterr().err
+
+
+def test_an_input_needs_a_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality.main(["--work", str(tmp_path), "--input", "a_master.h5"]) == 2
+    assert "--d_min" in capsys.readouterr().err
+
+
+def test_absent_dials_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "dials.integrate" in dials_chain.missing_dials()
+    with pytest.raises(dials_chain.ChainError, match="isn't installed"):
+        dials_chain.run_chain(tmp_path / "a.nxs", tmp_path, dials_chain.ChainOptions(2.0))
+
+
+def test_a_failed_reduction_names_its_words(tmp_path: Path) -> None:
+    series = quality.Series("s", "s", "", tmp_path / "absent_master.h5", 2.0)
+    with pytest.raises(dials_chain.ChainError, match=r"-b 2.*absent_master"):
+        quality.make_reduced(series, "b2", "-b 2", tmp_path, 1)
