@@ -15,6 +15,7 @@ import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
 
 from bnl_mpi import driver
+from bnl_mpi.check.dials import is_detector_size
 from bnl_mpi.check.rule import DECISIVE, DIALS, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
 from bnl_mpi.check.subject import Subject, stored
 from bnl_mpi.check.verdict import judge
@@ -34,6 +35,12 @@ GONIOMETER = "/entry/sample/goniometer"
 
 def older(folder: Path) -> Path:
     return make_input(folder).master
+
+
+def older_500k(folder: Path) -> Path:
+    """As large as the smallest Eiger: DIALS reads no other size of this flavour."""
+    spec = InputSpec(shape=(514, 1030), n_frames=3, frames_per_file=2)
+    return make_input(folder, spec).master
 
 
 def nxmx(folder: Path) -> Path:
@@ -60,7 +67,7 @@ def ours(folder: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    maker.__name__: maker for maker in (older, nxmx, nxmx_eiger, nxmx_u4, ours)
+    maker.__name__: maker for maker in (older, older_500k, nxmx, nxmx_eiger, nxmx_u4, ours)
 }
 
 
@@ -306,6 +313,8 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
     (DIALS, "description", "older", setting(f"{DETECTOR}/description", np.bytes_("Pilatus 6M"))),
     (DIALS, "geometry", "older", drop(f"{DETECTOR}/geometry/translation/distances")),
     (DIALS, "geometry", "older", drop(f"{DETECTOR}/detector_number")),
+    (DIALS, "module-gaps", "older_500k", data_file(shape=(512, 1030), chunks=(1, 512, 1030))),
+    (DIALS, "module-gaps", "older_500k", data_file(shape=(257, 515), chunks=(1, 257, 515))),
     (DIALS, "omega-width", "older", setting(f"{GONIOMETER}/omega_range_average", np.float32(0.125))),
     (DIALS, "omega-width", "older", setting(f"{GONIOMETER}/omega_range_average", np.float32(-0.1))),
     (DIALS, "cutoff", "older", drop(f"{SPECIFIC}/countrate_correction_count_cutoff")),
@@ -387,7 +396,7 @@ def test_every_rule_is_broken_by_a_test() -> None:
     assert {(reader, name) for reader, name, _, _ in BREAKS} == set(RULES)
 
 
-@pytest.mark.parametrize("which", ["older", "nxmx", "ours"])
+@pytest.mark.parametrize("which", ["older_500k", "nxmx", "ours"])
 def test_good_sets_are_read(which: str, kept: dict[str, Path]) -> None:
     verdict = judge(str(kept[which]), data=True)
     assert verdict.exit_status == 0
@@ -417,7 +426,7 @@ def test_forms_of_data_files_that_xds_reads(
 
 
 def test_masters_of_later_superblocks_are_read(kept: dict[str, Path], tmp_path: Path) -> None:
-    master = copy_set(kept["older"], tmp_path)
+    master = copy_set(kept["older_500k"], tmp_path)
     rebuilt(libver="v108")(master)
     verdict = judge(str(master))
     assert verdict.exit_status == 0
@@ -432,7 +441,7 @@ def test_dials_is_judged_through_the_nxs_beside(kept: dict[str, Path], tmp_path:
     assert judge(str(master)).exit_status == 0
     master.with_name("out.nxs").unlink()
     verdict = judge(str(master))
-    assert {f.rule.name for f in verdict.failed if f.decides} == {"entry-class"}
+    assert {f.rule.name for f in verdict.failed if f.decides} == {"entry-class", "module-gaps"}
     assert verdict.exit_status == 1
 
 
@@ -478,7 +487,7 @@ def test_failed_demands_are_one_line_each(
 
 
 def test_verbose_tells_of_all(kept: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "-v", str(kept["older"])]) == 0
+    assert main(["check", "-v", str(kept["older_500k"])]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("holds XDS:") for line in lines) == 25
 
@@ -503,6 +512,13 @@ def test_missing_blocks_are_named_while_shares_run(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out.splitlines()[-1] == f"1 data files missing: {tmp_path / 'out_000002.h5'}"
     assert main([*words, "2"]) == 0
     assert main(["check", "--data", str(tmp_path / "out_master.h5")]) == 0
+
+
+@pytest.mark.parametrize("size", [(514, 1030), (1030, 514), (4362, 4148), (3269, 3110), (2167, 2070), (1062, 1028)])
+def test_sizes_of_detectors(size: tuple[int, int]) -> None:
+    assert is_detector_size(size)
+    assert not is_detector_size((size[0] // 2, size[1] // 2))
+    assert not is_detector_size((size[0] + 1, size[1]))
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n", b"\x89HDF\r\n\x1a\n", None])

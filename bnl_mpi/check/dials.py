@@ -36,6 +36,8 @@ MAKES_ITSELF = tuple(f"{DETECTOR}/{name}" for name in ("type", "module", "depend
 WAVELENGTH = "entry/instrument/beam/incident_wavelength"
 THICKNESS, MATERIAL = f"{DETECTOR}/sensor_thickness", f"{DETECTOR}/sensor_material"
 MATERIALS = ("Si", "Silicon", "CdTe", "GaAs")
+MODULES = ((1030, 514, 10, 37, (1, 2, 3, 4)), (1028, 512, 12, 38, (1, 2, 3, 4)), (487, 195, 7, 17, (1, 3, 5)))
+"""Eiger, Eiger 2, Pilatus: a module's pixels (fast, slow), gaps between modules, and modules along fast."""
 RANGE = "entry/sample/goniometer/omega_range_average"
 OMEGA_STEP = 1e-6
 """Degrees; a width that rounding changes by less is the same one, in f4."""
@@ -133,6 +135,26 @@ def geometry(s: Subject) -> Iterator[Observation]:
         ok = found is not None and found.size == n
         seen.append(s.saw(place, ok, "absent" if found is None else f"{found.size} values"))
     return worst(seen)
+
+
+@rule(DIALS, "module-gaps", "older flavour: the size of an Eiger or Pilatus, in which gaps are looked for")
+@_older
+def module_gaps(s: Subject) -> Iterator[Observation]:
+    if s.image_shape is not None:
+        yield s.saw("entry/data", is_detector_size(s.image_shape), f"(slow, fast) {s.image_shape}")
+
+
+def is_detector_size(shape: tuple[int, int]) -> bool:
+    """Whether (slow, fast), or (fast, slow), is tiled by modules as some detector is."""
+
+    def tiled(size: int, module: int, gap: int, numbers: Iterable[int]) -> bool:
+        return any(n * module + (n - 1) * gap == size for n in numbers)
+
+    return any(
+        tiled(x, fast, gap_fast, along) and tiled(y, slow, gap_slow, range(1, 100))
+        for x, y in (shape, shape[::-1])
+        for fast, slow, gap_fast, gap_slow, along in MODULES
+    )
 
 
 @rule(DIALS, "omega-width", "older flavour: omega_range_average as int(100 w + 0.5)/100, what is read")
