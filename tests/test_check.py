@@ -615,3 +615,47 @@ def test_damaged_files_are_layout_errors(kept: dict[str, Path], tmp_path: Path) 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         judge(str(tmp_path))
+
+
+ODD: list[Any] = [
+    np.bytes_("what"),
+    np.array([b"what", b"ever"]),
+    h5py.Empty("f4"),
+    np.zeros((0, 2)),
+    np.ones((1, 2, 2), "i8"),
+    np.float64("nan"),
+]
+SIZES = [np.bytes_("what"), h5py.Empty("i4"), np.float64("nan"), np.int32(5), np.array([514.0, 1030.0])]
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("which", ["older", "nxmx", "nxmx_eiger"])
+def test_odd_values_are_findings_not_tracebacks(which: str, shift: int, kept: dict[str, Path], tmp_path: Path) -> None:
+    """Every dataset of a master in turn is of a kind that nobody expects."""
+    master = copy_set(kept[which], tmp_path)
+    whole = master.read_bytes()
+    places: list[str] = []
+    with h5py.File(master) as h5:
+        h5.visititems(lambda name, item: places.append(name) if isinstance(item, h5py.Dataset) else None)
+    assert len(places) > 30
+    for k, place in enumerate(places):
+        put(master, place, ODD[(k + shift) % len(ODD)])
+        assert judge(str(master)).findings
+        master.write_bytes(whole)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_odd_sizes_fail(size: Any, kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["nxmx_eiger"], tmp_path)
+    put(master, f"{MODULE}/data_size", size)
+    failed = {(f.rule.reader, f.rule.name) for f in judge(str(master)).failed}
+    assert failed >= {(DIALS, "data-size"), (UPSTREAM, "known-size")}
+
+
+@pytest.mark.parametrize("value", [np.float32(3), np.zeros(3), h5py.Empty("f4"), np.bytes_("what"), "what"])
+def test_odd_attributes_are_findings_not_tracebacks(value: Any, kept: dict[str, Path], tmp_path: Path) -> None:
+    master = copy_set(kept["nxmx"], tmp_path)
+    axis = "/entry/sample/transformations/omega"
+    for place, name in [("/entry", "NX_class"), ("/entry/data", "signal"), (axis, "depends_on"), (axis, "units")]:
+        attribute(place, name, value)(master)
+        assert judge(str(master)).findings

@@ -10,13 +10,12 @@ import os
 from collections.abc import Iterable, Iterator
 
 import h5py
-import numpy as np
 
 from .. import h5meta
 from ..metadata import DETECTOR, SPECIFIC
 from ..nxmx import chain
 from .rule import DIALS, Function, Observation, rule, worst
-from .subject import Subject, virtual_files
+from .subject import Subject, integers, virtual_files
 
 GEOMETRY = {
     f"{DETECTOR}/geometry/orientation/value": 6,
@@ -263,7 +262,7 @@ def data_size(s: Subject) -> Iterator[Observation]:
     if module is None or size is None:
         yield s.saw(f"{DETECTOR}/module/data_size", False, "absent")
     elif s.image_shape is not None:
-        told = tuple(int(n) for n in np.atleast_1d(size[()]))
+        told = integers(size)
         yield s.saw(str(size.name), told == s.image_shape, f"{told}, image {s.image_shape}")
 
 
@@ -313,7 +312,7 @@ def chain_fault(start: h5py.Dataset) -> str | None:
 def scan_axis(s: Subject) -> Iterator[Observation]:
     _, start = _sample_start(s)
     for axis in [] if start is None else chain(start):
-        if h5meta.attribute_text(axis, "transformation_type") != "rotation" or axis.size < 2:
+        if h5meta.attribute_text(axis, "transformation_type") != "rotation" or (axis.size or 0) < 2:
             continue
         ok = axis.dtype.kind == "f" and axis.dtype.itemsize == 8
         found = s.signal[1]

@@ -8,7 +8,7 @@ from .. import h5meta
 from ..metadata import DETECTOR, SPECIFIC
 from .dials import is_variable
 from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, Observation, rule, worst
-from .subject import Stored, Subject
+from .subject import Stored, Subject, integers
 from .xds import BITSHUFFLE, BITSHUFFLE_LZ4, LZ4, equal_files
 
 EIGER_SIZES = frozenset(
@@ -37,7 +37,7 @@ def known_size(s: Subject) -> Iterator[Observation]:
     if _is_filewriters(s):
         place = f"{DETECTOR}/module/data_size"
         found = s.dataset(place)
-        size = () if found is None else tuple(int(n) for n in found[()])
+        size = () if found is None else integers(found)
         yield s.saw(place, size in EIGER_SIZES or size[::-1] in EIGER_SIZES, size or "absent")
 
 

@@ -168,6 +168,13 @@ class Subject:
         return any(self.dataset(f"{group}/pixel_mask") is not None for group in (SPECIFIC, DETECTOR))
 
 
+def integers(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """A dataset's values where they are whole numbers, else nothing."""
+    if dataset.dtype.kind not in "iu" or dataset.shape is None:
+        return ()
+    return tuple(int(n) for n in np.ravel(h5meta.read(dataset)))
+
+
 def stored(dataset: h5py.Dataset) -> Stored:
     """Facts of a dataset, by h5py's low-level interface and the file's bytes."""
     plist = dataset.id.get_create_plist()
