@@ -17,8 +17,8 @@ from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
 from bnl_mpi import driver
 from bnl_mpi.check.dials import is_detector_size
 from bnl_mpi.check.rule import DECISIVE, DIALS, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
-from bnl_mpi.check.subject import Subject, stored
-from bnl_mpi.check.verdict import judge
+from bnl_mpi.check.subject import Subject, sibling_nxs, stored
+from bnl_mpi.check.verdict import READ_NXS, judge
 from bnl_mpi.check.xds import path_fault
 from bnl_mpi.cli import main, options_from
 from bnl_mpi.errors import InputError
@@ -366,8 +366,10 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
 
 
 def seen(master: Path, reader: str, name: str) -> list[bool]:
-    findings = judge(str(master)).findings
-    return [f.seen.ok for f in findings if (f.rule.reader, f.rule.name) == (reader, name)]
+    """What one rule says of the file that its reader would open."""
+    path = (sibling_nxs(str(master)) if reader in READ_NXS else None) or str(master)
+    with Subject(path) as subject:
+        return [one.ok for one in RULES[reader, name].function(subject)]
 
 
 def copy_set(master: Path, folder: Path) -> Path:
