@@ -7,22 +7,27 @@ whole; so a name without that ending always belongs to a complete file.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from . import h5meta
-from .errors import BnlError, OutputError
+from .errors import BnlError, InputError, OutputError
 from .filters import Filter
 
 PARTIAL = ".partial"
 GROUP = "/entry/bnl_mpi"
+COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid")
+"""Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 IMAGES = "/entry/data/data"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @contextlib.contextmanager
@@ -31,7 +36,9 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
 
     Nothing happens where the file is `optional` and was not written.
     """
-    partial = path + PARTIAL
+    # Unique, so that a run that was thought dead can't write into the file of the one that took over.
+    partial = f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{PARTIAL}"
+    _in_hand.add(partial)
     try:
         yield partial
         if optional and not os.path.exists(partial):
@@ -46,6 +53,19 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
         if isinstance(error, OSError | RuntimeError):
             raise OutputError(f"{path}: can't be written: {_reason(error)}; make room and start again") from error
         raise
+    finally:
+        _in_hand.discard(partial)
+
+
+_in_hand: set[str] = set()
+"""Temporary files that this process is writing."""
+
+
+def drop_files_in_hand() -> None:
+    """Remove what this process is writing, on its way to an abrupt end."""
+    for partial in list(_in_hand):
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
 
 
 def _reason(error: BaseException) -> str:
@@ -77,6 +97,8 @@ class BlockRecord:
     """First and last frame of each image."""
     invalid: list[np.ndarray[Any, Any]] | None = None
     """Flat indices (slow * nx + fast) of each image's invalid pixels, where the stored form has no marks."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Figures of the block for the summary of a run that finds it made already; see COUNTS."""
 
     def write(self, file: Any) -> None:
         group = _group(file, GROUP, "NXcollection")
@@ -86,6 +108,8 @@ class BlockRecord:
         group["chunk_crc32"] = np.array(self.chunk_crc32, "<u4")
         group["image_crc32"] = np.array(self.image_crc32, "<u4")
         group["frames"] = np.array(self.frames, "<u4").reshape(-1, 2)
+        for name, value in self.counts.items():
+            group.attrs[name] = np.uint64(value)
         if self.invalid is not None:
             ends = np.cumsum([len(i) for i in self.invalid], dtype="<u8")
             group["invalid_ends"] = ends
@@ -99,6 +123,82 @@ def read_plan_sha256(path: str) -> str | None:
             return h5meta.text(file[GROUP].attrs["plan_sha256"])
     except (KeyError, OSError, ValueError, BnlError):
         return None
+
+
+def read_plan(path: str) -> dict[str, Any]:
+    """The options, plan, version and input that the block file at `path` was made with; empty if it can't tell."""
+    try:
+        with h5meta.open_read(path) as file:
+            plan = json.loads(h5meta.text(file[GROUP]["plan"][()]))
+    except (KeyError, OSError, ValueError, BnlError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def is_damaged(path: str) -> bool:
+    """Whether the file is one that a crash may have left of ours: empty, or HDF5 that can't be opened."""
+    if os.path.getsize(path) == 0:
+        return True
+    try:
+        h5meta.open_read(path).close()
+    except InputError:
+        with open(path, "rb") as file:
+            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+    return False
+
+
+def unsound_data(path: str, expected: BlockRecord, shape: tuple[int, ...], dtype: str) -> str | None:
+    """What is wrong with a data file that should hold images of `shape`, (n, ny, nx), by `expected`'s frames.
+
+    Every stored chunk is read and held against its checksum.  None if all is well.
+    """
+    return _unsound(path, expected, lambda file: _data_chunks(file, shape, dtype))
+
+
+def unsound_squash(path: str, expected: BlockRecord, first_image: int) -> str | None:
+    """The same of a squash file whose first image is number `first_image`, counted from 0."""
+    n_images = len(expected.frames)
+
+    def codestreams(file: Any) -> Iterator[Any]:
+        for number in range(first_image + 1, first_image + n_images + 1):
+            yield file[f"/entry/data/data_{number:06d}"][()].tobytes()
+
+    return _unsound(path, expected, codestreams)
+
+
+def _unsound(path: str, expected: BlockRecord, chunks: Callable[[Any], Iterator[Any]]) -> str | None:
+    if not os.path.exists(path):
+        return "it is missing"
+    try:
+        with h5meta.open_read(path) as file:
+            group = file[GROUP]
+            if int(group.attrs["block"]) != expected.number:
+                return f"it says that it is block {group.attrs['block']}"
+            if group["frames"][()].tolist() != [list(f) for f in expected.frames]:
+                return "it is made of other frames"
+            stored = group["chunk_crc32"][()].tolist()
+            for k, (chunk, crc) in enumerate(zip(chunks(file), stored, strict=True), 1):
+                if zlib.crc32(chunk) != crc:
+                    return f"the checksum of its image {k} is wrong"
+    except (BnlError, KeyError, OSError, RuntimeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _data_chunks(file: Any, shape: tuple[int, ...], dtype: str) -> Iterator[Any]:
+    dataset = file[IMAGES]
+    if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
+        raise ValueError(f"its images are {dataset.shape} {dataset.dtype}")
+    for k in range(shape[0]):
+        _, chunk = dataset.id.read_direct_chunk((k, 0, 0))
+        yield chunk
+
+
+def read_counts(path: str) -> dict[str, int]:
+    """COUNTS of a sound data file."""
+    with h5meta.open_read(path) as file:
+        attributes = file[GROUP].attrs
+        return {name: int(attributes[name]) for name in COUNTS if name in attributes}
 
 
 class BlockWriter:
@@ -176,17 +276,29 @@ class SquashWriter:
 
 def existing_blocks(stem: str) -> Sequence[str]:
     """Paths of the files STEM_NNNNNN.h5 that are there, in order, and of their temporary ones."""
+    return _matching(stem, r"_\d{6}\.h5" + f"({_TEMPORARY})?")
+
+
+_TEMPORARY = r"(?:\.[^/]*)?" + re.escape(PARTIAL)
+
+
+def _matching(stem: str, pattern: str) -> list[str]:
+    """Paths that begin with `stem` and go on as `pattern` says, in order."""
     folder, base = os.path.split(os.path.abspath(stem))
-    pattern = re.compile(re.escape(base) + r"_\d{6}\.h5(" + re.escape(PARTIAL) + ")?$")
+    wanted = re.compile(re.escape(base) + pattern + "$")
     if not os.path.isdir(folder):
         return []
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if pattern.match(name))
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if wanted.match(name))
 
 
-def remove_partial_files(stems: Sequence[str | None]) -> None:
-    """Remove the temporary files of these stems: nobody writes them any more."""
-    for stem in stems:
-        for path in existing_blocks(stem) if stem else []:
-            if path.endswith(PARTIAL):
+def remove_partial_files(stems: Sequence[str], whole: Sequence[str] = ()) -> None:
+    """Remove the temporary files of the blocks of `stems`, and of the files named `whole`: nobody writes them."""
+    names = {os.path.abspath(path) for path in whole}
+    temporary = re.compile(r"(.+\.(?:h5|nxs))" + _TEMPORARY + "$")
+    blocks = [re.compile(re.escape(os.path.abspath(stem)) + r"_\d{6}\.h5$") for stem in stems]
+    for folder in sorted({os.path.dirname(os.path.abspath(path)) for path in [*stems, *whole]}):
+        for path in (os.path.join(folder, name) for name in os.listdir(folder)):
+            m = temporary.match(path)
+            if m and (m[1] in names or any(block.match(m[1]) for block in blocks)):
                 with contextlib.suppress(OSError):
                     os.unlink(path)

@@ -153,6 +153,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="images a data file, or auto (default 100)",
     )
     add(out, "--force", optional=False, action="store_true", help="overwrite existing output of this stem")
+    add(out, "--resume", optional=False, action="store_true",
+        help="go on with an interrupted run of this very job: keep its blocks that are whole")  # fmt: skip
     add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
 
     how = parser.add_argument_group("running")
@@ -160,6 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="number of workers; without an MPI launcher, start them here")  # fmt: skip
     add(how, "-t", "--thread", type=int, const=None, metavar="K",
         help="do share K of -p alone, without MPI; 0 writes the masters")  # fmt: skip
+    add(how, "--grace", optional=False, type=float, metavar="SECONDS",
+        help="time for blocks in hand after SIGTERM, SIGINT or SIGUSR1 (default 20)")  # fmt: skip
+    add(how, "--log_json", optional=False, metavar="FILE", help="append what happens, a JSON object a line")
     add(how, "-v", "--verbose", optional=False, action="store_true", help="a line for every block")
     how.add_argument("-V", "--version", action="version", version=f"bnl-mpi {__version__} ({VERSION_DATE})")
     return parser

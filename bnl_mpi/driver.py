@@ -1,8 +1,10 @@
 """The run: rank 0 plans and writes the masters, the other ranks make blocks; or one process does it all.
 
 The order of events, the same for every number of ranks:
-  1. rank 0 prepares the job and checks what it can; the job is broadcast, or the error's status is.
-  2. every worker opens the data files that it will read and reports what doesn't fit.
+  1. rank 0 prepares the job, checks what it can and takes the output's lock; the job is broadcast, or the
+     error's status is.
+  2. every worker opens the data files that it will read and reports what doesn't fit; under `--resume` it also
+     looks at its blocks that are there already.
   3. rank 0 says go, or stops everybody; nothing was written so far.
   4. workers make their blocks and report each; rank 0 waits for them, asleep.
   5. rank 0 writes the masters.
@@ -15,25 +17,31 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import blockfile, source, world
+from . import blockfile, resume, source, world
 from . import job as jobs
 from . import report as reporting
-from .errors import BnlError, InputError, UsageError
+from .errors import BnlError, InputError, Interrupted, OutputError, UsageError
 from .job import Job, Prepared
+from .lock import Lock, Share
 from .options import Options
 from .pipeline import BlockReport, Pipeline
 from .report import Summary
+from .runlog import RunLog
+from .signals import StopRequest, job_end_time
 from .world import World
 
 REPORT_SECONDS = 1.0
 """How often a worker tells of frames done within a block."""
 
 FAREWELL_SECONDS = 3.0
-"""How long the other workers have, after one failed, to drop what they were writing."""
+"""How long the workers have, after one failed or the grace is over, to drop what they were writing."""
+
+END_MARGIN_SECONDS = 5.0
+"""Kept free before the end of a batch job's time."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +52,86 @@ class Stop:
     message: str
 
 
+@dataclass(frozen=True)
+class Go:
+    """Broadcast when the work may begin."""
+
+    end_time: float | None
+    """Seconds since the epoch at which the batch job ends, if that is known."""
+
+
 class StoppedElsewhere(BnlError):
     """Another rank met the error and tells of it; this one only has to end."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A worker's last message to rank 0: it makes no more blocks.  Status 0 if it made all of its own."""
+    """A worker's last message to rank 0: it makes no more blocks.  Status 0 if it made all that it was to make,
+    that of `Interrupted` if it was stopped."""
 
     status: int
 
 
 class Dropped(Exception):
-    """Raised within a worker's block when rank 0 wants it to stop."""
+    """Raised within a worker's block that can't be finished any more."""
+
+
+@dataclass
+class Run:
+    """What a process needs from the beginning of a run to its end."""
+
+    options: Options
+    ranks: World
+    request: StopRequest
+    log: RunLog
+    quiet: bool = False
+    lock: Lock | None = None
+    kept: dict[int, BlockReport] = field(default_factory=dict)
+    """Blocks of an earlier run that need not be made: this worker's own; on rank 0 all of them."""
+    masters_there: bool = False
+
+    def take_lock(self, job: Job, share: Share | None = None) -> None:
+        if self.lock is None:
+            self.lock = Lock(job.options.out_file, job.sha256, share)
+        self.lock.acquire()
+        self.ranks.while_waiting = self.lock.beat
+
+    def let_go(self) -> None:
+        """Leave nothing behind; on the way to an abrupt end too."""
+        blockfile.drop_files_in_hand()
+        if self.lock is not None:
+            self.lock.release()
+
+    def stop_at_once(self) -> None:
+        """A second signal: no time is left to end in step."""
+        os.write(2, f"bnl-mpi: rank {self.ranks.rank} stopped at once by a second signal\n".encode())
+        self.let_go()
+        self.ranks.abort(Interrupted.exit_status)
+        os._exit(Interrupted.exit_status)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            # One write, so that lines of several processes don't mix.
+            sys.stderr.write(f"bnl-mpi: {text}\n")
+            sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+        self.log.write("warning", text=text)
 
 
 def main(options: Options, words: Sequence[str]) -> int:
     """The command's main job; returns the exit status."""
-    if options.thread is not None:
-        return run_share(options)
-    if options.parallel is not None and not world.launched():
-        command, environment = world.mpiexec_command(options.parallel + 1, words)
+    if options.thread is None and options.parallel is not None and not world.launched():
+        command, environment = world.mpiexec_command(options.parallel + 1, words, grace=options.grace)
         sys.stdout.flush()
         os.execvpe(command[0], command, environment)
-    comm = world.connect() if world.launched() else None
-    ranks = World(comm)
+    request = StopRequest()
+    request.install()
+    if options.thread is not None:
+        return _main_of_share(options, request)
+    ranks = World(world.connect() if world.launched() else None)
+    request.install()
     _limit_library_threads()
     try:
         if options.parallel is not None and ranks.n_workers != options.parallel:
@@ -76,7 +139,7 @@ def main(options: Options, words: Sequence[str]) -> int:
                 f"-p {options.parallel} asks for {options.parallel} workers, but the launcher started {ranks.size} "
                 f"ranks, one of them for the masters; start {options.parallel + 1} ranks, or drop -p"
             )
-        summary = run(options, ranks)
+        summary = run(options, ranks, request)
     except StoppedElsewhere:
         # Rank 0's status is the job's; a second failing rank would only have the launcher kill the others.
         ranks.leave()
@@ -99,7 +162,7 @@ def reduce(options: Options, comm: Any = None) -> Summary | None:
     if options.thread is not None or options.parallel is not None:
         raise UsageError("parallel and thread belong to the command; pass a communicator as comm instead")
     _limit_library_threads()
-    return run(options, World(comm), quiet=not options.verbose)
+    return run(options, World(comm), StopRequest(), quiet=not options.verbose)
 
 
 def _limit_library_threads() -> None:
@@ -114,33 +177,42 @@ def _limit_library_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
-def run(options: Options, ranks: World, *, quiet: bool = False) -> Summary | None:
+def run(options: Options, ranks: World, request: StopRequest, *, quiet: bool = False) -> Summary | None:
     """Do the whole job on `ranks`; the summary on rank 0, None elsewhere.
 
     Errors before the first output raise on every rank (`StoppedElsewhere` on all but rank 0).  Later ones
     abort the communicator if it has more than one rank, else raise.
     """
     begin = time.monotonic()
+    this = Run(options, ranks, request, RunLog(None), quiet)
+    request.at_once = this.stop_at_once
+    ranks.before_abort = this.let_go
     try:
-        prepared, job = _agree_on_job(options, ranks)
+        prepared, job = _agree_on_job(this)
         if prepared is None:
-            _work_for_rank_0(job, ranks)
+            _work_for_rank_0(job, this)
             return None
-        return _run_as_rank_0(prepared, job, ranks, begin, quiet)
-    except BnlError:
+        return _run_as_rank_0(prepared, job, this, begin)
+    except BnlError as error:
         # Every rank knows: errors are agreed on before the work, and told of at its end.
+        kind = "stop" if isinstance(error, Interrupted) else "error"
+        this.log.write(kind, text=str(error), status=error.exit_status)
         raise
     except BaseException as error:
         if ranks.size > 1:
             _tell_failure(ranks, error)
             ranks.abort(BnlError.exit_status)
         raise
+    finally:
+        this.let_go()
+        this.log.close()
 
 
-def _run_as_rank_0(prepared: Prepared, job: Job, ranks: World, begin: float, quiet: bool) -> Summary:
+def _run_as_rank_0(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
     """Steps 4 and 5.  The workers wait for the outcome, whatever it is."""
+    ranks = this.ranks
     try:
-        summary = _make_all(prepared, job, ranks, begin, quiet)
+        summary = _make_all(prepared, job, this, begin)
     except BnlError as error:
         ranks.share(Stop(error.exit_status, str(error)))
         raise
@@ -148,35 +220,58 @@ def _run_as_rank_0(prepared: Prepared, job: Job, ranks: World, begin: float, qui
     return summary
 
 
-def _make_all(prepared: Prepared, job: Job, ranks: World, begin: float, quiet: bool) -> Summary:
+def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
+    ranks, plan = this.ranks, job.plan
     warnings = [*prepared.warnings, *reporting.notes(job, ranks.n_workers)]
-    _announce(job, ranks, warnings, quiet)
-    if job.options.force:
+    _announce(job, this, warnings)
+    missing = plan.n_blocks - len(this.kept)
+    finished = this.masters_there and not missing
+    if finished:
+        this.say(f"{job.options.master_path}: this job is finished already, nothing to do")
+    else:
+        # A block that is gone or unsound makes the masters untrue as --force does.
         jobs.remove_old_masters(job)
+        jobs.remove_partial_files(job)
     # Nobody writes before the old masters are gone.
-    ranks.share("go")
-    reports = _gather_reports(job, ranks, quiet) if ranks.size > 1 else _make_blocks_alone(job, quiet)
-    nexus, more = write_masters(prepared)
+    ranks.share(Go(job_end_time() if missing else None))
+    reports = _gather_reports(job, this) if ranks.size > 1 else _make_blocks_alone(job, this)
+    _check_complete(job, this, len(reports))
+    more: list[str] = []
+    if finished:
+        nexus = os.path.exists(job.options.nxs_path)
+    else:
+        nexus, more = write_masters(prepared)
     for text in more:
-        _warn(text, quiet)
+        this.warn(text)
     if job.options.force:
         jobs.remove_surplus_blocks(job)
-    return reporting.summarise(
-        job, reports, n_workers=ranks.n_workers, seconds=time.monotonic() - begin, nexus=nexus,
-        warnings=[*warnings, *more],
+    summary = reporting.summarise(
+        job, reports, kept=list(this.kept.values()), n_workers=ranks.n_workers, seconds=time.monotonic() - begin,
+        nexus=nexus, warnings=[*warnings, *more],
     )  # fmt: skip
+    this.log.write("end", seconds=round(summary.seconds, 3), master=summary.master, bytes_out=summary.bytes_out)
+    return summary
 
 
-def _announce(job: Job, ranks: World, warnings: list[str], quiet: bool) -> None:
-    if not quiet:
-        print(reporting.start_line(job, ranks.n_workers), file=sys.stderr)
+def _check_complete(job: Job, this: Run, n_made: int) -> None:
+    whole, total = n_made + len(this.kept), job.plan.n_blocks
+    if whole < total:
+        why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
+        raise Interrupted(
+            f"stopped {why}: {whole} of {total} blocks are complete; the same command with --resume goes on"
+        )
+
+
+def _announce(job: Job, this: Run, warnings: list[str]) -> None:
+    plan = job.plan
+    this.say(reporting.start_line(job, this.ranks.n_workers).removeprefix("bnl-mpi: "))
+    this.log.start(job.source.master, plan.n_frames, plan.n_images, plan.n_blocks, this.ranks.n_workers)
     for text in warnings:
-        _warn(text, quiet)
-
-
-def _warn(text: str, quiet: bool) -> None:
-    if not quiet:
-        print(f"bnl-mpi: warning: {text}", file=sys.stderr)
+        this.warn(text)
+    if job.options.resume and this.kept:
+        this.say(f"{len(this.kept)} of {plan.n_blocks} blocks are there and sound")
+    for number in sorted(this.kept):
+        this.log.write("kept", block=number)
 
 
 def _tell_failure(ranks: World, error: BaseException) -> None:
@@ -195,36 +290,55 @@ def _tell_failure(ranks: World, error: BaseException) -> None:
 # ---- before the first output ----------------------------------------------------------------------------
 
 
-def _agree_on_job(options: Options, ranks: World) -> tuple[Prepared | None, Job]:
+def _agree_on_job(this: Run) -> tuple[Prepared | None, Job]:
     """Steps 1 to 3.  A set whose files turn out to differ in length is planned once more, with all opened."""
+    ranks = this.ranks
     for trust_counts in (True, False):
         prepared, message = None, None
         if ranks.rank == 0:
-            prepared, message = _prepare(options, trust_counts)
+            prepared, message = _prepare(this, trust_counts)
         job = _unless_stopped(ranks, message)
         problems, recount = _check_inputs(job, ranks)
         decision: Any = "recount" if recount and trust_counts else "go"
         if problems:
             decision = Stop(InputError.exit_status, "; ".join(problems))
         if _unless_stopped(ranks, decision) == "go":
+            _agree_on_kept(job, this)
             return prepared, job
     raise AssertionError("a source with all files opened has no counts left to check")
 
 
-def _prepare(options: Options, trust_counts: bool) -> tuple[Prepared | None, Job | Stop]:
+def _prepare(this: Run, trust_counts: bool) -> tuple[Prepared | None, Job | Stop]:
     """Rank 0's part; an error is a message too, so that the other ranks don't wait for ever."""
     try:
-        prepared = jobs.prepare(options, trust_counts=trust_counts)
-        jobs.check_output(prepared.job)
+        prepared = jobs.prepare(this.options, trust_counts=trust_counts)
+        jobs.check_places(prepared.job)
+        if this.log.path is None and this.options.log_json:
+            this.log = RunLog(this.options.log_json)
+        this.take_lock(prepared.job)
+        prepared = _with_stored_block_size(prepared, this, trust_counts=trust_counts)
+        jobs.check_existing(prepared.job)
     except BnlError as error:
         return None, Stop(error.exit_status, str(error))
     return prepared, prepared.job
 
 
+def _with_stored_block_size(prepared: Prepared, this: Run, *, trust_counts: bool) -> Prepared:
+    """The job with the `-d` of the blocks that are there: another would make them all worthless."""
+    options = prepared.job.options
+    size = resume.stored_block_size(prepared.job) if options.resume else None
+    if size is None or size == options.data_block_size:
+        return prepared
+    stored = jobs.prepare(replace(options, data_block_size=size), trust_counts=trust_counts)
+    text = f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}"
+    return replace(stored, warnings=(*stored.warnings, text))
+
+
 def _unless_stopped(ranks: World, message: Any) -> Any:
     answer = ranks.share(message)
     if isinstance(answer, Stop):
-        error: BnlError = StoppedElsewhere(answer.message) if ranks.rank else BnlError(answer.message)
+        kind = Interrupted if answer.status == Interrupted.exit_status else BnlError
+        error: BnlError = (StoppedElsewhere if ranks.rank else kind)(answer.message)
         error.exit_status = answer.status
         raise error
     return answer
@@ -243,6 +357,51 @@ def _check_inputs(job: Job, ranks: World) -> tuple[list[str], bool]:
     return all_problems, any(found for _, found in gathered)
 
 
+def _agree_on_kept(job: Job, this: Run) -> None:
+    """Under `--resume`, each worker looks at its own blocks; a file of another job stops everybody."""
+    if not job.options.resume:
+        return
+    ranks, found = this.ranks, resume.Kept()
+    if ranks.worker:
+        found = resume.inspect(job, job.plan.share(ranks.worker, ranks.n_workers), lambda: _heed_while_inspecting(this))
+        this.kept = {r.number: r for r in found.reports}
+    gathered = ranks.collect(found)
+    message: Any = "go"
+    if ranks.rank == 0:
+        message = _judge_kept(job, this, gathered)
+    _unless_stopped(ranks, message)
+
+
+def _heed_while_inspecting(this: Run) -> bool:
+    """Keeps the lock fresh; whether to go on."""
+    this.ranks.while_waiting()
+    return this.request.name is None
+
+
+def _judge_kept(job: Job, this: Run, gathered: Sequence[resume.Kept]) -> str | Stop:
+    foreign = sorted(line for kept in gathered for line in kept.foreign)
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        return Stop(OutputError.exit_status, foreign[0] + more)
+    try:
+        this.masters_there = resume.check_masters(job)
+    except OutputError as error:
+        return Stop(error.exit_status, str(error))
+    for line in sorted(line for kept in gathered for line in kept.unsound):
+        this.warn(line)
+    this.kept = {r.number: r for kept in gathered for r in kept.reports}
+    told = this.ranks.signal_told()
+    this.request.name = this.request.name or told
+    if this.request.name:
+        total = job.plan.n_blocks
+        return Stop(
+            Interrupted.exit_status,
+            f"stopped by {this.request.name}: {len(this.kept)} or more of {total} blocks are complete; the same "
+            "command with --resume goes on",
+        )
+    return "go"
+
+
 def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:
     """The segments of the source that the blocks `numbers` read."""
     wanted: set[int] = set()
@@ -257,43 +416,123 @@ def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:
 # ---- the work -------------------------------------------------------------------------------------------
 
 
-def _make_blocks_alone(job: Job, quiet: bool) -> list[BlockReport]:
-    line = reporting.ProgressLine(job.plan.n_frames, quiet=quiet)
+class Guide:
+    """Tells a maker of blocks when to begin no more, and when to drop the one in hand."""
+
+    def __init__(self, this: Run, end_time: float | None) -> None:
+        self._this, self._end_time = this, end_time
+        self._told = False
+        self.stopping = False
+        self._deadline = math.inf
+        self._seconds_per_image = 0.0
+
+    def _look(self) -> None:
+        this, ranks = self._this, self._this.ranks
+        ranks.while_waiting()
+        if this.request.name and not self._told:
+            self._told = True
+            self._stop_by(this.request.since + this.options.grace)
+            if ranks.rank:
+                ranks.tell_signal(this.request.name)
+        grace = ranks.stop_asked() if ranks.rank else None
+        if grace is not None:
+            self._stop_by(time.monotonic() + grace)
+
+    def _stop_by(self, deadline: float) -> None:
+        self.stopping, self._deadline = True, min(self._deadline, deadline)
+
+    def may_begin(self, n_images: int) -> bool:
+        """Whether a block of that many images may be begun: nobody asked to stop, and there is time for it."""
+        self._look()
+        if self._end_time is not None:
+            needed = n_images * self._seconds_per_image + END_MARGIN_SECONDS
+            self.stopping = self.stopping or time.time() + needed > self._end_time
+        return not self.stopping
+
+    def after_image(self) -> None:
+        """Raises Dropped when the grace is over."""
+        self._look()
+        if time.monotonic() > self._deadline:
+            raise Dropped
+
+    def made(self, report: BlockReport) -> None:
+        self._seconds_per_image = max(self._seconds_per_image, report.seconds / max(1, report.n_images))
+
+
+def _make_blocks_alone(job: Job, this: Run) -> list[BlockReport]:
+    line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
+    answer = Go(job_end_time() if len(this.kept) < job.plan.n_blocks else None)
+    guide = Guide(this, answer.end_time)
     reports = []
-    for report in work(job, job.plan.share(1, 1), 0, line.advance):
+    for report in _work_guided(job, _still_to_make(job, this, 1, 1), 0, guide, line.advance):
         reports.append(report)
-        _tell(job, report, quiet)
+        _tell(job, report, this)
     line.finish()
     return reports
 
 
-def _work_for_rank_0(job: Job, ranks: World) -> None:
+def _frames_to_make(job: Job, this: Run) -> int:
+    return job.plan.n_frames - sum(r.n_frames for r in this.kept.values())
+
+
+def _still_to_make(job: Job, this: Run, worker: int, n_workers: int) -> list[int]:
+    return [k for k in job.plan.share(worker, n_workers) if k not in this.kept]
+
+
+def _work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide, progress: Any) -> Any:
+    """`work`, as far as `guide` lets it; a block that is dropped ends it."""
+
+    def after_image(n_frames: int) -> None:
+        progress(n_frames)
+        guide.after_image()
+
+    def may_begin(number: int) -> bool:
+        return guide.may_begin(job.plan.block(number).n_images)
+
+    try:
+        for report in work(job, numbers, rank, after_image, may_begin):
+            guide.made(report)
+            yield report
+    except Dropped:
+        return
+
+
+def _work_for_rank_0(job: Job, this: Run) -> None:
     """A worker's part: make its blocks, report each, and learn how the run ended."""
-    ranks.share()
+    ranks = this.ranks
+    go = _unless_stopped(ranks, None)
+    guide = Guide(this, go.end_time)
     sent, status = _Throttled(ranks), 0
     try:
-        for report in work(job, job.plan.share(ranks.worker, ranks.n_workers), ranks.rank, sent.advance):
+        numbers = _still_to_make(job, this, ranks.worker, ranks.n_workers)
+        for report in _work_guided(job, numbers, ranks.rank, guide, sent.advance):
             sent.flush()
             ranks.send(report)
-    except Dropped:
-        status = BnlError.exit_status
+        if guide.stopping:
+            status = Interrupted.exit_status
     except Exception as error:
         _tell_failure(ranks, error)
         status = getattr(error, "exit_status", BnlError.exit_status)
     ranks.send(Ended(status))
+    ranks.while_waiting = lambda: _pass_signal_on(this, guide)
     ranks.flush()
     _unless_stopped(ranks, None)
 
 
+def _pass_signal_on(this: Run, guide: Guide) -> None:
+    """A signal to a worker that has no more to do is meant for the others."""
+    if this.request.name and not guide.stopping:
+        guide.stopping = True
+        this.ranks.tell_signal(this.request.name)
+
+
 class _Throttled:
-    """Sends counts of frames to rank 0, no more than one a second, and listens for its wish to stop."""
+    """Sends counts of frames to rank 0, no more than one a second."""
 
     def __init__(self, ranks: World) -> None:
         self._ranks, self._frames, self._sent = ranks, 0, time.monotonic()
 
     def advance(self, n_frames: int) -> None:
-        if self._ranks.stop_asked():
-            raise Dropped
         self._frames += n_frames
         if time.monotonic() - self._sent >= REPORT_SECONDS:
             self.flush()
@@ -304,49 +543,78 @@ class _Throttled:
         self._frames, self._sent = 0, time.monotonic()
 
 
-def _gather_reports(job: Job, ranks: World, quiet: bool) -> list[BlockReport]:
+def _gather_reports(job: Job, this: Run) -> list[BlockReport]:
     """On rank 0: wait, asleep, for the workers' reports and for each one's end."""
-    line = reporting.ProgressLine(job.plan.n_frames, quiet=quiet)
+    ranks = this.ranks
+    line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
     reports: list[BlockReport] = []
-    ended, status, deadline = 0, 0, math.inf
+    ended, failure, deadline, told = 0, 0, math.inf, False
     while ended < ranks.n_workers:
         message = ranks.poll()
         if isinstance(message, BlockReport):
             reports.append(message)
-            _tell(job, message, quiet)
+            _tell(job, message, this)
         elif isinstance(message, Ended):
             ended += 1
-            if message.status and not status:
-                status, deadline = message.status, time.monotonic() + FAREWELL_SECONDS
-                ranks.tell_stop()
+            if message.status not in (0, Interrupted.exit_status) and not failure:
+                failure, deadline = message.status, time.monotonic() + FAREWELL_SECONDS
+                ranks.tell_stop(0.0)
         elif message is not None:
             line.advance(message)
+        if not told and _asked_to_stop(this):
+            told = True
+            left = max(0.0, this.request.since + this.options.grace - time.monotonic())
+            deadline = min(deadline, time.monotonic() + left + FAREWELL_SECONDS)
+            ranks.tell_stop(left)
         if time.monotonic() > deadline:
             # Somebody hangs in a read or a write: end everybody, and clear away what was being written.
-            blockfile.remove_partial_files([job.options.out_file, job.options.out_squash])
-            ranks.abort(status)
+            jobs.remove_partial_files(job)
+            this.say("a worker doesn't answer: all ranks are ended; blocks that were complete remain")
+            ranks.abort(failure or Interrupted.exit_status)
     line.finish()
-    if status:
+    if failure:
         error = BnlError(
-            "a worker failed, see its line above; blocks that were complete remain, no master is written"
+            "a worker failed, see its line above; blocks that were complete remain, no master is written; --resume "
+            "keeps them"
         )
-        error.exit_status = status
+        error.exit_status = failure
         raise error
     return reports
 
 
-def _tell(job: Job, report: BlockReport, quiet: bool) -> None:
-    if job.options.verbose and not quiet:
-        sys.stderr.write(reporting.block_line(report, reporting.raw_bytes_per_frame(job)) + "\n")
+def _asked_to_stop(this: Run) -> bool:
+    """On rank 0: whether this or another rank got a signal."""
+    request = this.request
+    told = this.ranks.signal_told()
+    if told and request.name is None:
+        request.name, request.since = told, time.monotonic()
+    return request.name is not None
 
 
-def work(job: Job, numbers: Sequence[int], rank: int, progress: Any = None) -> Any:
-    """Make the blocks `numbers`, yielding the report of each; an error says which block it was."""
+def _tell(job: Job, report: BlockReport, this: Run) -> None:
+    if job.options.verbose:
+        this.say(reporting.block_line(report, reporting.raw_bytes_per_frame(job)).removeprefix("bnl-mpi: "))
+    this.log.block(report, reporting.raw_bytes_per_frame(job))
+
+
+def work(
+    job: Job,
+    numbers: Sequence[int],
+    rank: int,
+    progress: Any = None,
+    may_begin: Callable[[int], bool] = lambda number: True,
+) -> Iterator[BlockReport]:
+    """Make the blocks `numbers`, yielding the report of each; an error says which block it was.
+
+    `may_begin` is asked with each block's number; the first refusal ends the work.
+    """
     if not numbers:
         return
     pipeline = Pipeline(job, rank)
     try:
         for number in numbers:
+            if not may_begin(number):
+                return
             try:
                 yield pipeline.make(job.plan.block(number), progress)
             except BnlError as error:
@@ -395,49 +663,114 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
 # ---- one share, without MPI -----------------------------------------------------------------------------
 
 
-def run_share(options: Options) -> int:
+def _main_of_share(options: Options, request: StopRequest) -> int:
     """`-t K -p N`: share 0 writes the masters, share k makes blocks k, k + N, ..."""
     _limit_library_threads()
+    ranks = World()
+    this = Run(options, ranks, request, RunLog(None))
+    request.at_once = this.stop_at_once
+    try:
+        this.log = RunLog(options.log_json)
+        return run_share(this)
+    except BnlError as error:
+        kind = "stop" if isinstance(error, Interrupted) else "error"
+        this.log.write(kind, text=str(error), status=error.exit_status)
+        raise
+    finally:
+        this.let_go()
+        this.log.close()
+
+
+def run_share(this: Run) -> int:
+    """Do the share `options.thread` of `options.parallel`; returns the exit status."""
+    options = this.options
     assert options.thread is not None
     assert options.parallel is not None
+    prepared = _prepare_share(options, options.thread)
+    jobs.check_places(prepared.job)
+    this.take_lock(prepared.job, Share(options.thread, options.parallel))
+    if options.resume and (size := resume.stored_block_size(prepared.job)) not in (None, options.data_block_size):
+        assert size is not None
+        this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
+        prepared = _prepare_share(replace(options, data_block_size=size), options.thread)
+    job = prepared.job
+    jobs.check_existing(job, share=options.thread)
+    for text in prepared.warnings:
+        this.warn(text)
+    if options.resume:
+        resume.check_neighbours(job)
+    if options.thread == 0:
+        return _masters_of_share(prepared, this)
+    return _blocks_of_share(job, this, jobs.share_blocks(job, options.thread))
+
+
+def _prepare_share(options: Options, share: int) -> Prepared:
     prepared = jobs.prepare(options)
     job = prepared.job
-    problems, recount = source.check_segments(
-        job.source, segments_of(job, jobs.share_blocks(job, options.thread))
-    )
-    if recount or (options.thread == 0 and not job.source.counts_known):
+    problems, recount = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, share)))
+    if recount or (share == 0 and not job.source.counts_known):
         prepared = jobs.prepare(options, trust_counts=False)
         job = prepared.job
-        problems, _ = source.check_segments(
-            job.source, segments_of(job, jobs.share_blocks(job, options.thread))
-        )
+        problems, _ = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, share)))
     if problems:
         raise InputError("; ".join(sorted(set(problems))))
-    jobs.check_output(job, share=options.thread)
-    for text in prepared.warnings:
-        _warn(text, False)
-    if options.thread == 0:
-        if options.force:
-            jobs.remove_old_masters(job)
-            jobs.remove_surplus_blocks(job)
-        nexus, more = write_masters(prepared)
-        for text in more:
-            _warn(text, False)
-        print(f"master {os.path.abspath(options.master_path)}")
-        if nexus:
-            print(f"NeXus  {os.path.abspath(options.nxs_path)}")
+    return prepared
+
+
+def _masters_of_share(prepared: Prepared, this: Run) -> int:
+    job, options = prepared.job, prepared.job.options
+    if options.resume and resume.check_masters(job):
+        this.say(f"{options.master_path}: this share is finished already, nothing to do")
         return 0
-    numbers = jobs.share_blocks(job, options.thread)
-    if not numbers:
-        print(f"share {options.thread} of {options.parallel}: no block, {job.plan.n_blocks} are all there is")
-        return 0
-    n_frames = sum(len(job.plan.frames_of(i)) for k in numbers for i in _images(job, k))
-    line = reporting.ProgressLine(n_frames)
-    for report in work(job, numbers, options.thread, line.advance):
-        _tell(job, report, False)
-    line.finish()
-    print(f"share {options.thread} of {options.parallel}: blocks {', '.join(map(str, numbers))}")
+    jobs.remove_partial_files(job, 0)
+    if options.force:
+        jobs.remove_old_masters(job)
+        jobs.remove_surplus_blocks(job)
+    nexus, more = write_masters(prepared)
+    for text in more:
+        this.warn(text)
+    print(f"master {os.path.abspath(options.master_path)}")
+    if nexus:
+        print(f"NeXus  {os.path.abspath(options.nxs_path)}")
     return 0
+
+
+def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
+    options = job.options
+    share = f"share {options.thread} of {options.parallel}"
+    if not numbers:
+        print(f"{share}: no block, {job.plan.n_blocks} are all there is")
+        return 0
+    if options.resume:
+        _keep_of_share(job, this, numbers)
+    jobs.remove_partial_files(job, options.thread)
+    missing = [k for k in numbers if k not in this.kept]
+    if not missing:
+        this.say(f"{share} is finished already, nothing to do")
+        return 0
+    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in _images(job, k)))
+    made = []
+    for report in _work_guided(job, missing, options.thread or 0, Guide(this, job_end_time()), line.advance):
+        made.append(report)
+        _tell(job, report, this)
+    line.finish()
+    if len(made) < len(missing):
+        why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
+        raise Interrupted(
+            f"{share} stopped {why}: {len(made) + len(this.kept)} of its {len(numbers)} blocks are complete; the "
+            "same command with --resume goes on"
+        )
+    print(f"{share}: blocks {', '.join(map(str, missing))}")
+    return 0
+
+
+def _keep_of_share(job: Job, this: Run, numbers: Sequence[int]) -> None:
+    found = resume.inspect(job, numbers, lambda: _heed_while_inspecting(this))
+    for line in found.unsound:
+        this.warn(line)
+    this.kept = {r.number: r for r in found.reports}
+    for number in this.kept:
+        this.log.write("kept", block=number)
 
 
 def _images(job: Job, number: int) -> range:

@@ -21,3 +21,9 @@ class InputError(BnlError):
 
 class OutputError(BnlError):
     """The output can't be written, or something is in its place already."""
+
+
+class Interrupted(BnlError):
+    """A signal, or the end of a batch job's time, stopped a run that can be resumed (status 75, "try again")."""
+
+    exit_status = 75

@@ -199,11 +199,15 @@ def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: 
         )
 
 
-def check_output(job: Job, *, share: int | None = None) -> None:
-    """Refuse what would harm the input or an older output.  `share`: the share of `-t`, which has neighbours."""
+def _output_stems(options: Options) -> list[str]:
+    return [options.out_file] + ([options.out_squash] if options.out_squash else [])
+
+
+def check_places(job: Job) -> None:
+    """Refuse an output that is the input, or that lies where nothing can be written."""
     options = job.options
     inputs = {os.path.realpath(p) for p in [job.source.master, *(s.path for s in job.source.segments)]}
-    stems = [options.out_file] + ([options.out_squash] if options.out_squash else [])
+    stems = _output_stems(options)
     written = [options.master_path, options.nxs_path]
     written += [f"{stem}_{k:06d}.h5" for stem in stems for k in (1, job.plan.n_blocks)]
     old = {stem: list(blockfile.existing_blocks(stem)) for stem in stems}
@@ -215,8 +219,15 @@ def check_output(job: Job, *, share: int | None = None) -> None:
             raise OutputError(f"{folder}: no such folder for the output; make it first")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder}: the output's folder is not writable")
-    if options.force:
+
+
+def check_existing(job: Job, *, share: int | None = None) -> None:
+    """Refuse to overwrite an older output.  `share`: the share of `-t`, which has neighbours."""
+    options = job.options
+    if options.force or options.resume:
         return
+    stems = _output_stems(options)
+    old = {stem: blockfile.existing_blocks(stem) for stem in stems}
     masters = [p for p in (options.master_path, options.nxs_path) if os.path.exists(p)]
     blocks = [p for paths in old.values() for p in paths if not p.endswith(blockfile.PARTIAL)]
     if share is not None:
@@ -228,7 +239,8 @@ def check_output(job: Job, *, share: int | None = None) -> None:
         first = (masters + blocks)[0]
         more = f" and {len(masters) + len(blocks) - 1} more" if len(masters) + len(blocks) > 1 else ""
         raise OutputError(
-            f"{first}{more}: output of that name is there already; --force overwrites it, or choose another -o"
+            f"{first}{more}: output of that name is there already; --resume completes an interrupted run of this "
+            "job, --force overwrites it, or choose another -o"
         )
 
 
@@ -253,10 +265,21 @@ def remove_old_masters(job: Job) -> None:
             os.unlink(path)
 
 
+def remove_partial_files(job: Job, share: int | None = None) -> None:
+    """Temporary files that a run left which was killed; with the lock held, nobody else writes any."""
+    options = job.options
+    masters = [options.master_path, options.nxs_path]
+    if share is None:
+        blockfile.remove_partial_files(_output_stems(options), masters)
+        return
+    own = share_blocks(job, share)
+    paths = [options.data_path(k) for k in own] + [options.squash_path(k) for k in own if options.out_squash]
+    blockfile.remove_partial_files((), paths if share else masters)
+
+
 def remove_surplus_blocks(job: Job) -> None:
     """`--force`'s last act: blocks of an older run beyond those of this one."""
-    stems = [job.options.out_file] + ([job.options.out_squash] if job.options.out_squash else [])
-    for stem in stems:
+    for stem in _output_stems(job.options):
         kept = {os.path.abspath(f"{stem}_{k:06d}.h5") for k in range(1, job.plan.n_blocks + 1)}
         for path in blockfile.existing_blocks(stem):
             if path not in kept:

@@ -133,6 +133,10 @@ class Options:
     allow_jumps: bool = False
     fill_gaps: bool = False
     force: bool = False
+    resume: bool = False
+    grace: Real = 20.0
+    """Seconds that blocks in hand have to be finished in after a signal."""
+    log_json: str | None = None
     verbose: bool = False
     json: str | None = None
     codec_threads: int = 1
@@ -179,6 +183,10 @@ class Options:
         self._check_names(fix)
         if self.parallel is not None and self.parallel < 1:
             raise UsageError(f"--parallel {self.parallel}: must be 1 or more workers")
+        if self.force and self.resume:
+            raise UsageError("--force and --resume exclude each other: one makes all anew, the other goes on")
+        if not (math.isfinite(self.grace) and self.grace >= 0):
+            raise UsageError(f"--grace {self.grace}: must be a number of seconds, 0 or more")
         if self.thread is not None:
             if self.parallel is None:
                 raise UsageError(f"-t {self.thread} needs -p, the number of shares that the work is cut into")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import codecs, kernels
-from .blockfile import BlockRecord, BlockWriter, SquashWriter, whole_file
+from .blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
 from .errors import BnlError
 from .filters import Filter
 from .job import Job
@@ -115,6 +115,8 @@ class Pipeline:
                 report.n_frames += len(frames)
                 if progress:
                     progress(len(frames))
+            report.bytes_read = self._reader.bytes_read - read_before
+            writer.record.counts = {name: getattr(report, name) for name in COUNTS}
             with self._watch.stage("write"):
                 writer.close()
                 report.bytes_written = os.path.getsize(data_partial)
@@ -122,7 +124,6 @@ class Pipeline:
                     squash.close()
                     report.bytes_squash = os.path.getsize(squash_partial)
                 files.close()
-        report.bytes_read = self._reader.bytes_read - read_before
         report.seconds = time.perf_counter() - begin
         report.stages = dict(self._watch.seconds)
         return report

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -35,6 +36,8 @@ class Summary:
     frames: int
     images: int
     blocks: int
+    kept_blocks: int
+    """Of `blocks`, those that an interrupted run had made already."""
     workers: int
     idle_workers: int
     clipped_pixels: int
@@ -62,7 +65,9 @@ class Summary:
         """The summary as text."""
         mb = 1e6
         out = [
-            f"{self.frames} frames -> {self.images} images in {self.blocks} data files, {self.seconds:.2f} s",
+            f"{self.frames} frames -> {self.images} images in {self.blocks} data files"
+            + (f" ({self.kept_blocks} there already)" if self.kept_blocks else "")
+            + f", {self.seconds:.2f} s",
             f"pixels clipped {self.clipped_pixels}, invalid {self.invalid_pixels}",
             f"bytes in {self.bytes_in}, out {self.bytes_out}"
             + (f", codestreams kept {self.bytes_squash}" if self.bytes_squash else ""),
@@ -169,15 +174,16 @@ def raw_bytes_per_frame(job: Job) -> int:
 
 
 def summarise(
-    job: Job, reports: list[BlockReport], *, n_workers: int, seconds: float, nexus: bool, warnings: list[str]
-) -> Summary:
-    """Add up the blocks' reports."""
+    job: Job, reports: list[BlockReport], *, kept: Sequence[BlockReport] = (), n_workers: int, seconds: float,
+    nexus: bool, warnings: list[str],
+) -> Summary:  # fmt: skip
+    """Add up the blocks' reports; those `kept` from an interrupted run count, but not in the rates."""
     options, plan = job.options, job.plan
-    raw = plan.n_frames * raw_bytes_per_frame(job)
+    raw = sum(r.n_frames for r in reports) * raw_bytes_per_frame(job)
     raw16 = plan.n_frames * plan.shape_in[0] * plan.shape_in[1] * 2
 
     def total(name: str) -> int:
-        return sum(getattr(r, name) for r in reports)
+        return sum(getattr(r, name) for r in [*reports, *kept])
 
     busy = sum(r.seconds for r in reports)
     bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
@@ -192,6 +198,7 @@ def summarise(
         frames=plan.n_frames,
         images=plan.n_images,
         blocks=plan.n_blocks,
+        kept_blocks=len(kept),
         workers=n_workers,
         idle_workers=max(0, n_workers - plan.n_blocks),
         clipped_pixels=total("n_clipped"),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import struct
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ RANK_VARIABLES = (
 )
 
 SHORTEST_NAP, LONGEST_NAP = 0.0005, 0.02
-TAG, STOP_TAG = 7, 8
+TAG, STOP_TAG, SIGNAL_TAG = 7, 8, 9
 
 
 def launched() -> bool:
@@ -94,6 +95,10 @@ class _Nap:
         self._seconds = min(self._seconds * 1.5, LONGEST_NAP)
 
 
+def _nothing() -> None:
+    pass
+
+
 class World:
     """The ranks of a communicator, or this process alone."""
 
@@ -103,6 +108,9 @@ class World:
         self.size = 1 if comm is None else comm.Get_size()
         self._sending: list[Any] = []
         self._nap = _Nap()
+        self.while_waiting: Callable[[], None] = _nothing
+        """Called again and again in every wait."""
+        self.before_abort: Callable[[], None] = _nothing
 
     @property
     def n_workers(self) -> int:
@@ -117,6 +125,7 @@ class World:
     def _wait(self, request: Any) -> None:
         nap = _Nap()
         while not request.Test():
+            self.while_waiting()
             nap.take()
 
     def share(self, thing: Any = None) -> Any:
@@ -136,14 +145,36 @@ class World:
         data = bytearray(pickle.dumps(thing))
         self._sending.append((self._comm.Isend(data, dest=0, tag=TAG), data))
 
-    def tell_stop(self) -> None:
-        """On rank 0: ask every worker to stop; `stop_asked` is true there soon after."""
+    def tell_stop(self, grace: float) -> None:
+        """On rank 0: ask every worker to begin nothing new, and to finish what it can within `grace` seconds."""
         for worker in range(1, self.size):
-            self._sending.append((self._comm.Isend(bytearray(1), dest=worker, tag=STOP_TAG), None))
+            data = bytearray(struct.pack("d", grace))
+            self._sending.append((self._comm.Isend(data, dest=worker, tag=STOP_TAG), data))
 
-    def stop_asked(self) -> bool:
-        """On a worker: whether rank 0 wants it to stop."""
-        return self.size > 1 and bool(self._comm.Iprobe(source=0, tag=STOP_TAG))
+    def stop_asked(self) -> float | None:
+        """On a worker: the grace in seconds that rank 0 has just told of, None if it told of none."""
+        grace = None
+        while self.size > 1 and self._comm.Iprobe(source=0, tag=STOP_TAG):
+            data = bytearray(struct.calcsize("d"))
+            self._comm.Recv(data, source=0, tag=STOP_TAG)
+            (grace,) = struct.unpack("d", data)
+        return grace
+
+    def tell_signal(self, name: str) -> None:
+        """On a worker: let rank 0 know that this rank was asked to stop."""
+        data = bytearray(name.encode())
+        self._sending.append((self._comm.Isend(data, dest=0, tag=SIGNAL_TAG), data))
+
+    def signal_told(self) -> str | None:
+        """On rank 0: the signal that some worker got, if one did since the last call."""
+        from mpi4py import MPI
+
+        status, name = MPI.Status(), None
+        while self.size > 1 and self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=SIGNAL_TAG, status=status):
+            data = bytearray(status.Get_count(MPI.BYTE))
+            self._comm.Recv(data, source=status.Get_source(), tag=SIGNAL_TAG)
+            name = data.decode()
+        return name
 
     def flush(self) -> None:
         """Wait until all that was sent has left."""
@@ -157,6 +188,7 @@ class World:
 
         status = MPI.Status()
         if not self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=TAG, status=status):
+            self.while_waiting()
             self._nap.take()
             return None
         self._nap.reset()
@@ -183,10 +215,21 @@ class World:
         if self.size > 1:
             self.flush()
             self._wait(self._comm.Ibarrier())
+            # MPICH ends a process, and so the job, on a message that nobody took before MPI's end.
+            self._drain()
+
+    def _drain(self) -> None:
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        while self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG, status=status):
+            data = bytearray(status.Get_count(MPI.BYTE))
+            self._comm.Recv(data, source=status.Get_source(), tag=status.Get_tag())
 
     def abort(self, status: int) -> None:
         """End all ranks.  Does not return where there is more than one."""
         if self.size > 1:
+            self.before_abort()
             sys.stdout.flush()
             sys.stderr.flush()
             self._comm.Abort(status)
@@ -194,8 +237,11 @@ class World:
             os._exit(status)
 
 
-def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine."""
+def mpiexec_command(n_ranks: int, words: Sequence[str], *, grace: float = 20.0) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine.
+
+    `grace`: seconds that the ranks have to end in after a signal to the launcher.
+    """
     beside = Path(sys.executable).parent / "mpiexec"
     launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
     if launcher is None:
@@ -212,6 +258,9 @@ def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_mpi_yield_when_idle": "1",
+        # How long it waits, after it passed SIGTERM on, before it kills.
+        "PRTE_MCA_odls_base_sigkill_timeout": str(int(grace) + 5),
+        "OMPI_MCA_odls_base_sigkill_timeout": str(int(grace) + 5),
     }.items():
         environment.setdefault(name, value)
     if os.geteuid() == 0:

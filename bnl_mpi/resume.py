@@ -1,0 +1,155 @@
+"""`--resume`: which blocks of an earlier, interrupted run of this very job can be kept.
+
+A block is kept if its files belong to the job (the hash of input, options, plan and version) and are sound: every
+chunk there, its checksum right.  A file of another job is an error; one that is damaged is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+
+from . import blockfile, h5meta
+from .errors import BnlError, OutputError
+from .job import Job
+from .pipeline import BlockReport
+
+PROCESS = "/entry/process_bnl_mpi"
+
+
+@dataclass
+class Kept:
+    """What one worker found of its own blocks."""
+
+    reports: list[BlockReport] = field(default_factory=list)
+    """Of the blocks that are whole."""
+    unsound: list[str] = field(default_factory=list)
+    """A line for each file that is there but has to be made again."""
+    foreign: list[str] = field(default_factory=list)
+    """A line for each file that belongs to another job."""
+
+
+def stored_block_size(job: Job) -> int | str | None:
+    """The `-d` with which the blocks that are there were made; None if there are none of ours."""
+    options = job.options
+    for path in blockfile.existing_blocks(options.out_file):
+        if not path.endswith(blockfile.PARTIAL):
+            size = blockfile.read_plan(path).get("options", {}).get("data_block_size")
+            if size is not None:
+                return size if size == "auto" else int(size)
+    return None
+
+
+def inspect(job: Job, numbers: Sequence[int], go_on: Callable[[], bool]) -> Kept:
+    """Look at what is there of the blocks `numbers`, as long as `go_on` says so."""
+    kept = Kept()
+    for number in numbers:
+        if not go_on():
+            break
+        paths = _paths(job, number)
+        present = [p for p in paths if os.path.exists(p)]
+        foreign = [line for p in present if (line := _foreign(job, p))]
+        kept.foreign += foreign
+        if not present or foreign:
+            continue
+        path, why = _first_unsound(job, number)
+        if why is None:
+            kept.reports.append(_report(job, number))
+        else:
+            kept.unsound.append(f"{path}: {why}; block {number} is made again")
+    return kept
+
+
+def check_neighbours(job: Job) -> None:
+    """Refuse where any block of that stem, of whatever share, belongs to another job."""
+    stems = [job.options.out_file, job.options.out_squash]
+    for path in [p for stem in stems if stem for p in blockfile.existing_blocks(stem)]:
+        if not path.endswith(blockfile.PARTIAL) and (line := _foreign(job, path)):
+            raise OutputError(line)
+
+
+def _paths(job: Job, number: int) -> list[str]:
+    options = job.options
+    return [options.data_path(number)] + ([options.squash_path(number)] if options.out_squash else [])
+
+
+def _foreign(job: Job, path: str) -> str | None:
+    """The line that refuses a file of another job; None for ours, and for what a crash left of ours."""
+    sha256 = blockfile.read_plan_sha256(path)
+    if sha256 == job.sha256 or (sha256 is None and blockfile.is_damaged(path)):
+        return None
+    if sha256 is None:
+        return f"{path}: is no block of this program; remove it, or choose another -o"
+    return (
+        f"{path}: belongs to another job ({difference(blockfile.read_plan(path), json.loads(job.identity))}); choose "
+        "another -o, or --force to overwrite it"
+    )
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """How two jobs differ, in a few words: the first options, or else the input or the version."""
+    parts = []
+    for section in ("options", "input", "plan"):
+        a, b = there.get(section, {}), here.get(section, {})
+        parts += [f"{k} {a.get(k)} there, {b.get(k)} here" for k in sorted(b) if a.get(k) != b.get(k)]
+    if there.get("version") != here.get("version"):
+        parts.insert(0, f"version {there.get('version')} there, {here.get('version')} here")
+    return ", ".join(parts[:2]) or "another plan"
+
+
+def _first_unsound(job: Job, number: int) -> tuple[str, str | None]:
+    plan, options = job.plan, job.options
+    block = plan.block(number)
+    images = range(block.first_image, block.first_image + block.n_images)
+    frames = [(f.start + 1, f.stop) for f in map(plan.frames_of, images)]
+    expected = blockfile.BlockRecord(job.sha256, job.identity, number, frames=frames)
+    path = options.data_path(number)
+    why = blockfile.unsound_data(path, expected, (block.n_images, *plan.shape_out), plan.dtype_out)
+    if why is None and options.out_squash:
+        path = options.squash_path(number)
+        why = blockfile.unsound_squash(path, expected, block.first_image)
+    return path, why
+
+
+def _report(job: Job, number: int) -> BlockReport:
+    plan, options = job.plan, job.options
+    block = plan.block(number)
+    first, last = block.first_image, block.first_image + block.n_images - 1
+    path = options.data_path(number)
+    report = BlockReport(number, block.n_images, plan.frames_of(last).stop - plan.frames_of(first).start)
+    report.bytes_written = os.path.getsize(path)
+    report.bytes_squash = os.path.getsize(options.squash_path(number)) if options.out_squash else 0
+    for name, value in blockfile.read_counts(path).items():
+        setattr(report, name, value)
+    return report
+
+
+def check_masters(job: Job) -> bool:
+    """Whether this job's masters are there; OutputError if another job's are, or blocks beyond this job's."""
+    options = job.options
+    for path in (options.master_path, options.nxs_path):
+        if os.path.exists(path) and _master_sha256(path) != job.sha256:
+            raise OutputError(f"{path}: belongs to another job; choose another -o, or --force to overwrite it")
+    for stem in filter(None, (options.out_file, options.out_squash)):
+        for path in blockfile.existing_blocks(stem):
+            number = int(path.removesuffix(".h5")[-6:]) if path.endswith(".h5") else 0
+            if number > job.plan.n_blocks:
+                raise OutputError(
+                    f"{path}: belongs to another job, this one has {job.plan.n_blocks} blocks; choose another -o, "
+                    "or --force to overwrite it"
+                )
+    return os.path.exists(options.master_path)
+
+
+def _master_sha256(path: str) -> str | None:
+    try:
+        with h5meta.open_read(path) as file:
+            dataset = file[f"{PROCESS}/plan_sha256"]
+            return h5meta.text(dataset[()]) if isinstance(dataset, h5py.Dataset) else None
+    except (KeyError, OSError, ValueError, BnlError):
+        return None

@@ -1,0 +1,58 @@
+"""`--log_json`: what happened, one JSON object a line, appended to a file; rank 0 or the one process writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from .errors import OutputError
+from .pipeline import BlockReport
+
+
+class RunLog:
+    """Each line has `time` (seconds since the epoch), `event` and the event's own items.
+
+    Events: start, kept (a block of an earlier run), block, warning, stop, error, end.  Lines are appended by one
+    write each, so that several shares may write to one file.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self._file: int | None = None
+        if path is None:
+            return
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise OutputError(f"--log_json {path}: can't be written: {error.strerror}") from error
+
+    def write(self, event: str, **items: Any) -> None:
+        if self._file is None:
+            return
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **items})
+        os.write(self._file, line.encode() + b"\n")
+
+    def start(self, infile: str, n_frames: int, n_images: int, n_blocks: int, n_workers: int) -> None:
+        self.write(
+            "start", infile=infile, frames=n_frames, images=n_images, blocks=n_blocks, workers=n_workers,
+            host=socket.gethostname(), pid=os.getpid(), slurm_job=os.environ.get("SLURM_JOB_ID"),
+        )  # fmt: skip
+
+    def block(self, report: BlockReport, raw_bytes_per_frame: int) -> None:
+        """A block that was made; rates and ratios are of its raw pixels."""
+        raw = report.n_frames * raw_bytes_per_frame
+        self.write(
+            "block", block=report.number, rank=report.rank, host=report.host, images=report.n_images,
+            frames=report.n_frames, seconds=round(report.seconds, 4), bytes=report.bytes_written,
+            mb_per_s=round(raw / 1e6 / max(report.seconds, 1e-9), 2),
+            ratio=round(raw / max(1, report.bytes_written), 3),
+            stages={name: round(spent, 4) for name, spent in report.stages.items()},
+        )  # fmt: skip
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
