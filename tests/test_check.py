@@ -488,6 +488,20 @@ def test_failed_demands_are_one_line_each(
     assert f"XDS: 2 of 24 demands fail ({master})" in lines
 
 
+def test_files_that_fail_alike_share_a_line(
+    kept: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master = copy_set(kept["ours"], tmp_path)
+    for k in (1, 3):
+        unlink(f"out_{k:06d}.h5")(master)
+    assert main(["check", str(master)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (failed,) = [line for line in lines if line.startswith("fails XDS: ")]
+    assert failed.startswith(f"fails XDS: {tmp_path / 'out_000001.h5'}: /entry/data/data_000001: missing; wanted: ")
+    assert failed.endswith(" (and 1 files more)")
+    assert lines[-1] == f"2 data files missing: {tmp_path / 'out_000001.h5'}, {tmp_path / 'out_000003.h5'}"
+
+
 def test_verbose_tells_of_all(kept: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-v", str(kept["older_500k"])]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .verdict import Verdict
+    from .verdict import Finding, Verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +41,27 @@ def as_json(verdict: Verdict) -> dict[str, object]:
     }
 
 
+def _failures(verdict: Verdict) -> list[str]:
+    """Each failed demand once for all files that fail it in the same way: there may be thousands."""
+    alike: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for f in verdict.failed:
+        # A link's own name tells no two failures apart.
+        place = "" if f.seen.object.startswith("/entry/data/data_") else f.seen.object
+        key = (f.rule.reader, f.rule.name, place, f.seen.found)
+        alike.setdefault(key, []).append(f)
+    told = []
+    for first, *others in alike.values():
+        more = f" (and {len(others)} files more)" if others else ""
+        told.append(f"fails {first.line()}{more}")
+    return told
+
+
 def lines(verdict: Verdict, *, verbose: bool) -> list[str]:
     """The failed demands, one a line; then a line for each reader, and the blocks that are missing."""
-    told = [f"fails {f.line()}" for f in verdict.failed]
     if verbose:
         told = [f"{'holds' if f.seen.ok else 'fails'} {f.line()}" for f in verdict.findings]
+    else:
+        told = _failures(verdict)
     for reader, file, broken, judged in verdict.readers():
         outcome = f"{broken} of {judged} demands fail" if broken else f"all {judged} demands hold"
         told.append(f"{reader}: {outcome} ({file})")
