@@ -85,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(frames, "-i", "--infile", optional=False, metavar="MASTER", help="input master file")
     add(frames, "-1", "--first_image", type=int, metavar="N", help="first frame, from 1 (default 1)")
     add(frames, "-N", "--last_image", type=int, metavar="N", help="last frame, included (default: the last)")
+    add(frames, "--channel", optional=False, type=int, metavar="N",
+        help="which channel (energy threshold) of a data set with several, from 1")  # fmt: skip
 
     pixels = parser.add_argument_group("reduction")
     add(pixels, "-s", "--sum", type=int, metavar="N", help="frames summed into one image (default 1)")

@@ -62,7 +62,9 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     with h5meta.open_read(master) as h5:
         counts = [h5meta.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        found = source.open_source(master, h5, expected, trust_counts=trust_counts)
+        found = source.open_source(
+            master, h5, expected, trust_counts=trust_counts, channel=options.channel
+        )
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
     warnings: list[str] = []

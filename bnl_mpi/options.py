@@ -107,6 +107,8 @@ class Options:
     infile: str
     first_image: int = 1
     last_image: int | None = None
+    channel: int | None = None
+    """Of data sets with several channels (energy thresholds), from 1."""
     sum: int = 1
     bin: int = 1
     scale: Real = 1.0
@@ -146,8 +148,9 @@ class Options:
         def fix(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("first_image", "sum", "bin"):
-            if getattr(self, name) < 1:
+        for name in ("first_image", "sum", "bin", "channel"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.bin > LARGEST_BIN:
             raise UsageError(f"--bin {self.bin}: must be {LARGEST_BIN} or less")

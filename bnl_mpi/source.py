@@ -21,6 +21,9 @@ from .errors import InputError
 
 DATA_LINK = re.compile(r"data_(\d+)$")
 BITSHUFFLE, LZ4 = 32008, 32004
+HYPERSLAB = 2
+"""HDF5's H5S_SEL_HYPERSLABS: part of a dataset is selected."""
+
 BITSHUFFLE_LZ4 = 2
 """The value of bitshuffle's fifth parameter that means LZ4."""
 
@@ -46,6 +49,8 @@ class Source:
     segments: tuple[Segment, ...]
     shape: tuple[int, int]
     dtype: str
+    channel: int
+    """The channel (energy threshold) to take of datasets (n, channel, ny, nx), counted from 0."""
     counts_known: bool
     """False if the counts were inferred from the master and one data file, and await the owners' check."""
 
@@ -102,25 +107,43 @@ def _links(h5: Any, master: str) -> list[tuple[str, str]]:
     return found
 
 
-def _virtual_segments(dataset: Any, master: str) -> list[Segment] | None:
-    """The segments behind a virtual dataset, or None if it isn't whole frames in order."""
+def _virtual_segments(dataset: Any, master: str, channel: int = 0) -> list[Segment] | None:
+    """The segments behind a virtual dataset, (n, ny, nx) or (n, channel, ny, nx), or None if they aren't whole
+    frames in order."""
+    pieces = []
+    for source in dataset.virtual_sources():
+        start, stride, count, block = source.vspace.get_regular_hyperslab()
+        extent = [c * b for c, b in zip(count, block, strict=True)]
+        if dataset.ndim == 4 and not start[1] <= channel < start[1] + extent[1]:
+            continue
+        whole = extent[-2:] == list(dataset.shape[-2:]) and not any(start[-2:])
+        if not whole or (count[0] > 1 and stride[0] != block[0]):
+            return None
+        pieces.append((start[0], extent[0], source))
     segments: list[Segment] = []
     here = 0
-    for source in sorted(dataset.virtual_sources(), key=lambda s: s.vspace.get_regular_hyperslab()[0][0]):
-        (v0, *v_rest), v_stride, v_count, v_block = source.vspace.get_regular_hyperslab()
-        frames = v_count[0] * v_block[0]
-        whole = all(r == 0 for r in v_rest) and [
-            c * b for c, b in zip(v_count[1:], v_block[1:], strict=True)
-        ] == list(dataset.shape[1:])
-        if v0 != here or not whole or (v_count[0] > 1 and v_stride[0] != v_block[0]):
+    for begin, frames, source in sorted(pieces, key=lambda piece: piece[0]):
+        if begin != here:
             return None
-        start = 0
-        if source.src_space.get_select_type() == 2:  # H5S_SEL_HYPERSLABS
-            start = source.src_space.get_regular_hyperslab()[0][0]
-        path = os.path.abspath(master) if source.file_name == "." else _resolve(source.file_name, master)
-        segments.append(Segment(path, source.dset_name, int(start), int(frames)))
+        first = 0
+        if source.src_space.get_select_type() == HYPERSLAB:
+            first = source.src_space.get_regular_hyperslab()[0][0]
+        path, name = _behind(dataset, source, master)
+        segments.append(Segment(path, name, int(first), int(frames)))
         here += frames
     return segments if segments and here == dataset.shape[0] else None
+
+
+def _behind(dataset: Any, source: Any, master: str) -> tuple[str, str]:
+    """(path, dataset) of one source of a virtual dataset; one in the same file may be a link to another."""
+    import h5py
+
+    if source.file_name != ".":
+        return _resolve(source.file_name, master), source.dset_name
+    link = dataset.file.get(source.dset_name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        return _resolve(link.filename, master), link.path
+    return os.path.abspath(master), source.dset_name
 
 
 def _open_dataset(path: str, name: str) -> Any:
@@ -131,14 +154,14 @@ def _open_dataset(path: str, name: str) -> Any:
     except (KeyError, OSError, AttributeError) as error:
         h5.close()
         raise InputError(f"{path}: no dataset {name} ({str(error).strip(chr(39))})") from error
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3, 4):
         h5.close()
-        raise InputError(f"{path}:{name}: {len(shape)}-dimensional; frames are (ny, nx) or (n, ny, nx)")
+        raise InputError(f"{path}:{name}: {len(shape)}-dimensional; frames are (n, ny, nx) or (n, channel, ny, nx)")
     return dataset
 
 
 def _frames_in(shape: Sequence[int]) -> int:
-    return shape[0] if len(shape) == 3 else 1
+    return shape[0] if len(shape) > 2 else 1
 
 
 def _missing(paths: Iterable[str], master: str) -> None:
@@ -151,17 +174,29 @@ def _missing(paths: Iterable[str], master: str) -> None:
         )
 
 
-def open_source(master: str, h5: Any, expected: int | None, *, trust_counts: bool = True) -> Source:
+def _choose_channel(where: object, shape: Sequence[int], asked: int | None) -> int:
+    """The channel to take, counted from 0, of frames of `shape`; `asked` counts from 1."""
+    n_channels = shape[1] if len(shape) == 4 else 1
+    if asked is None and n_channels > 1:
+        raise InputError(f"{where}: frames have {n_channels} channels; choose one with --channel 1 to {n_channels}")
+    if (asked or 1) > n_channels:
+        raise InputError(f"{where}: --channel {asked}, but frames have {n_channels} channel{'s' * (n_channels > 1)}")
+    return (asked or 1) - 1
+
+
+def open_source(
+    master: str, h5: Any, expected: int | None, *, trust_counts: bool = True, channel: int | None = None
+) -> Source:
     """Find the frames of the open master `h5`.
 
-    `expected` is nimages x ntrigger where the master tells.  With `trust_counts` the data files after the
-    first are not opened if `expected` fits files of the first one's length (rank 0's way: the owners look
-    later); without it every file is opened.
+    `channel`, counted from 1, is asked of data sets with several.  `expected` is nimages x ntrigger where the
+    master tells.  With `trust_counts` the data files after the first are not opened if `expected` fits files of
+    the first one's length (rank 0's way: the owners look later); without it every file is opened.
     """
     if "/entry/data" not in h5:
         raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
     group = h5["/entry/data"]
-    segments, known = _segments(master, h5, group, expected, trust_counts)
+    segments, known = _segments(master, h5, group, expected, trust_counts, channel)
     _missing((s.path for s in segments), master)
     first = next((s for s in segments if s.count), None)
     if first is None:
@@ -169,13 +204,13 @@ def open_source(master: str, h5: Any, expected: int | None, *, trust_counts: boo
     dataset = _open_dataset(first.path, first.dataset)
     with dataset.file:
         shape, dtype = tuple(int(n) for n in dataset.shape[-2:]), dataset.dtype
-        if dataset.is_virtual and (deeper := _virtual_segments(dataset, first.path)):
+        chosen = _choose_channel(first, dataset.shape, channel if dataset.ndim == 4 else None)
+        if dataset.is_virtual and (deeper := _virtual_segments(dataset, first.path, chosen)):
             dtype = _stored_dtype(deeper[0], dtype)
     if dtype.kind not in "uif":
         raise InputError(f"{first}: pixels of type {dtype}; integers or floats are wanted")
-    return Source(
-        os.path.abspath(master), tuple(segments), (shape[0], shape[1]), dtype.newbyteorder("=").name, known
-    )
+    stored = dtype.newbyteorder("=").name
+    return Source(os.path.abspath(master), tuple(segments), (shape[0], shape[1]), stored, chosen, known)
 
 
 def _stored_dtype(segment: Segment, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -189,7 +224,7 @@ def _stored_dtype(segment: Segment, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _segments(
-    master: str, h5: Any, group: Any, expected: int | None, trust_counts: bool
+    master: str, h5: Any, group: Any, expected: int | None, trust_counts: bool, channel: int | None
 ) -> tuple[list[Segment], bool]:
     import h5py
 
@@ -200,10 +235,11 @@ def _segments(
         links = links or [(_resolve(link.filename, master), link.path)]
     elif link is not None and name in group:
         dataset = group[name]
-        if dataset.is_virtual and (segments := _virtual_segments(dataset, master)):
+        chosen = _choose_channel(f"{master}:{dataset.name}", dataset.shape, channel)
+        if dataset.is_virtual and (segments := _virtual_segments(dataset, master, chosen)):
             if all(os.path.isfile(s.path) for s in segments) or not links:
                 return segments, True
-        elif not links and dataset.ndim in (2, 3):
+        elif not links and dataset.ndim in (2, 3, 4):
             return [Segment(os.path.abspath(master), dataset.name, 0, _frames_in(dataset.shape))], True
     if not links:
         raise InputError(f"{master}: /entry/data has neither data_NNNNNN links nor a dataset named data")
@@ -256,7 +292,8 @@ class FrameReader:
     def _direct_filter(self) -> str | None:
         """How to decode a raw chunk without HDF5: 'bslz4', 'lz4', 'raw', or None."""
         d = self._dataset
-        if d.is_virtual or d.chunks != (1, *self.source.shape) or d.dtype != np.dtype(self.source.dtype):
+        one_frame = d.chunks in ((1, *self.source.shape), (1, 1, *self.source.shape))
+        if d.is_virtual or not one_frame or d.dtype != np.dtype(self.source.dtype):
             return None
         pipeline = d.id.get_create_plist()
         filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
@@ -289,15 +326,19 @@ class FrameReader:
             raise InputError(_bad_frame(segment, index, frame, str(error))) from error
         return None
 
+    def _offset(self, index: int) -> tuple[int, ...]:
+        """Where the frame's chunk begins in the dataset."""
+        return (index, 0, 0) if self._dataset.ndim == 3 else (index, self.source.channel, 0, 0)
+
     def _chunk_into(self, index: int) -> None:
-        size = self._dataset.id.get_chunk_info_by_coord((index, 0, 0)).size
+        size = self._dataset.id.get_chunk_info_by_coord(self._offset(index)).size
         if not size:
             raise OSError("the frame was never written")
         if len(self._chunk) < size:
             self._chunk = bytearray(size)
 
     def _read_chunk(self, index: int) -> tuple[int, Any]:
-        mask, chunk = self._dataset.id.read_direct_chunk((index, 0, 0), out=self._chunk)
+        mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=self._chunk)
         return int(mask), memoryview(chunk)
 
     def _read_through_hdf5(self, index: int, out: np.ndarray[Any, Any]) -> None:
@@ -306,8 +347,9 @@ class FrameReader:
         if self._dataset.ndim == 2:
             self._dataset.read_direct(out)
         else:
-            self._dataset.read_direct(out, np.s_[index])
-        self.bytes_read += out.nbytes
+            self._dataset.read_direct(out, self._offset(index)[:-2])
+        # A frame's part of what the dataset takes in its file; nothing is stored in a virtual one.
+        self.bytes_read += self._dataset.id.get_storage_size() // _frames_in(self._dataset.shape) or out.nbytes
 
     def decode(
         self, fetched: Any, frame: int, out: np.ndarray[Any, Any], fused: Callable[[Any], None] | None = None

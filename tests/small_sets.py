@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,9 @@ def read_images(master: Path | str) -> np.ndarray[Any, Any]:
     with h5py.File(master, "r") as h5:
         data = h5["/entry/data"]
         return np.concatenate([data[key][()] for key in sorted(data) if key.startswith("data_")])
+
+
+def shared_data() -> Path | None:
+    """The folder of real masters, shared/data beside the checkout or $BNL_MPI_SHARED_DATA; None without one."""
+    places = [os.environ.get("BNL_MPI_SHARED_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
+    return next((Path(place) for place in places if place and Path(place).is_dir()), None)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, MadeInput, make_input
+from small_sets import shared_data
 from test_metadata import brute, make_plan
 
 from bnl_mpi import h5meta, master, metadata
@@ -564,11 +565,6 @@ def assert_nothing_is_lost(infile: Path, outfile: Path, left_out: set[str]) -> N
             if isinstance(given, h5py.Dataset) and where.rsplit("/", 1)[1] not in CHANGED:
                 np.testing.assert_array_equal(got[()], given[()], err_msg=where)
                 assert (got.dtype, got.shape) == (given.dtype, given.shape), where
-
-
-def shared_data() -> Path | None:
-    places = [os.environ.get("BNL_MPI_SHARED_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
-    return next((Path(one) for one in places if one and Path(one).is_dir()), None)
 
 
 REAL = [
