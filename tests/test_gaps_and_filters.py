@@ -1,0 +1,77 @@
+"""`--fill_gaps`' interpolation by a plain loop, and the final filters' chunks by HDF5 itself."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnl_mpi.filters import Filter
+from bnl_mpi.gaps import Filler, GapFiller
+
+
+def filled(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The mean of the nearest valid pixels in four directions, by inverse distance; pixel by pixel."""
+    result = values.astype(float)
+    ny, nx = values.shape
+    for y, x in zip(*np.nonzero(invalid), strict=True):
+        total = weight = 0.0
+        for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            for step in range(1, max(ny, nx)):
+                j, i = y + dy * step, x + dx * step
+                if not (0 <= j < ny and 0 <= i < nx):
+                    break
+                if not invalid[j, i]:
+                    total += values[j, i] / step
+                    weight += 1 / step
+                    break
+        result[y, x] = total / weight if weight else 0
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 14), st.integers(1, 14), st.floats(0, 1), st.integers(0, 99))
+def test_filling_against_a_plain_loop(ny: int, nx: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 1000, (ny, nx)).astype(np.int32)
+    invalid = (rng.random((ny, nx)) < share).astype(np.uint8)
+    expected = filled(values, invalid)
+    as_float = values.astype(float)
+    Filler(invalid).fill(as_float)
+    np.testing.assert_allclose(as_float, expected)
+    Filler(invalid).fill(values)
+    assert np.abs(values - expected).max() <= 0.5 + 1e-9
+
+
+def test_pixels_invalid_in_one_image_only() -> None:
+    blank = np.zeros((6, 7), np.uint8)
+    blank[2] = 1
+    invalid = blank.copy()
+    invalid[4, 3] = 1
+    values = np.arange(42, dtype=np.int32).reshape(6, 7)
+    expected = filled(values, invalid)
+    GapFiller(blank).fill(values, invalid)
+    assert np.abs(values - expected).max() <= 0.5
+    GapFiller(None).fill(values, np.zeros((6, 7), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["u2", "u4", "i4", "f4"])
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("none", None), ("bslz4", None), ("bshuf", None), ("bszstd", 1), ("bszstd", 22), ("zstd", 0), ("zstd", 9)],
+)
+def test_chunks_read_back_through_hdf5(name: str, level: int | None, dtype: str) -> None:
+    image = np.random.default_rng(1).poisson(3, (37, 45)).astype(dtype)
+    final = Filter(name, level)
+    encode = final.encoder()
+    with h5py.File(io.BytesIO(), "w") as h5:
+        d = h5.create_dataset("x", (2, 37, 45), dtype, chunks=(1, 37, 45), **final.dataset_options())
+        for k in range(2):
+            d.id.write_direct_chunk((k, 0, 0), encode(image + k))
+        np.testing.assert_array_equal(d[()], [image, image + 1])

@@ -1,0 +1,78 @@
+"""Progress and summary, as a user sees them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from running import bnl
+from small_sets import random_frames, random_mask, write_set
+
+from bnl_mpi import report
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_in_a_log_is_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    line = report.ProgressLine(100, stream)
+    for _ in range(100):
+        now[0] += 0.1
+        line.advance(1)
+    line.finish()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) in (1, 2)
+    assert lines[0].startswith("bnl-mpi: ")
+    assert "/100 frames, 10.0 a second" in lines[0]
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    stream = Terminal()
+    line = report.ProgressLine(10, stream)
+    for _ in range(10):
+        now[0] += 1
+        line.advance(1)
+    line.finish()
+    assert "\r[###" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\033[K")
+    assert "\n" not in stream.getvalue()
+
+
+def test_summary_and_json_tell_the_same(tmp_path: Path) -> None:
+    shape = (64, 64)
+    frames = random_frames(9, shape)
+    master = write_set(tmp_path, frames, mask=random_mask(shape))
+    words = ["-i", master, "-s", "2", "-J", "4", "-c", "bslz4", "-d", "2", "-o", "set", "-v", "--json", "run.json"]
+    done = bnl(*words, cwd=tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert (told["frames"], told["images"], told["blocks"], told["workers"]) == (9, 5, 3, 1)
+    on_disk = sum(p.stat().st_size for p in tmp_path.glob("set_0*.h5"))
+    assert told["bytes_out"] == on_disk
+    assert told["ratio_to_raw16"] == pytest.approx(9 * 64 * 64 * 2 / on_disk)
+    assert told["ratio_to_input"] == pytest.approx(told["bytes_in"] / on_disk)
+    stored = sum(p.stat().st_size for p in tmp_path.glob("in_data_*.h5"))
+    assert 0.5 * stored < told["bytes_in"] < stored
+    assert 0 < told["mean_codestream"] < 1.2 * 64 * 64 * 2 / 4
+    assert told["invalid_pixels"] > 0
+    for text in (
+        "9 frames -> 5 images in 3 data files",
+        f"invalid {told['invalid_pixels']}",
+        f"out {on_disk}",
+        "mean codestream",
+        f"NAME_TEMPLATE_OF_DATA_FRAMES= {tmp_path / 'set'}_??????.h5",
+        str(tmp_path / "set_master.h5"),
+        str(tmp_path / "set.nxs"),
+    ):
+        assert text in done.stdout, text
+    assert done.stderr.count("bnl-mpi: block ") == 3
+    rank = told["ranks"][0]
+    assert {"read", "decode", "reduce", "code", "encode", "write", "busy", "idle"} <= rank.keys()
