@@ -160,6 +160,7 @@ class Options:
             )
         if not (math.isfinite(self.scale) and self.scale >= 0):
             raise UsageError(f"--scale {self.scale}: must be a number of 0 or more")
+        fix("scale", float(self.scale))
         self._check_codec(fix)
         self._check_compression(fix)
         if isinstance(self.data_block_size, str):
@@ -211,9 +212,8 @@ class Options:
         level = default if self.codec_level is None or self.codec_level < 1 else self.codec_level
         if not math.isfinite(level):
             raise UsageError(f"{CODECS[self.codec]} {level}: must be a finite number")
-        if self.codec == "hcompress":
-            level = int(level)
-        fix("codec_level", level)
+        # 125 and 125.0 are one setting, and must make one plan.
+        fix("codec_level", int(level) if self.codec == "hcompress" or level == int(level) else level)
         flag = CODECS[self.codec]
         if self.dtype.startswith("float"):
             raise UsageError(f"{flag} codes unsigned integers; drop -f, or the codec")

@@ -7,6 +7,8 @@ read, check them (`check_segments`), and take frames out of them (`FrameReader`)
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -67,15 +69,6 @@ class Source:
                 spans.append((k, max(frames.start, begin) - begin))
             begin = end
         return spans
-
-    def locate(self, frame: int) -> tuple[Segment, int]:
-        """The segment and the index in its dataset of frame `frame`, counted from 0."""
-        begin = 0
-        for segment in self.segments:
-            if frame < begin + segment.count:
-                return segment, segment.start + frame - begin
-            begin += segment.count
-        raise IndexError(frame)
 
     def file_sizes(self) -> dict[str, int]:
         """Name (without folder) and bytes of the master and of each data file."""
@@ -270,11 +263,19 @@ class FrameReader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        counts = [segment.count for segment in source.segments]
+        self._ends = list(itertools.accumulate(counts))
         self._open: tuple[str, str] | None = None
         self._dataset: Any = None
         self._decode: str | None = None
         self._chunk = bytearray()
         self.bytes_read = 0
+
+    def _locate(self, frame: int) -> tuple[Segment, int]:
+        """The segment and the index in its dataset of frame `frame`, counted from 0."""
+        k = bisect.bisect_right(self._ends, frame)
+        segment = self.source.segments[k]
+        return segment, segment.start + segment.count - (self._ends[k] - frame)
 
     def close(self) -> None:
         if self._dataset is not None:
@@ -312,7 +313,7 @@ class FrameReader:
         Returns what `decode` takes: the raw chunk, or None where `out`, (ny, nx) of the source's type, holds
         the frame already.
         """
-        segment, index = self.source.locate(frame)
+        segment, index = self._locate(frame)
         self._select(segment)
         try:
             if self._decode is not None:
@@ -372,7 +373,7 @@ class FrameReader:
             else:
                 out[...] = np.frombuffer(chunk, out.dtype).reshape(out.shape)
         except ValueError as error:
-            segment, index = self.source.locate(frame)
+            segment, index = self._locate(frame)
             raise InputError(_bad_frame(segment, index, frame, str(error))) from error
         return True
 

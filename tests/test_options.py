@@ -154,6 +154,12 @@ def test_identity_leaves_out_how_a_job_is_run() -> None:
     assert here != parse("-b 2 -H 17").identity()
 
 
+def test_equal_settings_have_one_identity() -> None:
+    here = Options("in", codec="j2k", codec_level=125.0, scale=1)
+    assert here.identity() == parse("-J 125 -S 1").identity()
+    assert str(here.identity()) == str(parse("-J 125").identity())
+
+
 def test_help_and_version_need_no_mpi_and_no_hdf5() -> None:
     code = (
         "import sys; from bnl_mpi.cli import main\n"

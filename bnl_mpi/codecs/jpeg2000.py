@@ -42,7 +42,7 @@ class _Jpeg2000(LossyCodec):
         return self.ratio
 
     def get_config(self) -> dict[str, Any]:
-        return {"id": self.codec_id, "ratio": self.ratio, "threads": self.threads}
+        return {"id": self.codec_id, "ratio": self.ratio}
 
     def layers(self) -> list[float]:
         raise NotImplementedError
