@@ -69,6 +69,8 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
     warnings: list[str] = []
     plan = make_plan(options, found, experiment, warnings)
+    if expected is not None and expected != found.n_frames:
+        warnings.append(f"{master} tells of {expected} frames, but its data files hold {found.n_frames}")
     codec = codecs.make(options)
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
@@ -154,6 +156,10 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
     scaled = int(value * options.scale + 0.5) if value == int(value) else value * options.scale
     transformed = float(transform_counts(np.float64(scaled), options))
     if options.dtype.startswith("float"):
+        greatest = float(np.finfo(options.dtype).max)
+        if transformed > greatest:
+            warnings.append(f"counts above {greatest:g} don't fit {options.dtype} and are clipped; -f 4 keeps them")
+            return greatest
         return transformed
     limit = (
         int(transformed + (0.5 if options.exponential else 0.0))

@@ -77,9 +77,13 @@ class Source:
 
 
 def _resolve(filename: str, master: str) -> str:
-    """The path of a file that `master` links, relative to the master's folder as given or as it really is."""
+    """The path of a file that `master` links, relative to the master's folder as given or as it really is.
+
+    An absolute path that leads nowhere is looked for beside the master, as HDF5 does: sets are moved about.
+    """
     beside = [os.path.dirname(os.path.abspath(master)), os.path.dirname(os.path.realpath(master))]
-    candidates = [os.path.join(folder, filename) for folder in beside]
+    names = [filename, os.path.basename(filename)] if os.path.isabs(filename) else [filename]
+    candidates = [os.path.join(folder, name) for name in names for folder in beside]
     return next((c for c in candidates if os.path.exists(c)), candidates[0])
 
 

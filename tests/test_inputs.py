@@ -92,6 +92,43 @@ def test_a_single_dataset_in_the_master_or_behind_a_chain_of_links(tmp_path: Pat
     np.testing.assert_array_equal(reduced(master, sum=2), expected(frames))
 
 
+def test_absolute_links_of_a_set_that_was_moved(tmp_path: Path) -> None:
+    frames = random_frames(4, SHAPE)
+    master = write_set(tmp_path, frames)
+
+    def make(group: h5py.Group) -> None:
+        group["data_000001"] = h5py.ExternalLink("/nowhere/in_data_000001.h5", "/entry/data/data")
+
+    rewrite_data(master, make)
+    np.testing.assert_array_equal(reduced(master, sum=2), expected(frames))
+
+
+def test_a_set_that_was_stopped_early(tmp_path: Path) -> None:
+    frames = random_frames(7, SHAPE)
+    master = write_set(tmp_path, frames, per_file=4)
+    with h5py.File(master, "r+") as h5:
+        h5["/entry/instrument/detector/detectorSpecific/nimages"][()] = 8
+        for name in ("omega", "omega_end"):
+            values = h5[f"/entry/sample/goniometer/{name}"][()]
+            del h5[f"/entry/sample/goniometer/{name}"]
+            h5[f"/entry/sample/goniometer/{name}"] = np.append(values, values[-1] + 0.1)
+    done = bnl("-i", master, "-s", "2", "-c", "none", "-o", "out", "--drop_partial", cwd=tmp_path)
+    assert "tells of 8 frames, but its data files hold 7" in done.stderr
+    np.testing.assert_array_equal(read_images(tmp_path / "out_master.h5"), expected(frames[:6]))
+
+
+def test_master_and_data_in_different_folders(tmp_path: Path) -> None:
+    frames = random_frames(4, SHAPE)
+    master = write_set(tmp_path, frames)
+    for name in ("data here", "master there"):
+        (tmp_path / name).mkdir()
+    words = ["-o", "data here/set", "-m", "master there/my_master", "-c", "none", "-s", "2"]
+    bnl("-i", master, *words, cwd=tmp_path)
+    np.testing.assert_array_equal(read_images(tmp_path / "master there" / "my_master.h5"), expected(frames))
+    with h5py.File(tmp_path / "master there" / "my.nxs") as h5:
+        np.testing.assert_array_equal(h5["/entry/data/data"][()], expected(frames))
+
+
 def four_dimensional(tmp_path: Path, frames: np.ndarray[Any, Any]) -> Path:
     """A master whose virtual dataset is (n, channel, ny, nx) over two such files."""
     master = write_set(tmp_path, frames[:, 0])

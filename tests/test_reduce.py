@@ -154,6 +154,13 @@ def test_float_output_logarithm_and_back(tmp_path: Path) -> None:
         assert (image[invalid] == 65535).all()
 
 
+def test_two_byte_floats_are_clipped_where_they_end(tmp_path: Path) -> None:
+    frames = np.full((2, 8, 8), 60000, np.uint16)
+    master = write_set(tmp_path, frames, cutoff=200000)
+    assert (reduced(master, sum=2, float=2) == np.float16(65504)).all()
+    assert (reduced(master, sum=2, float=4) == 120000).all()
+
+
 def test_exponential_takes_float_input(tmp_path: Path) -> None:
     frames, mask = random_frames(2, SHAPE, marks=False), random_mask(SHAPE)
     master = write_set(tmp_path, frames, mask=mask, cutoff=9000)
