@@ -123,9 +123,7 @@ class Run:
 def main(options: Options, words: Sequence[str]) -> int:
     """The command's main job; returns the exit status."""
     if options.thread is None and options.parallel is not None and not world.launched():
-        command, environment = world.mpiexec_command(options.parallel + 1, words, grace=options.grace)
-        sys.stdout.flush()
-        os.execvpe(command[0], command, environment)
+        return world.run_mpiexec(options.parallel + 1, words)
     request = StopRequest()
     request.install()
     if options.thread is not None:
@@ -621,6 +619,16 @@ def work(
                 # The same kind of error, its text led by the block.
                 error.args = (f"block {number}: {error}",)
                 raise
+            except MemoryError as error:
+                raise BnlError(
+                    f"block {number}: {job.options.data_path(number)}: out of memory; start fewer ranks on a node, or "
+                    "ask for more memory"
+                ) from error
+            except Dropped:
+                raise
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise RuntimeError(f"block {number}: {job.options.data_path(number)}: {what}") from error
     finally:
         pipeline.close()
 

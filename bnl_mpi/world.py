@@ -5,10 +5,14 @@ Nothing here spins: every wait tests and sleeps, since the machine has other wor
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import re
 import shutil
+import signal
 import struct
+import subprocess
 import sys
 import time
 import zlib
@@ -78,7 +82,20 @@ def connect() -> Any:
     comm = MPI.COMM_WORLD
     if comm.Get_size() == 1:
         _refuse_lonely_world()
+    _unlink_shared_memory(comm)
     return comm
+
+
+def _unlink_shared_memory(comm: Any) -> None:
+    """Take MPICH's segment out of /dev/shm as soon as all ranks have it mapped, or an aborted run leaves it there."""
+    request, nap = comm.Ibarrier(), _Nap()
+    while not request.Test():
+        nap.take()
+    with contextlib.suppress(OSError):
+        mapped = Path("/proc/self/maps").read_text()
+        for path in sorted(set(re.findall(r"/dev/shm/mpich_shm_\w+", mapped))):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 class _Nap:
@@ -237,11 +254,40 @@ class World:
             os._exit(status)
 
 
-def mpiexec_command(n_ranks: int, words: Sequence[str], *, grace: float = 20.0) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine.
+def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:
+    """Run `bnl_mpi` with `words` on `n_ranks` ranks of this machine; returns the exit status.
 
-    `grace`: seconds that the ranks have to end in after a signal to the launcher.
+    MPICH's mpiexec takes this process's place, since it passes every signal on.  Open MPI's kills the ranks when it
+    gets SIGTERM or SIGINT, but passes SIGUSR1 on, which means the same to them: so it is kept below this process.
     """
+    command, environment = mpiexec_command(n_ranks, words)
+    sys.stdout.flush()
+    if not _is_open_mpi(command[0]):
+        os.execvpe(command[0], command, environment)
+    # In a session of its own, so that a terminal's Ctrl-C doesn't reach it directly.
+    with subprocess.Popen(command, env=environment, start_new_session=True) as child:
+        count = 0
+
+        def pass_on(number: int, _frame: Any) -> None:
+            nonlocal count
+            count += 1
+            child.send_signal(signal.SIGUSR1 if count == 1 else number)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, pass_on)
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _is_open_mpi(launcher: str) -> bool:
+    real = Path(os.path.realpath(launcher))
+    if (Path(launcher).parent / "mpiexec.hydra").exists() and real.name != "orterun":
+        return False
+    return real.name in ("orterun", "prterun", "mpirun.openmpi") or (Path(launcher).parent / "prterun").exists()
+
+
+def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine."""
     beside = Path(sys.executable).parent / "mpiexec"
     launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
     if launcher is None:
@@ -258,9 +304,6 @@ def mpiexec_command(n_ranks: int, words: Sequence[str], *, grace: float = 20.0) 
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_mpi_yield_when_idle": "1",
-        # How long it waits, after it passed SIGTERM on, before it kills.
-        "PRTE_MCA_odls_base_sigkill_timeout": str(int(grace) + 5),
-        "OMPI_MCA_odls_base_sigkill_timeout": str(int(grace) + 5),
     }.items():
         environment.setdefault(name, value)
     if os.geteuid() == 0:
