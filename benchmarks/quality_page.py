@@ -29,8 +29,11 @@ Every set went through the same commands of DIALS (import, find_spots, index, re
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
 sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/2 without random halves
 (Assmann, Brehm and Diederichs, 2016), I/sigma from merged intensities with the errors that DIALS estimates.
-*Correlation with the reference* is Pearson's, of merged intensities. Sizes are those of the data files, all
-stored with bslz4, the input too; so the ratio isn't a codec's own.
+*Correlation with the reference* is Pearson's, of merged intensities.
+
+Sizes are those of the data files, all stored with bslz4, the input too: a lossy codec's own stream would be
+smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to
+stored input* against the input's files as they lie on the disk.
 """
 
 
@@ -90,6 +93,7 @@ def _overview(done: Mapping[str, Record]) -> str:
         ("options", lambda record: f"`{record['wish']['words']}`" if record["wish"]["words"] else "none"),
         ("size, MB", lambda record: f"{record['bytes'] / 1e6:.2f}"),
         ("ratio", lambda record: f"{record['ratio']:.1f}"),
+        ("to stored input", lambda record: f"{record['ratio_stored']:.2f}"),
         ("spots", lambda record: f"{record['spots']}"),
         ("indexed, %", lambda record: f"{100 * record['indexed_fraction']:.1f}"),
         ("cell off by, %", lambda record: _number(_percent(record["cell_error"]), "{:.3f}")),

@@ -147,6 +147,7 @@ def record(name: str, words: str, ratio: float, outer: float, i_over_sigma: floa
         "error": "",
         "bytes": int(1e8 / ratio),
         "ratio": ratio,
+        "ratio_stored": ratio / 10,
         "image": [10, 12],
         "images": 9,
         "spots": 100,
@@ -178,7 +179,7 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     assert "To keep all of the resolution: `b2`" in text
     assert "Don't judge by the overall CC1/2" in text
     table = [line for line in text.splitlines() if line.startswith("| `strong`")]
-    assert "| 1.01 | 99.0 | 100 | 99.0 | 0.010 |" in table[0]
+    assert "| 1.01 | 99.0 | 9.90 | 100 | 99.0 | 0.010 |" in table[0]
 
 
 def test_page_without_records_is_refused(tmp_path: Path) -> None:
