@@ -24,7 +24,7 @@ from .filters import Filter
 
 PARTIAL = ".partial"
 GROUP = "/entry/bnl_mpi"
-COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid")
+COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error")
 """Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 IMAGES = "/entry/data/data"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -93,10 +93,14 @@ class BlockRecord:
     number: int
     chunk_crc32: list[int] = field(default_factory=list)
     image_crc32: list[int] = field(default_factory=list)
+    """Of each image's pixels: as any reader decodes them from a data file, as marked ones in a squash file."""
     frames: list[tuple[int, int]] = field(default_factory=list)
     """First and last frame of each image."""
     invalid: list[np.ndarray[Any, Any]] | None = None
-    """Flat indices (slow * nx + fast) of each image's invalid pixels, where the stored form has no marks."""
+    """Where the stored form has no marks: flat indices (slow * nx + fast) of each image's invalid pixels, but for
+    those of `blank`."""
+    blank: np.ndarray[Any, Any] | None = None
+    """(ny, nx) uint8, with `invalid`: not 0 where every image is invalid."""
     counts: dict[str, int] = field(default_factory=dict)
     """Figures of the block for the summary of a run that finds it made already; see COUNTS."""
 
@@ -113,7 +117,35 @@ class BlockRecord:
         if self.invalid is not None:
             ends = np.cumsum([len(i) for i in self.invalid], dtype="<u8")
             group["invalid_ends"] = ends
-            group["invalid_pixels"] = np.concatenate([*self.invalid, np.empty(0, "<u4")]).astype("<u4")
+            pixels = np.concatenate([*self.invalid, np.empty(0, "<u4")]).astype("<u4")
+            packed = {"compression": "gzip", "shuffle": True} if pixels.size else {}
+            group.create_dataset("invalid_pixels", data=pixels, **packed)
+            if self.blank is not None:
+                # Gaps are most of it, and pack to next to nothing.
+                group.create_dataset("blank", data=self.blank, chunks=self.blank.shape, compression="gzip")
+
+
+class InvalidPixels:
+    """What an open block file lists of invalid pixels, where its images can't hold marks."""
+
+    def __init__(self, file: Any, shape: tuple[int, int]) -> None:
+        group = file[GROUP]
+        blank = group["blank"][()] if "blank" in group else np.zeros(shape, np.uint8)
+        self._blank = np.ascontiguousarray(blank != 0)
+        self._pixels = np.split(group["invalid_pixels"][()], group["invalid_ends"][:-1].astype(int))
+        if blank.shape != shape:
+            raise ValueError(f"{GROUP}/blank is of {blank.shape} pixels, the images are of {shape}")
+
+    def of(self, index: int) -> np.ndarray[Any, Any]:
+        """(ny, nx) bool: what is invalid in image `index` of the block, from 0."""
+        invalid: np.ndarray[Any, Any] = self._blank.copy()
+        invalid.reshape(-1)[self._pixels[index]] = True
+        return invalid
+
+
+def read_invalid(file: Any, shape: tuple[int, int]) -> InvalidPixels | None:
+    """The invalid pixels of the images (ny, nx) of an open block file; None where it lists none."""
+    return InvalidPixels(file, shape) if "invalid_ends" in file[GROUP] else None
 
 
 def read_plan_sha256(path: str) -> str | None:

@@ -133,6 +133,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="JPEG 2000, reversible wavelet, layers down to this ratio (below 1: 125)")  # fmt: skip
     add(codecs, "-K", "--J2K2", dest="j2k2", type=_number, const=opt.J2K_RATIO, metavar="RATIO",
         help="JPEG 2000, irreversible 9/7 wavelet, one layer of this ratio (below 1: 125)")  # fmt: skip
+    add(codecs, "-T", "--HTJ2K", dest="htj2k", type=_number, const=None, metavar="RATIO",
+        help="High-Throughput JPEG 2000, 9/7 wavelet, at this ratio (below 1: 125) or these targets:")  # fmt: skip
+    add(codecs, "--max_error", optional=False, type=_number, metavar="COUNTS", help="-T: largest error of a pixel")
+    add(codecs, "--psnr", optional=False, type=_number, metavar="DB", help="-T: least PSNR of an image, of 65535")
+    add(codecs, "--rms", optional=False, type=_number, metavar="COUNTS", help="-T: largest rms error of an image")
     add(codecs, "--fill_gaps", optional=False, action="store_true",
         help="interpolate invalid areas before coding, so that wavelets don't ring")  # fmt: skip
     add(codecs, "--codec_threads", optional=False, type=int, metavar="N",
@@ -144,7 +149,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(out, "-q", "--out_squash", const="out_file", metavar="STEM",
         help="keep the codestreams too, in STEM_000001.h5, ...; out_file: OUT_squash")  # fmt: skip
     add(out, "-c", "--compression", metavar="FILTER",
-        help="bslz4 (the one that XDS reads), bszstd, bshuf, zstd, none (default zstd)")  # fmt: skip
+        help="bslz4 (the one that XDS reads), bszstd, bshuf, zstd, none, or htj2k: the codestreams of -T "
+        "themselves, lossless ones without -T (default zstd)")  # fmt: skip
     add(out, "-l", "--compression_level", type=int, metavar="N", help="zstd 0..9, bszstd 1..22 (default 3)")
     add(
         out,

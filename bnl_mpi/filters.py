@@ -1,5 +1,7 @@
 """The final, lossless HDF5 filters: how a dataset declares each, and how an image becomes a stored chunk.
 
+`htj2k` is one of them where images are coded without loss; a lossy codestream of `-T` is stored as it is.
+
 Images are encoded outside of HDF5 and written as direct chunks where a library gives the very format of the
 filter; elsewhere HDF5 encodes them in a file in memory, so that every filter yields its chunk's bytes.
 """
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import kernels
+from .errors import UsageError
 
 Encoder = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -32,9 +35,16 @@ class Filter:
             return {}
         if self.name == "zstd":
             return dict(hdf5plugin.Blosc(cname="zstd", clevel=self.level, shuffle=hdf5plugin.Blosc.NOSHUFFLE))
+        if self.name == "htj2k":
+            return dict(_htj2k_filter()())
         if self.name == "bszstd":
             return dict(hdf5plugin.Bitshuffle(cname="zstd", clevel=self.level))
         return dict(hdf5plugin.Bitshuffle(cname={"bslz4": "lz4", "bshuf": "none"}[self.name]))
+
+    def check(self) -> None:
+        """Raise a UsageError where a library that the filter needs is absent or too old."""
+        if self.name == "htj2k":
+            _htj2k_filter()
 
     def encoder(self) -> Encoder:
         """A function from an image (ny, nx), C-contiguous, to the bytes of its chunk."""
@@ -44,7 +54,24 @@ class Filter:
             return kernels.bslz4_encode
         if self.name == "zstd":
             return _blosc_zstd(self.level or 0)
+        if self.name == "htj2k":
+            from .codecs.htj2k import encode_lossless
+
+            return encode_lossless
         return _HDF5Encoder(self)
+
+
+def _htj2k_filter() -> Any:
+    import hdf5plugin
+
+    from .codecs.htj2k import library_version
+
+    library_version()
+    if not hasattr(hdf5plugin, "Htj2k"):
+        raise UsageError(
+            f"-c htj2k needs hdf5plugin 7.1 or later, {hdf5plugin.version} is there: pip install 'bnl-mpi[htj2k]'"
+        )
+    return hdf5plugin.Htj2k
 
 
 def _blosc_zstd(level: int) -> Encoder:

@@ -15,6 +15,7 @@ import numpy as np
 from . import blockfile, codecs, geometry, h5meta, metadata, source
 from ._version import __version__
 from .errors import InputError, OutputError, UsageError
+from .filters import Filter
 from .metadata import Experiment
 from .options import Options
 from .plan import Plan, auto_block_size
@@ -74,6 +75,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     codec = codecs.make(options)
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
+    Filter(options.compression).check()
     _check_sums(options, plan, experiment, warnings)
     if experiment.mask is None:
         warnings.append(f"{master}: no pixel_mask, so none is written; XDS can't read a set without one")

@@ -26,6 +26,9 @@ LARGEST_BIN = 64
 HCOMPRESS_SCALE, J2K_RATIO = 16, 125
 """What a scale or ratio below 1 means, and an option without its value."""
 
+ERROR_TARGETS = ("max_error", "psnr", "rms")
+"""Bounds that HTJ2K takes in place of a ratio."""
+
 CODECS = {"hcompress": "-H", "j2k": "-J", "j2k2": "-K", "htj2k": "-T"}
 
 MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
@@ -113,8 +116,15 @@ class Options:
     bin: int = 1
     scale: Real = 1.0
     codec: str | None = None
-    """hcompress, j2k, j2k2 or None."""
+    """hcompress, j2k, j2k2, htj2k or None."""
     codec_level: Real | None = None
+    """The scale or target ratio; None where one of the following is HTJ2K's target."""
+    max_error: Real | None = None
+    """Largest absolute error of a pixel, in counts."""
+    psnr: Real | None = None
+    """Least peak signal-to-noise ratio in dB, of 65535."""
+    rms: Real | None = None
+    """Largest root-mean-square error of an image, in counts."""
     compression: str = "zstd"
     compression_level: int | None = None
     data_block_size: int | str = 100
@@ -199,21 +209,29 @@ class Options:
                     f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}"
                 )
 
+    @property
+    def error_target(self) -> tuple[str, Real] | None:
+        """(name, value) of the bound that takes a target ratio's place, if one was given."""
+        given = [(name, value) for name in ERROR_TARGETS if (value := getattr(self, name)) is not None]
+        return given[0] if given else None
+
     def _check_codec(self, fix: Any) -> None:
+        self._check_error_target(fix)
         if self.codec is None:
             if self.out_squash is not None:
-                raise UsageError("-q keeps a lossy codec's codestreams: give one of -H, -J, -K too")
+                raise UsageError("-q keeps a lossy codec's codestreams: give one of -H, -J, -K, -T too")
             if self.fill_gaps:
-                raise UsageError("--fill_gaps prepares images for a lossy codec: give one of -H, -J, -K too")
+                raise UsageError("--fill_gaps prepares images for a lossy codec: give one of -H, -J, -K, -T too")
             return
         if self.codec not in CODECS:
             raise UsageError(f"codec {self.codec}: give one of {', '.join(CODECS)}")
-        default = HCOMPRESS_SCALE if self.codec == "hcompress" else J2K_RATIO
-        level = default if self.codec_level is None or self.codec_level < 1 else self.codec_level
-        if not math.isfinite(level):
-            raise UsageError(f"{CODECS[self.codec]} {level}: must be a finite number")
-        # 125 and 125.0 are one setting, and must make one plan.
-        fix("codec_level", int(level) if self.codec == "hcompress" or level == int(level) else level)
+        if self.error_target is None:
+            default = HCOMPRESS_SCALE if self.codec == "hcompress" else J2K_RATIO
+            level = default if self.codec_level is None or self.codec_level < 1 else self.codec_level
+            if not math.isfinite(level):
+                raise UsageError(f"{CODECS[self.codec]} {level}: must be a finite number")
+            # 125 and 125.0 are one setting, and must make one plan.
+            fix("codec_level", int(level) if self.codec == "hcompress" or level == int(level) else level)
         flag = CODECS[self.codec]
         if self.dtype.startswith("float"):
             raise UsageError(f"{flag} codes unsigned integers; drop -f, or the codec")
@@ -226,13 +244,45 @@ class Options:
                 f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output"
             )
 
+    def _check_error_target(self, fix: Any) -> None:
+        given = [name for name in ERROR_TARGETS if getattr(self, name) is not None]
+        if not given:
+            return
+        name, value = given[0], getattr(self, given[0])
+        if self.codec not in (None, "htj2k"):
+            raise UsageError(f"--{name} is a target of HTJ2K; drop {CODECS.get(self.codec, self.codec)}, or --{name}")
+        others = [f"--{other}" for other in given[1:]] + (["-T's ratio"] if self.codec_level is not None else [])
+        if others:
+            raise UsageError(f"--{name} and {' and '.join(others)} exclude each other: HTJ2K has one target")
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"--{name} {value}: must be a number of 0 or more")
+        fix(name, int(value) if value == int(value) else value)
+        fix("codec", "htj2k")
+
+    def _check_stored_codestreams(self, fix: Any) -> None:
+        """`-c htj2k`: what is stored is a codestream of HTJ2K, lossy with -T, lossless without a codec."""
+        if self.codec not in (None, "htj2k"):
+            flag = CODECS[self.codec]
+            raise UsageError(
+                f"-c htj2k stores HTJ2K's own codestreams, {flag} makes others: give -T for {flag}, or -c bslz4 "
+                f"(and -q to keep {flag}'s codestreams)"
+            )
+        if self.dtype not in ("uint16", "int16"):
+            raise UsageError(f"-c htj2k stores 8- and 16-bit integers, not {self.dtype}; give -u 2 or another -c")
+        if self.codec is None:
+            return
+        if self.out_squash is not None:
+            raise UsageError("-c htj2k keeps the codestreams in the data files already: drop -q")
+        # A lossy stream can't hold marks, and gaps of 0 would ring into valid pixels.
+        fix("fill_gaps", True)
+
     def _check_compression(self, fix: Any) -> None:
         if self.compression not in COMPRESSIONS:
             raise UsageError(
                 f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}"
             )
         if self.compression == "htj2k":
-            raise UsageError("--compression htj2k is not in this version; give bslz4, which XDS reads")
+            self._check_stored_codestreams(fix)
         if self.compression not in LEVELS:
             if self.compression_level is not None:
                 raise UsageError(

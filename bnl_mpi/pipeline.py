@@ -16,6 +16,7 @@ import numpy as np
 
 from . import codecs, kernels
 from .blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
+from .codecs.base import Passed
 from .errors import BnlError
 from .filters import Filter
 from .job import Job
@@ -61,38 +62,45 @@ class BlockReport:
     """0 where no codestream was made."""
     n_clipped: int = 0
     n_invalid: int = 0
+    greatest_error: int = 0
+    """Of the codec, in counts; 0 where it isn't measured."""
+    squared_error: int = 0
+    """Sum over the pixels of all images; 0 where it isn't measured."""
+    n_different: int = 0
+    """Images that didn't decode to the pixels that the run which coded them got."""
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     rank: int = 0
     host: str = ""
 
+    def add(self, passed: Passed) -> None:
+        """Count what an image's codec did."""
+        self.bytes_codestream += len(passed.codestream) if passed.codestream is not None else 0
+        if passed.errors is not None:
+            self.greatest_error = max(self.greatest_error, passed.errors.greatest)
+            self.squared_error += passed.errors.squares
 
-class Pipeline:
-    """Makes blocks of one job; keeps its buffers, its codec and the input file at hand from block to block."""
 
-    def __init__(self, job: Job, rank: int = 0) -> None:
+class BlockMaker:
+    """Makes the files of one block after another: what reducing and expanding have in common."""
+
+    def __init__(self, job: Job, rank: int) -> None:
         self._job, self._rank = job, rank
-        self._codec: Any = codecs.make(job.options)
-        dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
-        self._reducer = Reducer(job, dtype)
         self._filter = Filter(job.options.compression, job.options.compression_level)
         self._encode = self._filter.encoder()
-        self._reader = FrameReader(job.source)
-        integers = np.dtype(job.plan.dtype_in).kind != "f"
-        self._fused = self._reducer.add_chunk if integers and kernels.HAVE_BSLZ4 else None
         self._host = socket.gethostname()
         self._watch = Stopwatch()
+        self._bytes_read = 0
 
     def close(self) -> None:
-        self._reader.close()
+        """Let go of the input's files."""
 
     def make(self, block: Block, progress: Progress | None = None) -> BlockReport:
         """Make the block's data file, and squash file if wanted; both appear whole or not at all."""
         job, options = self._job, self._job.options
         begin = time.perf_counter()
-        self._watch = Stopwatch()
+        self._watch, self._bytes_read = Stopwatch(), 0
         report = BlockReport(block.number, block.n_images, 0, rank=self._rank, host=self._host)
-        read_before = self._reader.bytes_read
         data_path = options.data_path(block.number)
         squash_path = options.squash_path(block.number) if options.out_squash else None
         with ExitStack() as files:
@@ -107,15 +115,14 @@ class Pipeline:
             squash = self._squash_writer(squash_partial, block)
             if squash is not None:
                 files.callback(squash.discard)
-            if self._codec:
-                self._codec.reset()
+            self._begin(block)
             for image in range(block.first_image, block.first_image + block.n_images):
-                frames = job.plan.frames_of(image)
-                self._make_image(frames, writer, squash, report)
-                report.n_frames += len(frames)
+                n_frames = len(job.plan.frames_of(image))
+                self._make_image(image, writer, squash, report)
+                report.n_frames += n_frames
                 if progress:
-                    progress(len(frames))
-            report.bytes_read = self._reader.bytes_read - read_before
+                    progress(n_frames)
+            report.bytes_read = self._bytes_read
             writer.record.counts = {name: getattr(report, name) for name in COUNTS}
             with self._watch.stage("write"):
                 writer.close()
@@ -128,67 +135,112 @@ class Pipeline:
         report.stages = dict(self._watch.seconds)
         return report
 
-    def _record(self, block: Block, *, lists_invalid: bool = False) -> BlockRecord:
-        return BlockRecord(
-            self._job.sha256, self._job.identity, block.number, invalid=[] if lists_invalid else None
-        )
+    def _record(self, block: Block) -> BlockRecord:
+        return BlockRecord(self._job.sha256, self._job.identity, block.number)
 
     def _squash_writer(self, partial: str | None, block: Block) -> SquashWriter | None:
-        if partial is None:
+        return None
+
+    def _begin(self, block: Block) -> None:
+        """Called before the block's first image."""
+
+    def _make_image(
+        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
+    ) -> None:
+        """Make image `image`, counted from 0, and add it to `writer`."""
+        raise NotImplementedError
+
+
+class Pipeline(BlockMaker):
+    """Makes blocks out of frames; keeps its buffers, its codec and the input file at hand from block to block."""
+
+    def __init__(self, job: Job, rank: int = 0) -> None:
+        super().__init__(job, rank)
+        self._codec = codecs.make(job.options)
+        dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
+        self._stores_codestream = self._codec is not None and job.options.compression == "htj2k"
+        self._reducer = Reducer(job, dtype)
+        self._reader = FrameReader(job.source)
+        integers = np.dtype(job.plan.dtype_in).kind != "f"
+        self._fused = self._reducer.add_chunk if integers and kernels.HAVE_BSLZ4 else None
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _record(self, block: Block) -> BlockRecord:
+        record = super()._record(block)
+        return self._listing_invalid(record) if self._stores_codestream else record
+
+    def _listing_invalid(self, record: BlockRecord) -> BlockRecord:
+        record.invalid, record.blank = [], self._reducer.blank
+        return record
+
+    def _squash_writer(self, partial: str | None, block: Block) -> SquashWriter | None:
+        if partial is None or self._codec is None:
             return None
+        config = self._codec.get_config()
+        # Threads are the reader's own choice.
+        config.pop("threads", None)
         attributes = {
             "compression": self._codec.label,
             "compression_level": self._codec.level,
             "shape": np.array(self._job.plan.shape_out, "<u4"),
             "dtype": self._codec.image_dtype,
-            "codec": json.dumps(self._codec.get_config(), sort_keys=True),
+            "codec": json.dumps(config, sort_keys=True),
         }
-        return SquashWriter(partial, self._record(block, lists_invalid=True), attributes, block.first_image)
+        record = self._listing_invalid(super()._record(block))
+        return SquashWriter(partial, record, attributes, block.first_image)
+
+    def _begin(self, block: Block) -> None:
+        if self._codec is not None:
+            self._codec.reset()
 
     def _make_image(
-        self, frames: range, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
+        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
     ) -> None:
-        reducer, watch = self._reducer, self._watch
+        reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
+        self._add_frames(frames)
+        with watch.stage("reduce"):
+            values = reducer.values(frames)
+        passed = Passed(values)
+        if self._codec is not None:
+            with watch.stage("code"):
+                passed = self._code(values, squash is not None, frames)
+        if self._stores_codestream:
+            pixels, chunk = passed.image, passed.codestream
+        else:
+            with watch.stage("reduce"):
+                pixels = reducer.mark(passed.image)
+            with watch.stage("encode"):
+                chunk = self._encode(pixels)
+        with watch.stage("write"):
+            writer.add(chunk, pixels, frames)
+            if squash is not None and passed.codestream is not None:
+                squash.add(passed.codestream, pixels, frames)
+            for record in (writer.record, squash.record if squash else None):
+                if record is not None and record.invalid is not None:
+                    record.invalid.append(reducer.invalid_beyond_blank())
+        report.n_clipped += reducer.n_clipped
+        report.n_invalid += reducer.n_invalid
+        report.add(passed)
+
+    def _add_frames(self, frames: range) -> None:
+        reader, reducer, watch = self._reader, self._reducer, self._watch
+        read_before = reader.bytes_read
         for frame in frames:
             with watch.stage("read"):
-                fetched = self._reader.fetch(frame, reducer.frame)
+                fetched = reader.fetch(frame, reducer.frame)
             with watch.stage("decode"):
-                in_buffer = self._reader.decode(fetched, frame, reducer.frame, fused=self._fused)
+                in_buffer = reader.decode(fetched, frame, reducer.frame, fused=self._fused)
             if in_buffer:
                 with watch.stage("reduce"):
                     reducer.add()
-        with watch.stage("reduce"):
-            values = reducer.values(frames)
-        codestream = None
-        if self._codec is not None:
-            with watch.stage("code"):
-                values, codestream = self._code(values, squash is not None, frames)
-        with watch.stage("reduce"):
-            image = reducer.mark(values)
-        with watch.stage("encode"):
-            chunk = self._encode(image)
-        with watch.stage("write"):
-            writer.add(chunk, image, frames)
-            if squash is not None and codestream is not None:
-                squash.add(codestream, image, frames)
-                assert squash.record.invalid is not None
-                squash.record.invalid.append(np.flatnonzero(reducer.invalid()).astype("<u4"))
-        report.n_clipped += reducer.n_clipped
-        report.n_invalid += reducer.n_invalid
-        report.bytes_codestream += len(codestream) if codestream is not None else 0
+        self._bytes_read += reader.bytes_read - read_before
 
-    def _code(self, values: Any, keep: bool, frames: range) -> tuple[Any, bytes | None]:
-        """The image as the codec gives it back, and the codestream where one was made."""
+    def _code(self, values: Any, keep: bool, frames: range) -> Passed:
+        assert self._codec is not None
         try:
-            if keep or not self._codec.skips_coder:
-                codestream = self._codec.encode(values)
-                decoded = (
-                    self._codec.roundtrip(values)
-                    if self._codec.skips_coder
-                    else self._codec.decode(codestream)
-                )
-                return decoded, codestream
-            return self._codec.roundtrip(values), None
+            return self._codec.run(values, keep=keep)
         except BnlError as error:
             raise type(error)(f"image of frames {frames.start + 1} to {frames.stop}: {error}") from error
 

@@ -30,6 +30,11 @@ def libraries(codec: str | None) -> dict[str, str]:
 
         versions["glymur"] = importlib.metadata.version("glymur")
         versions["openjpeg"] = openjpeg.version()
+    elif codec == "htj2k":
+        from .codecs import htj2k
+
+        versions["imagecodecs"] = importlib.metadata.version("imagecodecs")
+        versions["openjph"] = htj2k.library_version()
     return versions
 
 
@@ -48,6 +53,6 @@ def describe(job: Job) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": json.dumps({**options.identity(), **names}, sort_keys=True),
         "input": job.source.file_sizes(),
-        "libraries": libraries(options.codec),
+        "libraries": libraries(options.codec or ("htj2k" if options.compression == "htj2k" else None)),
         "plan_sha256": job.sha256,
     }

@@ -151,6 +151,18 @@ class Reducer:
         bad = self._flags & kernels.FLAG_INVALID
         return bad if self._blank is None else bad | self._blank
 
+    @property
+    def blank(self) -> Array | None:
+        """(oy, ox) uint8: not 0 where every image is invalid; None without a mask."""
+        return self._blank
+
+    def invalid_beyond_blank(self) -> Array:
+        """Flat indices (slow * nx + fast), uint32, of the pixels that are invalid in this image but not in all."""
+        bad = self._flags & kernels.FLAG_INVALID
+        if self._blank is not None:
+            bad = bad & (self._blank == 0)
+        return np.flatnonzero(bad).astype("<u4")
+
     def mark(self, values: Array) -> Array:
         """The output image of `values`, clipped to 0..satval' and marked where invalid.
 

@@ -92,7 +92,8 @@ def make_words(record: Record, infile: str | None = None) -> list[str]:
             words += _option(name, "e" if value == math.e else value)
     if record.get("codec") is not None:
         flag, level = opt.CODECS[record["codec"]], record.get("codec_level")
-        words += [flag] if level is None else [flag, str(level)]
+        if level is not None:
+            words += [flag, str(level)]
     words += _zero_words(record.get("zero", []))
     if record.get("omit"):
         words += _option("omit", ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in record["omit"]))

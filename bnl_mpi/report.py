@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from . import kernels
 from .job import Job
-from .options import XDS_COMPRESSIONS
+from .options import XDS_COMPRESSIONS, Options
 from .pipeline import BlockReport
 from .plan import better_block_size
 
@@ -55,8 +56,15 @@ class Summary:
     """While the workers worked."""
     mean_codestream: float | None
     """Bytes an image; None where no codestream was made."""
+    codestream_ratio: float | None
+    """2 bytes a pixel of the images over the codestreams' bytes."""
+    greatest_error: int | None
+    """Of any pixel, in counts, by the codec; None where it isn't measured."""
+    rms_error: float | None
+    """Over all pixels of all images, in counts, by the codec."""
     seconds: float
-    xds_template: str
+    xds_template: str | None
+    """None where XDS can't read the files."""
     warnings: list[str]
     ranks: list[dict[str, Any]] = field(default_factory=list)
     """For each rank: blocks, images, and seconds in each stage, at work and idle."""
@@ -76,7 +84,12 @@ class Summary:
             f"({self.workers} worker{'s' * (self.workers != 1)})",
         ]
         if self.mean_codestream is not None:
-            out.append(f"mean codestream {self.mean_codestream / mb * 1000:.1f} kB an image")
+            out.append(
+                f"mean codestream {self.mean_codestream / mb * 1000:.1f} kB an image, "
+                f"{self.codestream_ratio:.1f}:1 to 2 bytes a pixel"
+            )
+        if self.rms_error is not None:
+            out.append(f"codec's greatest error {self.greatest_error} counts, rms error {self.rms_error:.3f} counts")
         first = self.data_files[0]
         last = f" .. {os.path.basename(self.data_files[-1])}" if len(self.data_files) > 1 else ""
         out += [f"master {self.master}"]
@@ -85,12 +98,24 @@ class Summary:
         out += [f"data   {first}{last}"]
         if self.squash_files:
             out += [f"squash {self.squash_files[0]}{' ..' if len(self.squash_files) > 1 else ''}"]
+        if self.xds_template is None:
+            return [*out, *_htj2k_readers(self.master)]
         return [*out, f"NAME_TEMPLATE_OF_DATA_FRAMES= {self.xds_template}"]
 
     def write_json(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(dataclasses.asdict(self), file, indent=1)
             file.write("\n")
+
+
+def _htj2k_readers(master: str) -> list[str]:
+    """Who reads `-c htj2k`, and the way to a set for those who don't."""
+    name = os.path.basename(master)
+    return [
+        "HTJ2K opens with h5py and hdf5plugin 7.1 or later, and in programs in C (DIALS) with HDF5_PLUGIN_PATH set to",
+        "hdf5plugin's folder of plugins; XDS's plugin doesn't read it. An XDS set of it comes from:",
+        f"bnl-mpi expand {name} -c bslz4 -o NAME",
+    ]
 
 
 def notes(job: Job, n_workers: int) -> list[str]:
@@ -110,7 +135,7 @@ def notes(job: Job, n_workers: int) -> list[str]:
             "the compiled kernels are not in use: NumPy does their work, several times slower; "
             "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew"
         )
-    if job.options.compression not in XDS_COMPRESSIONS:
+    if job.options.compression not in (*XDS_COMPRESSIONS, "htj2k"):
         found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")
     return found
 
@@ -118,12 +143,19 @@ def notes(job: Job, n_workers: int) -> list[str]:
 def start_line(job: Job, n_workers: int) -> str:
     plan, options = job.plan, job.options
     oy, ox = plan.shape_out
-    codec = f", {options.codec} {options.codec_level:g}" if options.codec and options.codec_level else ""
+    codec = f", {options.codec} {_target(options)}" if options.codec else ""
     return (
         f"bnl-mpi: {plan.n_frames} frames of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
         f"{plan.n_images} images of {ox} x {oy} {plan.dtype_out} in {plan.n_blocks} blocks{codec}, "
         f"{options.compression}; {n_workers} worker{'s' * (n_workers != 1)}"
     )
+
+
+def _target(options: Options) -> str:
+    if options.error_target is None:
+        return f"{options.codec_level:g}"
+    name, value = options.error_target
+    return f"{name} {value:g}"
 
 
 class ProgressLine:
@@ -187,6 +219,8 @@ def summarise(
 
     busy = sum(r.seconds for r in reports)
     bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
+    n_pixels = plan.n_images * plan.shape_out[0] * plan.shape_out[1]
+    measured = options.codec == "htj2k"
     numbers = [b.number for b in plan.blocks()]
     template = f"{options.master_path.removesuffix('.h5').removesuffix('_master')}_??????.h5"
     return Summary(
@@ -211,8 +245,11 @@ def summarise(
         raw_mb_per_s=raw / 1e6 / max(seconds, 1e-9),
         raw_mb_per_s_per_worker=raw / 1e6 / max(busy, 1e-9),
         mean_codestream=streams / plan.n_images if streams else None,
+        codestream_ratio=2 * n_pixels / streams if streams else None,
+        greatest_error=max(r.greatest_error for r in [*reports, *kept]) if measured else None,
+        rms_error=math.sqrt(total("squared_error") / n_pixels) if measured else None,
         seconds=seconds,
-        xds_template=os.path.abspath(template),
+        xds_template=None if options.compression == "htj2k" else os.path.abspath(template),
         warnings=warnings,
         ranks=_by_rank(reports, seconds),
     )

@@ -17,7 +17,8 @@ from numcodecs.registry import get_codec
 
 from bnl_mpi import openjpeg
 from bnl_mpi.codecs import htj2k
-from bnl_mpi.codecs.htj2k import HTJ2K, StepSearch, Target, encode_at_step, encode_lossless, errors_of
+from bnl_mpi.codecs.base import errors_of
+from bnl_mpi.codecs.htj2k import HTJ2K, StepSearch, Target, encode_at_step, encode_lossless
 from bnl_mpi.errors import BnlError, UsageError
 
 pytest.importorskip("imagecodecs")

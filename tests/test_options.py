@@ -71,6 +71,20 @@ def test_dashes_and_underscores(text: str) -> None:
         ("-S -1", "--scale"),
         ("-H 16 -J 120", "-H and -J exclude each other"),
         ("-J 16 -K 120", "-J and -K exclude each other"),
+        ("-T 16 -H 4", "-H and -T exclude each other"),
+        ("--rms 2 -J 60", "--rms is a target of HTJ2K; drop -J"),
+        ("--rms 2 -T 60", "--rms and -T's ratio exclude each other"),
+        ("--rms 2 --psnr 80", "--psnr and --rms exclude each other"),
+        ("--max_error=-1", "--max_error -1: must be"),
+        ("-T 60 -u 4", "16-bit unsigned images only"),
+        ("--rms 2 -u -2", "unsigned integers"),
+        ("-c htj2k -H 4", "-c htj2k stores HTJ2K's own codestreams, -H makes others: give -T for -H"),
+        ("-c htj2k -J", "-J makes others"),
+        ("-c htj2k -K", "-K makes others"),
+        ("-c htj2k -u 4", "8- and 16-bit integers, not uint32; give -u 2"),
+        ("-c htj2k -f 2", "8- and 16-bit integers, not float16"),
+        ("-c htj2k -l 3", "htj2k has no levels"),
+        ("-T 60 -c htj2k -q", "drop -q"),
         ("-c gzip", "give one of bslz4"),
         ("-c bslz4 -l 3", "bslz4 has no levels"),
         ("-c none -l 3", "none has no levels"),
@@ -177,3 +191,25 @@ def test_help_and_version_need_no_mpi_and_no_hdf5() -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("bnl-mpi 0.1.0 (20")
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "target"),
+    [
+        ("-T", 125, None),
+        ("-T 0.5", 125, None),
+        ("--HTJ2K 60", 60, None),
+        ("-T --rms 2", None, ("rms", 2)),
+        ("--max-error 7.5", None, ("max_error", 7.5)),
+        ("--psnr 80 -c htj2k", None, ("psnr", 80)),
+    ],
+)
+def test_htj2k_has_one_target(text: str, level: float | None, target: tuple[str, float] | None) -> None:
+    o = parse(text)
+    assert (o.codec, o.codec_level, o.error_target) == ("htj2k", level, target)
+
+
+def test_gaps_are_always_filled_where_the_codestream_is_stored() -> None:
+    assert parse("-T 60 -c htj2k").fill_gaps
+    assert not parse("-c htj2k").fill_gaps
+    assert not parse("-T 60 -c bslz4").fill_gaps

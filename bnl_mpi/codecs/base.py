@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +12,57 @@ from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
 Image = NDArray[Any]
+
+PEAK = 65535
+"""Highest value of a 16-bit pixel; PSNR refers to it."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far decoded pixels are from an image, in counts."""
+
+    greatest: int
+    """Largest absolute difference."""
+    squares: int
+    """Sum of the squared differences."""
+    n_pixels: int
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self.squares / self.n_pixels)
+
+    @property
+    def psnr(self) -> float:
+        """Peak signal-to-noise ratio in dB, of 65535; infinite without an error."""
+        return 20 * math.log10(PEAK / self.rms) if self.squares else math.inf
+
+
+def errors_of(image: Image, decoded: Image) -> Errors:
+    """The errors of `decoded` against `image`, both (ny, nx) uint16."""
+    rows = max(1, 65536 // image.shape[1])
+    greatest = squares = 0
+    # A band of rows at a time stays in the processor's cache; sums in integers don't depend on the bands.
+    for top in range(0, image.shape[0], rows):
+        band = slice(top, top + rows)
+        difference = np.subtract(decoded[band], image[band], dtype=np.int32).ravel()
+        worst = max(int(difference.max()), -int(difference.min()))
+        greatest = max(greatest, worst)
+        # Exact: some 65536 squares of 32 bits stay below 2**53.  The integers' own dot product is slower.
+        wide = difference.astype(np.float64)
+        squares += int(np.dot(wide, wide))
+    return Errors(greatest, squares, image.size)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """An image that went through a codec and back."""
+
+    image: Image = field(repr=False)
+    """Decoded, (ny, nx)."""
+    codestream: bytes | None = field(default=None, repr=False)
+    """None where none was made."""
+    errors: Errors | None = None
+    """None where they aren't measured."""
 
 
 class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
@@ -49,6 +102,17 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
         """What `decode(encode(image))` gives; the array may be `image` itself, changed in place."""
         decoded: Image = np.ascontiguousarray(self.decode(self.encode(image)))
         return decoded
+
+    def run(self, image: Image, *, keep: bool) -> Passed:
+        """Code `image`, (ny, nx), and decode it; with `keep` the codestream is made in any case.
+
+        `image` may be changed, and be the result's own.
+        """
+        if self.skips_coder:
+            codestream = self.encode(image) if keep else None
+            return Passed(self.roundtrip(image), codestream)
+        codestream = self.encode(image)
+        return Passed(np.ascontiguousarray(self.decode(codestream)), codestream)
 
     def reset(self) -> None:
         """Forget what earlier images taught: called where a block starts, so that blocks don't depend on

@@ -19,12 +19,9 @@ from numcodecs.registry import register_codec
 from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
-from .base import Image, LossyCodec
+from .base import PEAK, Errors, Image, LossyCodec, Passed, errors_of
 
 DEFAULT_RATIO = 125
-
-PEAK = 65535
-"""Highest value of a 16-bit pixel; PSNR refers to it."""
 
 FINEST_STEP = 1.05e-5
 """In units of the 16-bit range, about 0.7 counts; OpenJPH's binding takes 1e-5 and less for its default."""
@@ -127,36 +124,6 @@ def decode(codestream: Any, out: Image | None = None) -> Image:
         size = memoryview(codestream).nbytes
         raise BnlError(f"{library_version()}: these {size} bytes are no HTJ2K codestream") from error
     return image
-
-
-@dataclass(frozen=True)
-class Errors:
-    """How far decoded pixels are from an image, in counts."""
-
-    greatest: int
-    """Largest absolute difference."""
-    rms: float
-
-    @property
-    def psnr(self) -> float:
-        """Peak signal-to-noise ratio in dB, of 65535; infinite without an error."""
-        return 20 * math.log10(PEAK / self.rms) if self.rms else math.inf
-
-
-def errors_of(image: Image, decoded: Image) -> Errors:
-    """The errors of `decoded` against `image`, both (ny, nx) uint16."""
-    rows = max(1, 65536 // image.shape[1])
-    greatest = squares = 0
-    # A band of rows at a time stays in the processor's cache; sums in integers don't depend on the bands.
-    for top in range(0, image.shape[0], rows):
-        band = slice(top, top + rows)
-        difference = np.subtract(decoded[band], image[band], dtype=np.int32).ravel()
-        worst = max(int(difference.max()), -int(difference.min()))
-        greatest = max(greatest, worst)
-        # Exact: some 65536 squares of 32 bits stay below 2**53.  The integers' own dot product is slower.
-        wide = difference.astype(np.float64)
-        squares += int(np.dot(wide, wide))
-    return Errors(greatest, math.sqrt(squares / image.size))
 
 
 @dataclass(frozen=True)
@@ -384,6 +351,13 @@ class HTJ2K(LossyCodec):
         coded = self._code(image)
         return coded.decoded if coded.decoded is not None else decode(coded.codestream)
 
+    def run(self, image: Image, *, keep: bool) -> Passed:
+        """As for every codec; the errors are those of all pixels, gaps included."""
+        coded = self._code(image)
+        decoded = decode(coded.codestream) if coded.decoded is None else coded.decoded
+        errors = errors_of(image, decoded) if coded.errors is None else coded.errors
+        return Passed(decoded, coded.codestream, errors)
+
     def _code(self, buf: Any) -> Coded:
         image = np.ascontiguousarray(buf)
         if image.ndim != 2 or image.dtype != np.uint16:
@@ -429,7 +403,7 @@ class HTJ2K(LossyCodec):
         if u is None or (self._lossless_hope and tried[u].step < _LOSSLESS_STEP):
             exact = self._lossless(image, len(tried[u].codestream) if u is not None else image.nbytes)
             if u is None or len(exact) <= len(tried[u].codestream):
-                return Coded(exact, 0.0, image, Errors(0, 0.0))
+                return Coded(exact, 0.0, image, Errors(0, 0, image.size))
         return tried[u]
 
     def _encode(self, image: NDArray[np.uint16], step: float) -> bytes:
