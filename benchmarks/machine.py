@@ -1,0 +1,49 @@
+"""What the figures were taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "h5py", "hdf5plugin", "mpi4py", "glymur", "numcodecs", "imagecodecs")
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, versions, the date and the load: figures of another machine can't be compared."""
+    import h5py
+
+    from bnl_mpi import kernels, openjpeg
+
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hdf5": h5py.version.hdf5_version,
+        "openjpeg": openjpeg.version(),
+        "compiled_kernels": kernels.COMPILED,
+    }
+
+
+def load() -> float:
+    """Runnable processes, averaged over the last minute; 0 on an idle machine, without this program."""
+    return os.getloadavg()[0]
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
