@@ -1,4 +1,5 @@
 # make demo: try it on a simulated data set.   make test: all tests.   make lint: ruff and mypy.
+# make bench: measure its speed, and write docs/performance.md.
 PYTHON ?= python3
 VENV ?= .venv
 MPI ?= mpich
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 # Editable, so that the tests and a working copy are one and the same; the kernels are built in place.
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml bnl_mpi/_kernels.c $(wildcard bnl_mpi/csrc/*.h)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MPI),htj2k,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MPI),htj2k,test,lint,bench]'
 	touch $@
 
 $(VENV)-demo/.installed: setup.cfg setup.py pyproject.toml $(wildcard bnl_mpi/*.py bnl_mpi/*.c bnl_mpi/*/*)
@@ -26,6 +27,9 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) $(VENV)-demo demo-data build *.egg-info bnl_mpi/_kernels*.so

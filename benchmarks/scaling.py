@@ -136,7 +136,8 @@ def _row(n: int, runs: Sequence[Run], single: Sequence[Run] | None) -> dict[str,
 
 def _at_work(run: Run) -> float:
     """Frames a second while the workers worked: without the planning before and the masters."""
-    return float(run.summary["frames"]) / max(rank["busy"] for rank in run.summary["ranks"])
+    longest = max(float(rank["busy"]) for rank in run.summary["ranks"])
+    return float(run.summary["frames"]) / longest
 
 
 def _over_runs(runs: Sequence[Run], name: str) -> Spread:

@@ -1,0 +1,368 @@
+"""docs/performance.md and its plots, written from what :mod:`benchmarks.performance` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnl_mpi.pipeline import STAGES
+
+Found = Mapping[str, Any]
+
+_INTRODUCTION = """# Performance
+
+This page is made by `python -m benchmarks` (or `make bench`), which simulates its data, measures, and writes
+`benchmarks/results/*.json`, this page and its plots; don't edit it by hand. `--sections settings` measures one
+section anew, `--quick` shows in less than a minute that all of it runs.
+
+What is compared is measured in turn (A B A B ...), and a ratio is that of two neighbours in time: so other work
+on the machine spoils ratios less than seconds. Figures are *median (minimum; spread)*, the spread being the
+interquartile range. All input lies in the system's cache. Raw data are the decoded pixels in the stored type.
+"""
+
+_STAGES_TEXT = """`-b 2 -s 2 -H 16 -c bslz4`, one worker. *decode* includes the sum: a chunk is decoded and
+added up a few rows at a time, in the processor's cache, so that no frame is ever in memory. *reduce* is what makes
+an image of a sum (saturation, scale, marks), *code* HCompress and its inverse, *encode* bitshuffle and LZ4, *write*
+HDF5, checksums, and the flush to the disk at the end of a file.
+"""
+
+_FLOOR_TEXT = """The floor reads and decodes the same frames and encodes the same images, with the program's own
+kernels, and does nothing else: no sum, no codec, no checksum, no file. Rates are of one worker at work; the
+whole job adds the plan, the masters and the NeXus file, once, however long the data set.
+"""
+
+
+def write_page(path: Path, found: Found) -> None:
+    """Write the page for the sections in `found`, and plots in the folder of the page's name beside it."""
+    parts = [_INTRODUCTION, _machine(found["machine"])]
+    plots = Plots(path.with_suffix(""))
+    sections: dict[str, Callable[[Any, Plots], str]] = {
+        "stages": _stages,
+        "settings": _settings,
+        "scaling": _scaling,
+        "kernels": _kernels,
+        "waiting": _waiting,
+        "calls": _calls,
+        "many_ranks": _many_ranks,
+    }
+    parts.append(_bounds(found))
+    parts += [make(found[name], plots) for name, make in sections.items() if found.get(name)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def figure(spread: Mapping[str, float], unit: float = 1.0, digits: int = 2) -> str:
+    """*median (minimum; spread)* in units of `unit`."""
+    median, least, width = (spread[k] / unit for k in ("median", "minimum", "spread"))
+    return f"{median:.{digits}f} ({least:.{digits}f}; {width:.{digits}f})"
+
+
+def _machine(machines: Mapping[str, Found]) -> str:
+    if not machines:
+        return ""
+    one = next(iter(machines.values()))
+    packages = ", ".join(f"{name} {number}" for name, number in one["packages"].items())
+    loads = ", ".join(f"{name} {m['load_before']:.1f}" for name, m in machines.items())
+    kernels = "compiled kernels" if one["compiled_kernels"] else "NumPy in place of compiled kernels"
+    return (
+        f"{one['processor']}, {one['cores']} cores; {one['system']}; Python {one['python']}, {packages}, "
+        f"HDF5 {one['hdf5']}, OpenJPEG {one['openjpeg']}; {kernels}; {one['date']} UTC.\n\n"
+        f"Load (runnable processes, averaged over a minute) before each section: {loads}. What was running "
+        "besides, on as many cores, is in the figures.\n"
+    )
+
+
+# ---- what was promised --------------------------------------------------------------------------------
+
+
+def _bounds(found: Found) -> str:
+    """A line for each bound that the results can be held against."""
+    rows: list[tuple[str, str, str, bool]] = []
+    by_name = {row["setting"]: row for row in found.get("settings") or []}
+    for name, most in (("b2s2 H16", 3.0), ("b2s2", 1.6)):
+        if name in by_name:
+            ratio = by_name[name]["over_floor"]
+            rows.append((f"{name} over the floor", f"at most {most}", figure(ratio), ratio["median"] <= most))
+    scaling = found.get("scaling")
+    two = [row for row in (scaling or {}).get("strong", []) if row["workers"] == 2 and "speed" in row]
+    for row in two:
+        for key, words in (("speed_at_work", "at work"), ("speed", "whole job")):
+            text = f"two workers over one, {words}"
+            rows.append((text, "at least 1.9", figure(row[key]), row[key]["median"] >= 1.9))
+    for row in (scaling or {}).get("strong", [])[:1]:
+        peak = row["peak_bytes_worker"] / 1e6
+        rows.append(("peak memory of a worker", "under 400 MB", f"{peak:.0f} MB", peak < 400))
+        first = row["first_frame"]
+        text = "from mpiexec to the first frame read"
+        rows.append((text, "under 1.5 s", figure(first), first["median"] < 1.5))
+    if not rows:
+        return ""
+    cells = [[text, bound, value, "yes" if met else "**no**"] for text, bound, value, met in rows]
+    return "## Bounds\n\n" + table(["figure", "bound", "measured", "met"], cells)
+
+
+# ---- sections -------------------------------------------------------------------------------------------
+
+
+def _stages(rows: Sequence[Found], plots: Plots) -> str:
+    milliseconds, speeds = [], []
+    for row in rows:
+        stages = row["stages"]
+        milliseconds.append(
+            [
+                _set_name(row),
+                f"{row['frame_bytes'] / 1e6:.0f}",
+                *(figure(stages[s], 1e-3) for s in STAGES),
+                figure(row["seconds_a_frame"], 1e-3),
+            ]
+        )
+        moved = {s: row["image_bytes"] / 2 if s in ("encode", "write", "code") else row["frame_bytes"] for s in STAGES}
+        moved["reduce"] = row["image_bytes"] / 2
+        speeds.append([_set_name(row), *(_speed(moved[s], stages[s]["median"]) for s in STAGES)])
+    plot = plots.save("stages", lambda axes: _draw_stages(axes, rows), height=0.4 * len(rows) + 1.6)
+    return "\n".join(
+        [
+            "## Stages\n",
+            _STAGES_TEXT,
+            "Milliseconds a frame:\n",
+            table(["set", "MB a frame", *STAGES, "all"], milliseconds),
+            "GB/s: of raw frames for read and decode, of 16-bit images for the others:\n",
+            table(["set", *STAGES], speeds),
+            plot,
+        ]
+    )
+
+
+def _speed(n_bytes: float, seconds: float) -> str:
+    return f"{n_bytes / seconds / 1e9:.1f}" if seconds > 0 else "-"
+
+
+def _set_name(row: Found) -> str:
+    _, detector, bits, *_ = row["set"].split("_")
+    return f"{detector}, {bits} bit"
+
+
+def _settings(rows: Sequence[Found], plots: Plots) -> str:
+    cells = [
+        [
+            row["setting"],
+            figure(row["run_seconds"], row["frames"] * 1e-3),
+            figure(row["floor_seconds"], row["frames"] * 1e-3),
+            figure(row["over_floor"]),
+            figure(row["raw_mb_per_s"], digits=0),
+            figure(row["whole_job_seconds"]),
+            f"{row['ratio_to_raw16']:.0f}",
+        ]
+        for row in rows
+    ]
+    share = [
+        [row["setting"], *(f"{1e3 * row['stages'][s]['median'] / row['frames']:.2f}" for s in STAGES)] for row in rows
+    ]
+    header = ["setting", "ms a frame", "floor", "over the floor", "raw MB/s a worker", "whole job, s", "ratio"]
+    plot = plots.save("settings", lambda axes: _draw_settings(axes, rows), height=0.4 * len(rows) + 1.4)
+    return "\n".join(
+        [
+            "## Settings against the floor\n",
+            _FLOOR_TEXT,
+            table(header, cells),
+            "Where the time goes, milliseconds a frame (medians):\n",
+            table(["setting", *STAGES], share),
+            plot,
+        ]
+    )
+
+
+def _scaling(found: Found, plots: Plots) -> str:
+    cells = []
+    for kind in ("strong", "weak"):
+        for row in found[kind]:
+            speeds = [figure(row[k]) if k in row else "-" for k in ("speed", "speed_at_work")]
+            peak = f"{row['peak_bytes_rank_0'] / 1e6:.0f}, {row['peak_bytes_worker'] / 1e6:.0f}"
+            cells.append(
+                [kind, str(row["workers"]), str(row["frames"]), figure(row["seconds"]), *speeds, peak,
+                 figure(row["first_frame"])]
+            )  # fmt: skip
+    header = ["scaling", "workers", "frames", "s", "x one worker", "the same at work", "peak MB: rank 0, worker"]
+    ranks = [
+        [str(row["workers"]), f"{rank['rank']:.0f}", *(f"{rank[name]:.2f}" for name in (*STAGES, "busy", "idle"))]
+        for row in found["strong"]
+        for rank in row["ranks"]
+    ]
+    text = (
+        f"`{found['words']}`, {found['block']} images a data file, one rank for the masters besides the workers. "
+        "Strong: the same frames for all; weak: as many a worker. *At work* leaves out the plan before and the "
+        "masters after, which don't grow with the frames.\n"
+    )
+    plot = plots.save("scaling", lambda axes: _draw_scaling(axes, found), height=3.6)
+    return "\n".join(
+        [
+            "## Scaling\n",
+            text,
+            table([*header, "first frame, s"], cells),
+            _laws(found),
+            "Seconds of each worker, strong runs (means); *idle* is planning, waiting and the masters:\n",
+            table(["workers", "rank", *STAGES, "busy", "idle"], ranks),
+            plot,
+            "On a cluster: `sbatch slurm/scaling.sbatch`.\n",
+        ]
+    )
+
+
+def _laws(found: Found) -> str:
+    if not found["amdahl"]:
+        return ""
+    law, more = found["amdahl"], found["scalability"]
+    coherency = (
+        "coherency can't be told from fewer than three numbers of workers"
+        if more["coherency"] is None
+        else f"coherency {more['coherency']:.2g}"
+    )
+    return (
+        f"Amdahl's law, T(n) = T(1) (s + (1 - s) / n): serial fraction s = {law['serial']:.3f}. Universal scalability "
+        f"law, X(n) = X(1) n / (1 + a (n - 1) + k n (n - 1)): contention a = {more['contention']:.3f}; {coherency}.\n"
+    )
+
+
+def _kernels(rows: Sequence[Found], plots: Plots) -> str:
+    copy = next(row for row in rows if row["kernel"] == "copy of a frame")
+    bandwidth = copy["bytes"] / copy["seconds"]["minimum"]
+    cells = []
+    for row in rows:
+        rate = row["bytes"] / row["seconds"]["minimum"]
+        cells.append(
+            [row["kernel"], f"{row['bytes'] / 1e6:.1f}", figure(row["seconds"], 1e-3), f"{rate / 1e9:.1f}",
+             f"{100 * rate / bandwidth:.0f} %"]
+        )  # fmt: skip
+    text = (
+        "One call each on a frame, or on the image that two frames make. *MB* is what a call must move through memory "
+        "at least. Near the rate of a copy, memory bounds a kernel; far below it, computing does: LZ4 goes a "
+        "sequence at a time, each length known when the one before it is read, HCompress and the checksum compute "
+        "on every pixel.\n"
+    )
+    header = ["kernel", "MB", "ms", "GB/s (best)", "of a copy's rate"]
+    return "\n".join(["## Kernels\n", text, table(header, cells)])
+
+
+def _waiting(found: Found, plots: Plots) -> str:
+    cells = [
+        [name, figure(row["seconds_a_frame"], 1e-3), f"{1e3 * row['read_a_frame']:.2f}"] for name, row in found.items()
+    ]
+    warm, cold = found["warm"]["seconds_a_frame"]["median"], found["cold"]["seconds_a_frame"]["median"]
+    warm_read, all_read = found["warm"]["read_a_frame"], 100 * found["warm"]["read_a_frame"] / warm
+    text = (
+        "The same run with the input's files in the system's cache, and with the system made to forget them. "
+        f"Reading takes {1e3 * warm_read:.2f} ms a frame from the cache, {all_read:.0f} % of the time: that much a "
+        f"thread that reads ahead could hide at most; a cold disk costs {100 * (cold / warm - 1):.0f} % here.\n"
+    )
+    header = ["cache", "ms a frame", "of it reading"]
+    return "\n".join(["## Waiting for the disk\n", text, table(header, cells)])
+
+
+def _calls(found: Found, plots: Plots) -> str:
+    kinds = [k for k in found["block"] if found["rank_0"].get(k) or found["worker"].get(k) or found["block"][k]]
+    cells = [
+        [kind, str(found["rank_0"].get(kind, 0)), str(found["rank_0_of_twice_the_blocks"].get(kind, 0)),
+         str(found["worker"].get(kind, 0)), f"{found['block'][kind]:g}"]
+        for kind in kinds
+    ]  # fmt: skip
+    text = (
+        "System calls on paths of input and output (strace), two workers; a block reads 10 frames of input files of 4 "
+        "frames each, so it opens two or three.\n"
+    )
+    header = ["call", "rank 0", "rank 0, twice the blocks", "a worker of two blocks", "each further block"]
+    return "\n".join(["## Calls to the file system\n", text, table(header, cells)])
+
+
+def _many_ranks(rows: Sequence[Found], plots: Plots) -> str:
+    cells = [
+        [
+            str(row["workers"]),
+            f"{row['broadcast_bytes'] / 1e3:.1f}",
+            f"{row['peak_bytes_rank_0'] / 1e6:.0f}",
+            f"{row['peak_bytes_worker'] / 1e6:.0f}",
+            str(row.get("metadata_calls_rank_0", "-")),
+            str(row.get("metadata_calls_worker", "-")),
+        ]
+        for row in rows
+    ]
+    text = (
+        "One block and four frames a worker, all ranks on this machine, so times say nothing. Calls are to look at, "
+        "open, list, rename or remove files; each block's data file has a link in the masters and is looked for once "
+        "before the run.\n"
+    )
+    header = ["workers", "broadcast, kB", "peak MB, rank 0", "peak MB, worker", "metadata calls, rank 0", "a worker"]
+    return "\n".join(["## Many ranks\n", text, table(header, cells)])
+
+
+# ---- plots ----------------------------------------------------------------------------------------------
+
+COLOURS = ("#4c78a8", "#72b7b2", "#54a24b", "#eeca3b", "#f58518", "#b279a2")
+
+
+class Plots:
+    """Draws plots into a folder; without matplotlib the page goes without them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, name: str, draw: Callable[[Any], None], height: float) -> str:
+        """The Markdown that shows the plot, empty without matplotlib.  `height` in inches."""
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError:
+            return ""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        drawing = Figure(figsize=(7.5, height), layout="constrained")
+        FigureCanvasAgg(drawing)
+        axes = drawing.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        drawing.savefig(self._folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        return f"![{name}]({self._folder.name}/{name}.png)\n"
+
+
+def _draw_stages(axes: Any, rows: Sequence[Found]) -> None:
+    names = [_set_name(row) for row in rows][::-1]
+    left = [0.0] * len(rows)
+    for stage, colour in zip(STAGES, COLOURS, strict=True):
+        values = [1e3 * row["stages"][stage]["median"] for row in rows][::-1]
+        axes.barh(names, values, left=left, color=colour, label=stage)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_xlabel("ms a frame, one worker, -b 2 -s 2 -H 16 -c bslz4")
+    axes.legend(frameon=False)
+
+
+def _draw_settings(axes: Any, rows: Sequence[Found]) -> None:
+    for at, row in enumerate(rows[::-1]):
+        floor, run = (1e3 * row[k]["median"] / row["frames"] for k in ("floor_seconds", "run_seconds"))
+        axes.plot([floor, run], [at, at], color="#bbbbbb", zorder=1)
+        axes.scatter([floor], [at], color=COLOURS[0], label="floor" if at == 0 else None, zorder=2)
+        axes.scatter([run], [at], color=COLOURS[4], label="run" if at == 0 else None, zorder=2)
+        axes.annotate(f"{row['over_floor']['median']:.2f} x", (run, at), (8, -3), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_yticks(range(len(rows)), [row["setting"] for row in rows[::-1]])
+    axes.set_xlabel("ms a frame, one worker")
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _draw_scaling(axes: Any, found: Found) -> None:
+    workers = [row["workers"] for row in found["strong"]]
+    axes.plot(workers, workers, color="#bbbbbb", label="ideal")
+    for kind, colour in (("strong", COLOURS[0]), ("weak", COLOURS[4])):
+        rows = [row for row in found[kind] if "speed" in row]
+        for key, style, words in (("speed", "o-", "whole job"), ("speed_at_work", "s--", "at work")):
+            values = [row[key]["median"] for row in rows]
+            axes.plot([r["workers"] for r in rows], values, style, color=colour, label=f"{kind}, {words}")
+    axes.set_xticks(workers)
+    axes.set_xlabel("workers")
+    axes.set_ylabel("frames a second, in units of one worker's")
+    axes.legend(frameon=False)

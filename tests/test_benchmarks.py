@@ -1,0 +1,288 @@
+"""The speed benchmarks' own arithmetic, and what they promise that needs no clock."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from running import needs_mpi
+from small_sets import random_frames, write_set
+
+import bnl_mpi
+from benchmarks import (
+    calls,
+    inputs,
+    instrumented,
+    laws,
+    many_ranks,
+    performance,
+    performance_page,
+    reductions,
+    scaling,
+    timing,
+)
+from benchmarks.__main__ import main
+from bnl_mpi import kernels, source
+
+WORDS = "-b 2 -s 2 -H 16 -c bslz4"
+
+
+# ---- arithmetic -----------------------------------------------------------------------------------------
+
+
+def test_amdahl_is_found_again() -> None:
+    law = laws.fit_amdahl({n: 80.0 * (0.05 + 0.95 / n) for n in (1, 2, 4, 8, 32)})
+    assert law.serial == pytest.approx(0.05)
+    assert law.seconds == pytest.approx(80.0)
+
+
+def test_scalability_is_found_again() -> None:
+    def rate(n: int) -> float:
+        return 7.0 * n / (1 + 0.03 * (n - 1) + 0.0004 * n * (n - 1))
+
+    law = laws.fit_scalability({n: rate(n) for n in (1, 2, 4, 8, 16, 64)})
+    assert law.rate == pytest.approx(7.0)
+    assert law.contention == pytest.approx(0.03)
+    assert law.coherency == pytest.approx(0.0004)
+
+
+def test_two_points_leave_coherency_open() -> None:
+    law = laws.fit_scalability({1: 10.0, 2: 19.0})
+    assert law.contention == pytest.approx(1 / 19)
+    assert law.coherency is None
+
+
+def test_faster_than_ideal_is_no_negative_contention() -> None:
+    law = laws.fit_scalability({1: 10.0, 2: 21.0, 4: 44.0})
+    assert (law.contention, law.coherency) == (0.0, 0.0)
+    assert laws.fit_amdahl({1: 10.0, 2: 4.5}).serial == 0.0
+
+
+def test_one_point_is_no_law() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        laws.fit_amdahl({4: 1.0})
+
+
+def test_spread_and_ratio() -> None:
+    assert timing.spread_of([3.0, 1.0, 2.0, 4.0, 10.0]) == timing.Spread(1.0, 3.0, 2.0, 5)
+    assert timing.spread_of([2.0, 5.0]).spread == 3.0
+    # pair by pair: what slowed a whole round down doesn't show
+    assert timing.ratio_of([2.0, 20.0], [1.0, 10.0]) == timing.Spread(2.0, 2.0, 0.0, 2)
+
+
+def test_rounds_are_interleaved() -> None:
+    done: list[str] = []
+    told = timing.interleaved({"a": lambda: done.append("a"), "b": lambda: (done.append("b"), 5.0)[1]}, 2, 1)
+    assert done == ["a", "b"] * 3
+    assert told["b"] == [5.0, 5.0]
+    assert len(told["a"]) == 2
+
+
+def test_calls_are_counted_by_kind() -> None:
+    lines = [
+        '12 newfstatat(AT_FDCWD</home>, "/data/in_master.h5", {st_mode=S_IFREG|0644, ...}, 0) = 0',
+        '12 openat(AT_FDCWD</home>, "/data/in_000001.h5", O_RDONLY) = 5</data/in_000001.h5>',
+        '12 openat(AT_FDCWD</home>, "/lib/x.so", O_RDONLY) = 6</lib/x.so>',
+        "12 fsync(5</out/a.h5.partial>) = 0",
+        '12 rename("/out/a.h5.partial", "/out/a.h5") = 0',
+        "12 +++ exited with 0 +++",
+    ]
+    found = calls.count(lines, ["/data", "/out"])
+    assert found == {"stat": 1, "open": 1, "fsync": 1, "create, rename or remove": 1}
+
+
+# ---- inputs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inputs.simulated(tmp_path_factory.mktemp("in"), "500k", 16, 4)
+
+
+def test_multiplied_set_is_whole(simulated: Path) -> None:
+    longer = inputs.multiplied(simulated, 3)
+    with h5py.File(simulated) as short, h5py.File(longer) as file:
+        step = np.diff(short["entry/sample/goniometer/omega"][()])[0]
+        omega = file["entry/sample/goniometer/omega"]
+        assert omega.dtype == short["entry/sample/goniometer/omega"].dtype
+        np.testing.assert_allclose(np.diff(omega[()]), step, rtol=1e-3)
+        assert len(file["entry/data"]) == 3
+        assert file["entry/instrument/detector/detectorSpecific/nimages"][()] == 12
+    assert len({p.stat().st_ino for p in longer.parent.glob("*_data_*.h5")}) == 1
+
+
+# ---- promises -------------------------------------------------------------------------------------------
+
+
+def test_a_plan_with_10000_files_is_a_small_broadcast(tmp_path: Path) -> None:
+    master = write_set(tmp_path, random_frames(2, (514, 1030)), per_file=2)
+    name = os.path.basename(next(tmp_path.glob("*_data_*.h5")))
+    with h5py.File(master, "r+") as file:
+        mask = np.random.default_rng(3).random((514, 1030)) < 0.5
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        if "pixel_mask" in specific:
+            del specific["pixel_mask"]
+        specific["pixel_mask"] = mask.astype("u4")
+        group = file["entry/data"]
+        path = group.get("data_000001", getlink=True).path
+        for number in range(2, 10_001):
+            os.link(tmp_path / name, tmp_path / name.replace("000001", f"{number:06d}"))
+            group[f"data_{number:06d}"] = h5py.ExternalLink(name.replace("000001", f"{number:06d}"), path)
+        specific["nimages"][...] = 20_000
+    job = many_ranks.planned_job(master, compression="bslz4", data_block_size=2)
+    assert len(job.source.segments) == 10_000
+    assert job.plan.n_blocks == 10_000
+    assert many_ranks.broadcast_bytes(job) < 1_000_000
+
+
+def test_rank_0_opens_one_data_file(simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = h5py.File.__init__
+
+    def counting(self: Any, name: Any, *arguments: Any, **more: Any) -> None:
+        if isinstance(name, str | os.PathLike):  # else it is a file that is open already
+            opened.append(os.path.basename(os.fspath(name)))
+        original(self, name, *arguments, **more)
+
+    monkeypatch.setattr(h5py.File, "__init__", counting)
+    many_ranks.planned_job(inputs.multiplied(simulated, 3), compression="bslz4")
+    assert {name for name in opened if "_data_" in name} == {"in_500k_16_4_x3_data_000001.h5"}
+
+
+def test_each_file_is_renamed_and_flushed_once(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed: list[str] = []
+    flushed: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def counting_replace(old: Any, new: Any) -> None:
+        renamed.append(os.path.basename(os.fspath(new)))
+        replace(old, new)
+
+    def counting_fsync(file: int) -> None:
+        flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))
+        fsync(file)
+
+    monkeypatch.setattr(os, "replace", counting_replace)
+    monkeypatch.setattr(os, "fsync", counting_fsync)
+    bnl_mpi.reduce(str(simulated), out_file=str(tmp_path / "o"), data_block_size=2, compression="bslz4")
+    written = ["o.nxs", "o_000001.h5", "o_000002.h5", "o_master.h5"]
+    assert sorted(renamed) == written
+    files = [name for name in flushed if name.endswith((".h5", ".partial", ".nxs"))]
+    assert sorted(name.removesuffix(".partial") for name in files) == written
+
+
+def test_a_worker_opens_each_input_file_once_for_a_block(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = source._open_dataset
+
+    def counting(path: str, name: str) -> Any:
+        opened.append(os.path.basename(path))
+        return original(path, name)
+
+    job = many_ranks.planned_job(simulated, out_file=str(tmp_path / "o"), compression="bslz4")
+    monkeypatch.setattr(source, "_open_dataset", counting)
+    reader = source.FrameReader(job.source)
+    frame = np.empty(job.source.shape, job.source.dtype)
+    for number in range(4):
+        reader.fetch(number, frame)
+    reader.close()
+    assert opened == ["in_500k_16_4_data_000001.h5"]
+
+
+# ---- the benchmarks themselves --------------------------------------------------------------------------
+
+
+def test_the_floor_does_what_a_run_reads(simulated: Path, tmp_path: Path) -> None:
+    run = reductions.Run(simulated, reductions.H16, tmp_path)
+    assert run() > 0
+    floor = reductions.Floor(simulated, run)
+    assert floor() > 0
+    assert run.summary.images == 2
+    # the last frame that the floor decoded is the set's last
+    with h5py.File(inputs.simulated(simulated.parent, "500k", 16, 4)) as file:
+        np.testing.assert_array_equal(floor._frame, file["entry/data/data_000001"][3])
+
+
+def test_peak_memory_counts_what_is_touched() -> None:
+    before = instrumented.peak_bytes()
+    np.ones(before + 50_000_000, np.uint8)
+    assert instrumented.peak_bytes() >= before + 50_000_000
+
+
+def test_rank_as_launchers_tell_it() -> None:
+    assert instrumented.rank_here({"PMI_RANK": "3"}) == 3
+    assert instrumented.rank_here({"SLURM_PROCID": "5"}) == 5
+    assert instrumented.rank_here({}) == 0
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.skipif(not kernels.COMPILED, reason="the kernel section compares compiled kernels")
+def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
+    """Sections that need no strace, on the smallest sets; then the page of all their results."""
+    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1)
+    results = tmp_path / "results"
+    performance.measure(sizes, simulated.parent, results, ["kernels", "stages", "settings", "scaling", "waiting"])
+    page = tmp_path / "docs" / "performance.md"
+    assert main(["--page_only", "--results", str(results), "--page", str(page)]) == 0
+    text = page.read_text()
+    found = performance.read_results(results)
+    assert {row["setting"] for row in found["settings"]} >= {"b1s1", "b2s2", "b2s2 H16"}
+    for row in found["settings"]:
+        assert f"| {row['setting']} | " in text
+    (single, double) = found["scaling"]["strong"]
+    assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
+    assert single["frames"] == double["frames"] == 8
+    assert found["scaling"]["weak"][1]["frames"] == 16
+    for row in found["stages"]:
+        assert sum(s["median"] for s in row["stages"].values()) <= 1.05 * row["seconds_a_frame"]["median"]
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.skipif(not calls.available(), reason="needs strace, and leave to trace")
+def test_calls_of_rank_0_dont_grow_with_blocks(simulated: Path, tmp_path: Path) -> None:
+    found = calls.measure(inputs.multiplied(simulated, 20), WORDS, tmp_path)
+    once, twice = found["rank_0"], found["rank_0_of_twice_the_blocks"]
+    assert {k: once[k] for k in calls.METADATA if k in once} == {k: twice[k] for k in calls.METADATA if k in twice}
+    assert found["block"]["fsync"] == 1
+    assert found["block"]["create, rename or remove"] == 1
+    assert found["block"]["list"] == 0
+
+
+def test_page_says_which_bound_is_missed(tmp_path: Path) -> None:
+    spread = {"minimum": 1.0, "median": 3.1, "spread": 0.1, "n": 5}
+    row = {
+        "setting": "b2s2 H16", "frames": 4, "raw_bytes": 1, "run_seconds": spread, "floor_seconds": spread,
+        "over_floor": spread, "raw_mb_per_s": spread, "whole_job_seconds": spread, "ratio_to_raw16": 9.0,
+        "stages": dict.fromkeys(reductions.STAGES, spread),
+    }  # fmt: skip
+    page = tmp_path / "performance.md"
+    performance_page.write_page(page, {"machine": {}, "settings": [row]})
+    assert "| b2s2 H16 over the floor | at most 3.0 | 3.10 (1.00; 0.10) | **no** |" in page.read_text()
+
+
+def test_a_failed_launch_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--input", str(tmp_path / "absent_master.h5"), "--work", str(tmp_path), "--repeats", "1"]
+    assert scaling.main([*words, "--launcher", "env -u PMI_RANK", "--workers", "1"]) == 1
+    assert "absent_master.h5: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "scaling.json").exists()
+
+
+def test_notes_of_a_rank(simulated: Path, tmp_path: Path) -> None:
+    scale = scaling.Scale(simulated, 4, 1, launcher="env", words=("-b", "2", "-c", "bslz4"))
+    run = scaling.launch(scale, 0, 4, tmp_path)
+    (note,) = run.notes
+    assert note["rank"] == 0
+    assert 0 < note["entered"] < note["first_frame"] < note["ended"]
+    assert run.workers == [note]
+    assert json.loads(json.dumps(run.summary))["frames"] == 4
