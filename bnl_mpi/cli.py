@@ -20,6 +20,7 @@ from .errors import BnlError, UsageError
 COMMANDS = {
     "simulate": ("bnl_mpi.simulate.cli", "make a data set to try and test with"),
     "replay": ("bnl_mpi.replay", "print the command that makes a set again"),
+    "expand": ("bnl_mpi.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
     "check": ("bnl_mpi.check.cli", "which demands of XDS, DIALS and others a set meets"),
 }
 """Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""
@@ -60,6 +61,37 @@ def add_option(parser: Any, *names: str, **kwargs: Any) -> None:
     action.option_strings = [n for n in action.option_strings if n not in dashed]
 
 
+def add(group: Any, *names: str, optional: bool = True, **kwargs: Any) -> None:
+    """An option whose value may be left out, which then means its default."""
+    if optional:
+        field = opt.Options.__dataclass_fields__.get(kwargs.get("dest") or names[-1].lstrip("-"))
+        kwargs.setdefault("const", None if field is None else field.default)
+        kwargs["nargs"] = "?"
+    add_option(group, *names, **kwargs)
+
+
+def add_overwriting(out: Any) -> None:
+    """What becomes of an older output, and the summary: the same for all that write a set."""
+    add(out, "--force", optional=False, action="store_true", help="overwrite existing output of this stem")
+    add(out, "--resume", optional=False, action="store_true",
+        help="go on with an interrupted run of this very job: keep its blocks that are whole")  # fmt: skip
+    add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
+
+
+def add_running(parser: Any) -> Any:
+    """The options of ranks and shares, in a group of their own, which is returned."""
+    how = parser.add_argument_group("running")
+    add(how, "-p", "--parallel", type=int, const=None, metavar="N",
+        help="number of workers; without an MPI launcher, start them here")  # fmt: skip
+    add(how, "-t", "--thread", type=int, const=None, metavar="K",
+        help="do share K of -p alone, without MPI; 0 writes the masters")  # fmt: skip
+    add(how, "--grace", optional=False, type=float, metavar="SECONDS",
+        help="time for blocks in hand after SIGTERM, SIGINT or SIGUSR1 (default 20)")  # fmt: skip
+    add(how, "--log_json", optional=False, metavar="FILE", help="append what happens, a JSON object a line")
+    add(how, "-v", "--verbose", optional=False, action="store_true", help="a line for every block")
+    return how
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
     lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
@@ -71,16 +103,6 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    defaults = {f: d.default for f, d in opt.Options.__dataclass_fields__.items()}
-
-    def add(group: Any, *names: str, optional: bool = True, **kwargs: Any) -> None:
-        """An option whose value may be left out, which then means its default."""
-        if optional:
-            dest = kwargs.get("dest") or names[-1].lstrip("-")
-            kwargs.setdefault("const", defaults.get(dest))
-            kwargs["nargs"] = "?"
-        add_option(group, *names, **kwargs)
-
     frames = parser.add_argument_group("input")
     add(frames, "-i", "--infile", optional=False, metavar="MASTER", help="input master file")
     add(frames, "-1", "--first_image", type=int, metavar="N", help="first frame, from 1 (default 1)")
@@ -160,20 +182,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images a data file, or auto (default 100)",
     )
-    add(out, "--force", optional=False, action="store_true", help="overwrite existing output of this stem")
-    add(out, "--resume", optional=False, action="store_true",
-        help="go on with an interrupted run of this very job: keep its blocks that are whole")  # fmt: skip
-    add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
-
-    how = parser.add_argument_group("running")
-    add(how, "-p", "--parallel", type=int, const=None, metavar="N",
-        help="number of workers; without an MPI launcher, start them here")  # fmt: skip
-    add(how, "-t", "--thread", type=int, const=None, metavar="K",
-        help="do share K of -p alone, without MPI; 0 writes the masters")  # fmt: skip
-    add(how, "--grace", optional=False, type=float, metavar="SECONDS",
-        help="time for blocks in hand after SIGTERM, SIGINT or SIGUSR1 (default 20)")  # fmt: skip
-    add(how, "--log_json", optional=False, metavar="FILE", help="append what happens, a JSON object a line")
-    add(how, "-v", "--verbose", optional=False, action="store_true", help="a line for every block")
+    add_overwriting(out)
+    how = add_running(parser)
     how.add_argument("-V", "--version", action="version", version=f"bnl-mpi {__version__} ({VERSION_DATE})")
     return parser
 
@@ -235,6 +245,8 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     module = importlib.import_module(module_name)
     parser = _Parser(prog=f"bnl-mpi {name}", description=text)
     module.add_arguments(parser)
+    # A command that starts ranks has to repeat itself.
+    parser.set_defaults(words=[name, *words])
     run: Callable[[argparse.Namespace], int] = module.run
     return run(parser.parse_args(words))
 

@@ -28,7 +28,7 @@ from .errors import BnlError, InputError, Interrupted, OutputError, UsageError
 from .job import Job, Prepared
 from .lock import Lock, Share
 from .options import Options
-from .pipeline import BlockReport, Pipeline
+from .pipeline import BlockMaker, BlockReport, Pipeline
 from .report import Summary
 from .runlog import RunLog
 from .signals import StopRequest, job_end_time
@@ -76,10 +76,25 @@ class Dropped(Exception):
     """Raised within a worker's block that can't be finished any more."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a run does; ranks, shares, signals, `--resume` and the order of events are the same for all tasks."""
+
+    prepare: Callable[..., Prepared]
+    """Called with `Options` and the keyword `trust_counts`: everything that can be checked before the first output."""
+    check_inputs: Callable[[Job, Sequence[int]], tuple[list[str], dict[int, int]]]
+    """What is wrong with the input of the blocks of these numbers, a line each, and lengths that differ from the
+    job's."""
+    maker: Callable[[Job, int], BlockMaker]
+    write_masters: Callable[[Prepared], tuple[bool, list[str]]]
+    """Returns whether the NXmx file could be made, and warnings."""
+
+
 @dataclass
 class Run:
     """What a process needs from the beginning of a run to its end."""
 
+    task: Task
     options: Options
     ranks: World
     request: StopRequest
@@ -120,14 +135,18 @@ class Run:
         self.log.write("warning", text=text)
 
 
-def main(options: Options, words: Sequence[str]) -> int:
-    """The command's main job; returns the exit status."""
+def main(options: Options, words: Sequence[str], task: Task | None = None) -> int:
+    """A command's run over ranks or shares, the main job's if `task` is None; returns the exit status.
+
+    `words` are those after `bnl-mpi`, to start more ranks with.
+    """
+    task = task or REDUCTION
     if options.thread is None and options.parallel is not None and not world.launched():
         return world.run_mpiexec(options.parallel + 1, words)
     request = StopRequest()
     request.install()
     if options.thread is not None:
-        return _main_of_share(options, request)
+        return _main_of_share(task, options, request)
     ranks = World(world.connect() if world.launched() else None)
     request.install()
     _limit_library_threads()
@@ -137,7 +156,7 @@ def main(options: Options, words: Sequence[str]) -> int:
                 f"-p {options.parallel} asks for {options.parallel} workers, but the launcher started {ranks.size} "
                 f"ranks, one of them for the masters; start {options.parallel + 1} ranks, or drop -p"
             )
-        summary = run(options, ranks, request)
+        summary = run(task, options, ranks, request)
     except StoppedElsewhere:
         # Rank 0's status is the job's; a second failing rank would only have the launcher kill the others.
         ranks.leave()
@@ -155,12 +174,12 @@ def main(options: Options, words: Sequence[str]) -> int:
     return 0
 
 
-def reduce(options: Options, comm: Any = None) -> Summary | None:
-    """The main job for Python callers; see `bnl_mpi.reduce`."""
+def reduce(options: Options, comm: Any = None, task: Task | None = None) -> Summary | None:
+    """A task, by default the main job, for Python callers; see `bnl_mpi.reduce`."""
     if options.thread is not None or options.parallel is not None:
         raise UsageError("parallel and thread belong to the command; pass a communicator as comm instead")
     _limit_library_threads()
-    return run(options, World(comm), StopRequest(), quiet=not options.verbose)
+    return run(task or REDUCTION, options, World(comm), StopRequest(), quiet=not options.verbose)
 
 
 def _limit_library_threads() -> None:
@@ -175,14 +194,16 @@ def _limit_library_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
-def run(options: Options, ranks: World, request: StopRequest, *, quiet: bool = False) -> Summary | None:
+def run(
+    task: Task, options: Options, ranks: World, request: StopRequest, *, quiet: bool = False
+) -> Summary | None:
     """Do the whole job on `ranks`; the summary on rank 0, None elsewhere.
 
     Errors before the first output raise on every rank (`StoppedElsewhere` on all but rank 0).  Later ones
     abort the communicator if it has more than one rank, else raise.
     """
     begin = time.monotonic()
-    this = Run(options, ranks, request, RunLog(None), quiet)
+    this = Run(task, options, ranks, request, RunLog(None), quiet)
     request.at_once = this.stop_at_once
     ranks.before_abort = this.let_go
     try:
@@ -234,11 +255,12 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
     ranks.share(Go(job_end_time() if missing else None))
     reports = _gather_reports(job, this) if ranks.size > 1 else _make_blocks_alone(job, this)
     _check_complete(job, this, len(reports))
-    more: list[str] = []
+    more = reporting.afterthoughts(reports)
     if finished:
         nexus = os.path.exists(job.options.nxs_path)
     else:
-        nexus, more = write_masters(prepared)
+        nexus, of_masters = this.task.write_masters(prepared)
+        more += of_masters
     for text in more:
         this.warn(text)
     if job.options.force:
@@ -296,7 +318,7 @@ def _agree_on_job(this: Run) -> tuple[Prepared | None, Job]:
         if ranks.rank == 0:
             prepared, message = _prepare(this, trust_counts)
         job = _unless_stopped(ranks, message)
-        problems, recount = _check_inputs(job, ranks)
+        problems, recount = _check_inputs(job, this)
         decision: Any = "recount" if recount and trust_counts else "go"
         if problems:
             decision = Stop(InputError.exit_status, "; ".join(problems))
@@ -309,7 +331,7 @@ def _agree_on_job(this: Run) -> tuple[Prepared | None, Job]:
 def _prepare(this: Run, trust_counts: bool) -> tuple[Prepared | None, Job | Stop]:
     """Rank 0's part; an error is a message too, so that the other ranks don't wait for ever."""
     try:
-        prepared = jobs.prepare(this.options, trust_counts=trust_counts)
+        prepared = this.task.prepare(this.options, trust_counts=trust_counts)
         jobs.check_places(prepared.job)
         if this.log.path is None and this.options.log_json:
             this.log = RunLog(this.options.log_json)
@@ -327,7 +349,7 @@ def _with_stored_block_size(prepared: Prepared, this: Run, *, trust_counts: bool
     size = resume.stored_block_size(prepared.job) if options.resume else None
     if size is None or size == options.data_block_size:
         return prepared
-    stored = jobs.prepare(replace(options, data_block_size=size), trust_counts=trust_counts)
+    stored = this.task.prepare(replace(options, data_block_size=size), trust_counts=trust_counts)
     text = f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}"
     return replace(stored, warnings=(*stored.warnings, text))
 
@@ -342,14 +364,13 @@ def _unless_stopped(ranks: World, message: Any) -> Any:
     return answer
 
 
-def _check_inputs(job: Job, ranks: World) -> tuple[list[str], bool]:
+def _check_inputs(job: Job, this: Run) -> tuple[list[str], bool]:
     """On rank 0: the problems that the owners of the data files found, and whether lengths differ."""
+    ranks = this.ranks
     problems: list[str] = []
     counts: dict[int, int] = {}
     if ranks.worker:
-        problems, counts = source.check_segments(
-            job.source, segments_of(job, job.plan.share(ranks.worker, ranks.n_workers))
-        )
+        problems, counts = this.task.check_inputs(job, job.plan.share(ranks.worker, ranks.n_workers))
     gathered = ranks.collect((problems, counts))
     all_problems = sorted({p for found, _ in gathered for p in found})
     return all_problems, any(found for _, found in gathered)
@@ -419,6 +440,7 @@ class Guide:
 
     def __init__(self, this: Run, end_time: float | None) -> None:
         self._this, self._end_time = this, end_time
+        self.task = this.task
         self._told = False
         self.stopping = False
         self._deadline = math.inf
@@ -488,7 +510,7 @@ def _work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide, prog
         return guide.may_begin(job.plan.block(number).n_images)
 
     try:
-        for report in work(job, numbers, rank, after_image, may_begin):
+        for report in work(guide.task, job, numbers, rank, after_image, may_begin):
             guide.made(report)
             yield report
     except Dropped:
@@ -596,6 +618,7 @@ def _tell(job: Job, report: BlockReport, this: Run) -> None:
 
 
 def work(
+    task: Task,
     job: Job,
     numbers: Sequence[int],
     rank: int,
@@ -608,13 +631,13 @@ def work(
     """
     if not numbers:
         return
-    pipeline = Pipeline(job, rank)
+    maker = task.maker(job, rank)
     try:
         for number in numbers:
             if not may_begin(number):
                 return
             try:
-                yield pipeline.make(job.plan.block(number), progress)
+                yield maker.make(job.plan.block(number), progress)
             except BnlError as error:
                 # The same kind of error, its text led by the block.
                 error.args = (f"block {number}: {error}",)
@@ -630,7 +653,7 @@ def work(
                 what = f"{type(error).__name__}: {error}"
                 raise RuntimeError(f"block {number}: {job.options.data_path(number)}: {what}") from error
     finally:
-        pipeline.close()
+        maker.close()
 
 
 # ---- the masters ----------------------------------------------------------------------------------------
@@ -643,21 +666,14 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
     from . import master, nxmx, provenance
 
     job, options = prepared.job, prepared.job.options
-    folder = os.path.dirname(os.path.abspath(options.master_path))
-
-    def listed(paths: Any) -> list[tuple[str, int]]:
-        return [
-            (os.path.relpath(os.path.abspath(p), folder), b.n_images)
-            for p, b in zip(paths, job.plan.blocks(), strict=True)
-        ]
-
+    assert prepared.experiment is not None
     shared: dict[str, Any] = {
-        "data_files": listed(options.data_path(b.number) for b in job.plan.blocks()),
+        "data_files": jobs.listed(job, options.data_path),
         "experiment": prepared.experiment,
         "provenance": provenance.describe(job),
         "data_dtype": np.dtype(job.plan.dtype_out),
     }
-    squash = listed(options.squash_path(b.number) for b in job.plan.blocks()) if options.out_squash else []
+    squash = jobs.listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
     with blockfile.whole_file(options.nxs_path, optional=True) as partial:
         missing = nxmx.write_nxs(partial, options.infile, job.plan, **shared)
@@ -668,14 +684,22 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
     return not missing, warnings
 
 
+def _check_segments(job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
+    return source.check_segments(job.source, segments_of(job, numbers))
+
+
+REDUCTION = Task(jobs.prepare, _check_segments, Pipeline, write_masters)
+"""The main job."""
+
+
 # ---- one share, without MPI -----------------------------------------------------------------------------
 
 
-def _main_of_share(options: Options, request: StopRequest) -> int:
+def _main_of_share(task: Task, options: Options, request: StopRequest) -> int:
     """`-t K -p N`: share 0 writes the masters, share k makes blocks k, k + N, ..."""
     _limit_library_threads()
     ranks = World()
-    this = Run(options, ranks, request, RunLog(None))
+    this = Run(task, options, ranks, request, RunLog(None))
     request.at_once = this.stop_at_once
     try:
         this.log = RunLog(options.log_json)
@@ -694,13 +718,13 @@ def run_share(this: Run) -> int:
     options = this.options
     assert options.thread is not None
     assert options.parallel is not None
-    prepared = _prepare_share(options, options.thread)
+    prepared = _prepare_share(this.task, options, options.thread)
     jobs.check_places(prepared.job)
     this.take_lock(prepared.job, Share(options.thread, options.parallel))
     if options.resume and (size := resume.stored_block_size(prepared.job)) not in (None, options.data_block_size):
         assert size is not None
         this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
-        prepared = _prepare_share(replace(options, data_block_size=size), options.thread)
+        prepared = _prepare_share(this.task, replace(options, data_block_size=size), options.thread)
     job = prepared.job
     jobs.check_existing(job, share=options.thread)
     for text in prepared.warnings:
@@ -712,14 +736,14 @@ def run_share(this: Run) -> int:
     return _blocks_of_share(job, this, jobs.share_blocks(job, options.thread))
 
 
-def _prepare_share(options: Options, share: int) -> Prepared:
-    prepared = jobs.prepare(options)
+def _prepare_share(task: Task, options: Options, share: int) -> Prepared:
+    prepared = task.prepare(options, trust_counts=True)
     job = prepared.job
-    problems, recount = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, share)))
+    problems, recount = task.check_inputs(job, jobs.share_blocks(job, share))
     if recount or (share == 0 and not job.source.counts_known):
-        prepared = jobs.prepare(options, trust_counts=False)
+        prepared = task.prepare(options, trust_counts=False)
         job = prepared.job
-        problems, _ = source.check_segments(job.source, segments_of(job, jobs.share_blocks(job, share)))
+        problems, _ = task.check_inputs(job, jobs.share_blocks(job, share))
     if problems:
         raise InputError("; ".join(sorted(set(problems))))
     return prepared
@@ -734,7 +758,7 @@ def _masters_of_share(prepared: Prepared, this: Run) -> int:
     if options.force:
         jobs.remove_old_masters(job)
         jobs.remove_surplus_blocks(job)
-    nexus, more = write_masters(prepared)
+    nexus, more = this.task.write_masters(prepared)
     for text in more:
         this.warn(text)
     print(f"master {os.path.abspath(options.master_path)}")
@@ -762,6 +786,8 @@ def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
         made.append(report)
         _tell(job, report, this)
     line.finish()
+    for text in reporting.afterthoughts(made):
+        this.warn(text)
     if len(made) < len(missing):
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
         raise Interrupted(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ class Prepared:
     """A job, and what rank 0 alone needs of the input to write the masters."""
 
     job: Job
-    experiment: Experiment
+    experiment: Experiment | None
+    """None where frames aren't reduced."""
     warnings: tuple[str, ...]
 
 
@@ -266,6 +268,12 @@ def _check_neighbours(job: Job, blocks: list[str]) -> None:
                 f"{path}: belongs to another run (other options, input or version); remove it, choose another -o, "
                 "or give --force to every share"
             )
+
+
+def listed(job: Job, path_of: Callable[[int], str]) -> list[tuple[str, int]]:
+    """(file relative to the master's folder, images in it) of every block; `path_of` gives a number's path."""
+    folder = os.path.dirname(os.path.abspath(job.options.master_path))
+    return [(os.path.relpath(os.path.abspath(path_of(b.number)), folder), b.n_images) for b in job.plan.blocks()]
 
 
 def remove_old_masters(job: Job) -> None:

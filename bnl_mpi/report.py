@@ -140,6 +140,17 @@ def notes(job: Job, n_workers: int) -> list[str]:
     return found
 
 
+def afterthoughts(reports: Sequence[BlockReport]) -> list[str]:
+    """Warnings that only the finished blocks give rise to."""
+    n = sum(r.n_different for r in reports)
+    if not n:
+        return []
+    return [
+        f"{n} image{'s' * (n > 1)} decoded to other pixels than in the run that coded them: another build of the codec "
+        "rounds otherwise; the checksums in the new data files are those of the new pixels"
+    ]
+
+
 def start_line(job: Job, n_workers: int) -> str:
     plan, options = job.plan, job.options
     oy, ox = plan.shape_out

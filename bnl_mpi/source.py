@@ -76,7 +76,7 @@ class Source:
         return {os.path.basename(p): os.stat(p).st_size for p in paths}
 
 
-def _resolve(filename: str, master: str) -> str:
+def resolve_link(filename: str, master: str) -> str:
     """The path of a file that `master` links, relative to the master's folder as given or as it really is.
 
     An absolute path that leads nowhere is looked for beside the master, as HDF5 does: sets are moved about.
@@ -97,7 +97,7 @@ def _links(h5: Any, master: str) -> list[tuple[str, str]]:
     for _, name in numbered:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            found.append((_resolve(link.filename, master), link.path))
+            found.append((resolve_link(link.filename, master), link.path))
         else:
             path = link.path if isinstance(link, h5py.SoftLink) else f"/entry/data/{name}"
             found.append((os.path.abspath(master), path if path.startswith("/") else f"/entry/data/{path}"))
@@ -136,10 +136,10 @@ def _behind(dataset: Any, source: Any, master: str) -> tuple[str, str]:
     import h5py
 
     if source.file_name != ".":
-        return _resolve(source.file_name, master), source.dset_name
+        return resolve_link(source.file_name, master), source.dset_name
     link = dataset.file.get(source.dset_name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
-        return _resolve(link.filename, master), link.path
+        return resolve_link(link.filename, master), link.path
     return os.path.abspath(master), source.dset_name
 
 
@@ -161,7 +161,7 @@ def _frames_in(shape: Sequence[int]) -> int:
     return shape[0] if len(shape) > 2 else 1
 
 
-def _missing(paths: Iterable[str], master: str) -> None:
+def check_present(paths: Iterable[str], master: str) -> None:
     missing = [p for p in dict.fromkeys(paths) if not os.path.isfile(p)]
     if missing:
         names = ", ".join(missing)
@@ -194,7 +194,7 @@ def open_source(
         raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
     group = h5["/entry/data"]
     segments, known = _segments(master, h5, group, expected, trust_counts, channel)
-    _missing((s.path for s in segments), master)
+    check_present((s.path for s in segments), master)
     first = next((s for s in segments if s.count), None)
     if first is None:
         raise InputError(f"{master}: /entry/data holds no frames")
@@ -229,7 +229,7 @@ def _segments(
     name = h5meta.text(group.attrs.get("signal", "data"))
     link = group.get(name, getlink=True) if name in group or not links else None
     if isinstance(link, h5py.ExternalLink):
-        links = links or [(_resolve(link.filename, master), link.path)]
+        links = links or [(resolve_link(link.filename, master), link.path)]
     elif link is not None and name in group:
         dataset = group[name]
         chosen = _choose_channel(f"{master}:{dataset.name}", dataset.shape, channel)
@@ -240,7 +240,7 @@ def _segments(
             return [Segment(os.path.abspath(master), dataset.name, 0, _frames_in(dataset.shape))], True
     if not links:
         raise InputError(f"{master}: /entry/data has neither data_NNNNNN links nor a dataset named data")
-    _missing((path for path, _ in links), master)
+    check_present((path for path, _ in links), master)
     first = _count(links[0])
     equal = first > 0 and expected is not None and -(-expected // first) == len(links)
     if trust_counts and equal and expected is not None:

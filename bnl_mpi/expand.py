@@ -1,0 +1,423 @@
+"""The command `bnl-mpi expand MASTER -o OUT`: from codestreams to a full data set that XDS and DIALS read.
+
+Two kinds of sets keep codestreams: a run with `-q` beside its images (/entry/squash in its master), and one
+with `-c htj2k` as its images.  What comes out is, bit for bit, what a run of the same options without `-q`, and
+with this `-c`, stores; so its plan is that run's, and so are its blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+
+from . import blockfile, codecs, driver, h5meta, kernels, provenance, source
+from . import job as jobs
+from ._version import __version__
+from .blockfile import BlockWriter, SquashWriter
+from .cli import add, add_overwriting, add_running
+from .codecs.base import LossyCodec
+from .errors import BnlError, InputError, UsageError
+from .job import Job, Prepared
+from .master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
+from .options import Options
+from .pipeline import BlockMaker, BlockReport
+from .plan import Block, Plan
+from .reducer import mark_value
+from .report import Summary
+from .source import Segment, Source
+from .treecopy import Item, Keep, TreeCopy, copy_attributes
+
+HTJ2K_FILTER = 32033
+SQUASH = "/entry/squash"
+
+DEFAULT_COMPRESSION = "bslz4"
+
+
+# ---- the command ----------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The set to expand, the new set's names and filter, and how to run."""
+    parser.description = (
+        "Make a full data set from the codestreams of a smaller one: bit for bit what the run that coded them stored, "
+        "or would have stored with this -c. Runs like the main job: alone, with -p N, or under mpiexec or srun."
+    )
+    parser.add_argument(
+        "master", metavar="MASTER",
+        help="the master of a set that was made with -q (its data files may be gone, the squash files must be where "
+        "/entry/squash links them) or with -c htj2k",
+    )  # fmt: skip
+    out = parser.add_argument_group("output")
+    add(out, "-o", "--out_file", optional=False, required=True, metavar="STEM", help="data files STEM_000001.h5, ...")
+    add(out, "-m", "--out_master", optional=False, metavar="NAME", help="master's name (default STEM_master)")
+    add(out, "-c", "--compression", optional=False, metavar="FILTER",
+        help="bslz4 (the one that XDS reads, the default), bszstd, bshuf, zstd, none")  # fmt: skip
+    add(out, "-l", "--compression_level", optional=False, type=int, metavar="N", help="zstd 0..9, bszstd 1..22")
+    add_overwriting(out)
+    add_running(parser)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Expand over ranks or shares; returns the exit status."""
+    given = {k: v for k, v in vars(namespace).items() if v is not None and k not in ("master", "words")}
+    return driver.main(_options(namespace.master, given), namespace.words, EXPANSION)
+
+
+def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> Summary | None:
+    """Expand a set from Python: `options` are those of `bnl-mpi expand`, and all else is as for `bnl_mpi.reduce`."""
+    return driver.reduce(_options(os.fspath(master), {"out_file": out_file, **options}), comm, EXPANSION)
+
+
+def _options(master: str, given: Mapping[str, Any]) -> Options:
+    options = Options(infile=master, **{"compression": DEFAULT_COMPRESSION, **given})
+    if options.compression == "htj2k":
+        raise UsageError("-c htj2k is a form to expand from; give -c bslz4, which XDS reads, or another")
+    return options
+
+
+# ---- before the first output ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expansion(Job):
+    """The job of making the full set; its source has one segment a block, the file that keeps its codestreams.
+
+    `plan`, from frames to images, is that of the run which made the codestreams.
+    """
+
+    kept_sha256: str
+    """Of the plan that the kept files tell."""
+    is_squash: bool
+
+    def kept(self, number: int) -> Segment:
+        """Where the codestreams of block `number` are."""
+        return self.source.segments[number - 1]
+
+
+def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
+    """Find the codestreams, and the plan that they were made by.  Opens nothing for writing."""
+    master = source.find_master(options.infile)
+    with h5meta.open_read(master) as h5:
+        is_squash, places = _kept_places(h5, master)
+    source.check_present([path for path, _ in places], master)
+    first = places[0][0]
+    told = blockfile.read_plan(first)
+    plan = _read_plan(told, first)
+    if len(places) != plan.n_blocks:
+        raise InputError(
+            f"{master}: links {len(places)} files of codestreams, but {first} is one of {plan.n_blocks}; give the "
+            "master of the whole set"
+        )
+    if not is_squash and not _is_htj2k(*places[0]):
+        raise InputError(
+            f"{master}: nothing to expand: it has neither {SQUASH}, as a run with -q makes it, nor HTJ2K images, as "
+            "-c htj2k makes them"
+        )
+    kept = Source(
+        os.path.abspath(master),
+        tuple(Segment(path, name, 0, b.n_images) for (path, name), b in zip(places, plan.blocks(), strict=True)),
+        plan.shape_out,
+        plan.dtype_out,
+        channel=0,
+        counts_known=True,
+    )
+    job = Expansion(
+        replace(options, data_block_size=told["options"].get("data_block_size", plan.block_size)),
+        plan,
+        kept,
+        _identity_of_full_set(told, options),
+        None,
+        kept_sha256=blockfile.read_plan_sha256(first) or "",
+        is_squash=is_squash,
+    )
+    return Prepared(job, None, ())
+
+
+def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]]]:
+    """Whether there is a squash, and (path, object) of each block's codestreams, in order."""
+    squash = h5meta.get_group(h5, SQUASH)
+    group = squash if squash is not None else h5meta.get_group(h5, DATA)
+    found = []
+    for name in sorted(group) if group is not None else ():
+        link = h5meta.link(group, name)
+        if isinstance(link, h5py.ExternalLink) and (squash is not None or h5meta.is_data_link(group, name)):
+            found.append((source.resolve_link(link.filename, master), link.path))
+    if not found:
+        raise InputError(f"{master}: links no files, neither in {SQUASH} nor in {DATA}; give a master of this program")
+    return squash is not None, found
+
+
+def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
+    try:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["plan"].items()}
+        if not isinstance(told["options"], dict):
+            raise TypeError("options")
+        return Plan(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        version = told.get("version", "unknown") if told else "none"
+        raise InputError(
+            f"{path}: {blockfile.GROUP}/plan isn't understood (written by version {version}, this is {__version__}); "
+            "give a set that bnl-mpi made"
+        ) from error
+
+
+def _is_htj2k(path: str, name: str) -> bool:
+    with h5meta.open_read(path) as file:
+        dataset = h5meta.get_dataset(file, name)
+        if dataset is None or dataset.chunks is None:
+            return False
+        filters = dataset.id.get_create_plist()
+        return [filters.get_filter(k)[0] for k in range(filters.get_nfilters())] == [HTJ2K_FILTER]
+
+
+def _identity_of_full_set(told: Mapping[str, Any], options: Options) -> str:
+    """The identity of the run that would make the full set from the frames."""
+    changed = {"compression": options.compression, "compression_level": options.compression_level, "squash": False}
+    return json.dumps({**told, "options": {**told["options"], **changed}}, sort_keys=True)
+
+
+def check_inputs(job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
+    """Open the kept files of the blocks `numbers`; a line for each that is unfit."""
+    assert isinstance(job, Expansion)
+    problems = [line for number in numbers if (line := _problem(job, number))]
+    return problems, {}
+
+
+def _problem(job: Expansion, number: int) -> str | None:
+    path = job.kept(number).path
+    try:
+        with h5meta.open_read(path) as file:
+            group = file[blockfile.GROUP]
+            sha256, block = h5meta.text(group.attrs["plan_sha256"]), int(group.attrs["block"])
+            n_images, listed = len(group["chunk_crc32"]), len(group["image_crc32"])
+    except BnlError as error:
+        return str(error)
+    except (KeyError, OSError, TypeError, ValueError):
+        return f"{path}: {blockfile.GROUP} is absent or damaged; restore the file"
+    if sha256 != job.kept_sha256:
+        return f"{path}: is of another run than {job.kept(1).path}; restore the file of that run"
+    if block != number or not n_images == listed == job.plan.block(number).n_images:
+        return f"{path}: is block {block} of {n_images} images, linked as block {number}; restore the file"
+    return None
+
+
+# ---- the work -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class KeptBlock:
+    """An open file of codestreams, of one block."""
+
+    path: str
+    file: h5py.File
+    chunk_crc32: Any
+    image_crc32: Any
+    invalid: blockfile.InvalidPixels | None
+    """None where the decoded images hold their marks: they were coded without loss."""
+    codec: LossyCodec | None
+    """What a squash was coded with; None for `-c htj2k`."""
+
+
+class Expander(BlockMaker):
+    """Makes blocks out of codestreams."""
+
+    def __init__(self, job: Job, rank: int = 0) -> None:
+        assert isinstance(job, Expansion)
+        super().__init__(job, rank)
+        self._expansion = job
+        self._kept: KeptBlock | None = None
+        dtype = np.dtype(job.plan.dtype_out)
+        self._out = np.zeros(job.plan.shape_out, dtype)
+        self._mark = mark_value(dtype)
+        self._first_image = 0
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.file.close()
+        self._kept = None
+
+    def _begin(self, block: Block) -> None:
+        self.close()
+        path, self._first_image = self._expansion.kept(block.number).path, block.first_image
+        file = h5meta.open_read(path)
+        with _as_input_error(path):
+            group = file[blockfile.GROUP]
+            self._kept = KeptBlock(
+                path, file, group["chunk_crc32"][()], group["image_crc32"][()],
+                blockfile.read_invalid(file, self._expansion.plan.shape_out),
+                self._codec_of(file, block) if self._expansion.is_squash else None,
+            )  # fmt: skip
+
+    @staticmethod
+    def _codec_of(file: h5py.File, block: Block) -> LossyCodec:
+        text = h5meta.attribute_text(file[f"{DATA}/data_{block.first_image + 1:06d}"], "codec")
+        return codecs.from_config(json.loads(text))
+
+    def _make_image(
+        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
+    ) -> None:
+        assert self._kept is not None
+        kept, watch, index = self._kept, self._watch, image - self._first_image
+        where = f"{kept.path}: image {image + 1}"
+        with watch.stage("read"), _as_input_error(where):
+            codestream = self._codestream(kept, image, index)
+            self._bytes_read += len(codestream)
+        if zlib.crc32(codestream) != int(kept.chunk_crc32[index]):
+            raise InputError(f"{where}: the codestream differs from its checksum; restore the file")
+        with watch.stage("code"), _as_input_error(where):
+            decoded = self._decode(kept, codestream)
+        with watch.stage("reduce"):
+            pixels = self._marked(kept, decoded, index, report)
+        # A squash tells the checksum of the image as it was stored, a chunk that of its decode.
+        compared = pixels if self._expansion.is_squash else decoded
+        report.n_different += zlib.crc32(compared.data) != int(kept.image_crc32[index])
+        with watch.stage("encode"):
+            chunk = self._encode(pixels)
+        with watch.stage("write"):
+            writer.add(chunk, pixels, self._expansion.plan.frames_of(image))
+        report.bytes_codestream += len(codestream)
+
+    def _codestream(self, kept: KeptBlock, image: int, index: int) -> bytes:
+        if self._expansion.is_squash:
+            return bytes(kept.file[f"{DATA}/data_{image + 1:06d}"][()].tobytes())
+        _, chunk = kept.file[IMAGES].id.read_direct_chunk((index, 0, 0))
+        return bytes(chunk)
+
+    def _decode(self, kept: KeptBlock, codestream: bytes) -> np.ndarray[Any, Any]:
+        if kept.codec is not None:
+            decoded = np.ascontiguousarray(kept.codec.decode(codestream))
+        else:
+            from .codecs import htj2k
+
+            decoded = np.ascontiguousarray(htj2k.decode(codestream))
+        if decoded.shape != self._out.shape:
+            raise ValueError(f"the codestream is of {decoded.shape} pixels, not {self._out.shape}")
+        return decoded
+
+    def _marked(
+        self, kept: KeptBlock, decoded: np.ndarray[Any, Any], index: int, report: BlockReport
+    ) -> np.ndarray[Any, Any]:
+        """The image as the run would have stored it: clipped to 0..satval', invalid pixels marked."""
+        if kept.invalid is None:
+            report.n_invalid += int(np.count_nonzero(decoded == self._mark))
+            return decoded
+        invalid = kept.invalid.of(index)
+        report.n_invalid += int(np.count_nonzero(invalid))
+        flags = np.where(invalid, kernels.FLAG_INVALID, 0).astype(np.uint8)
+        kernels.mark(decoded, flags, None, int(self._expansion.plan.limit), int(self._mark), self._out)
+        return self._out
+
+
+@contextmanager
+def _as_input_error(where: str) -> Iterator[None]:
+    """What HDF5 or a codec finds wrong with a kept file is one line that names it."""
+    try:
+        yield
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: can't be read: {reason}; restore the file") from error
+
+
+# ---- the masters ----------------------------------------------------------------------------------------
+
+
+def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
+    """Copy the small set's master, and the NXmx file beside it if it is there, with links to the new files."""
+    job, options = prepared.job, prepared.job.options
+    files = jobs.listed(job, options.data_path)
+    told = _provenance(job)
+    small = job.source.master
+    nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
+    warnings: list[str] = []
+    if os.path.exists(nxs):
+        with blockfile.whole_file(options.nxs_path) as partial:
+            warnings += relink(nxs, partial, files, told)
+    else:
+        warnings.append(f"{options.nxs_path}: not written, {nxs} isn't there")
+    with blockfile.whole_file(options.master_path) as partial:
+        warnings += relink(small, partial, files, told)
+    return os.path.exists(nxs), warnings
+
+
+def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
+    """Copy a master or NXmx file of this program for other data files, less its squash; returns warnings.
+
+    `data_files`, relative to the folder in which the new file is to lie, take the place of the linked ones and of
+    those behind virtual datasets.  `told` becomes /entry/process_bnl_mpi, the old one is numbered.
+    """
+    linked, virtual = False, []
+
+    def keeps_name(here: str, group: h5py.Group, name: str) -> bool:
+        nonlocal linked
+        if here == SQUASH:
+            return False
+        if here != f"{DATA}/{name}":
+            return True
+        if h5meta.is_data_link(group, name):
+            linked = True
+            return False
+        found = h5meta.get_dataset(group, name)
+        if found is not None and found.is_virtual:
+            virtual.append(name)
+            return False
+        return True
+
+    def keep(item: Item) -> Keep:
+        return Keep()
+
+    copy = TreeCopy(keep, keeps_name)
+    with h5meta.open_read(path) as old, h5meta.open_write(new_path) as new:
+        copy.copy(old, new)
+        if linked:
+            add_data_links(new, data_files)
+        for name in virtual:
+            found = old[f"{DATA}/{name}"]
+            made = add_virtual(new[DATA], name, data_files, found.shape[1:], found.dtype)
+            copy_attributes(found, made, f"{DATA}/{name}", copy.warnings)
+        add_provenance(new, told)
+    return copy.warnings
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    """That of the run which coded the images, for the full set; and how this was made of it."""
+    options, small = job.options, job.source.master
+    with h5meta.open_read(small) as h5:
+        group = h5meta.get_group(h5, f"/entry/{PROCESS}")
+        found = {name: h5meta.text(group[name][()]) for name in group} if group is not None else {}
+    try:
+        record = json.loads(found["options"])
+    except (KeyError, ValueError):
+        record = {}
+    names = {
+        "out_file": os.path.basename(options.out_file),
+        "out_master": os.path.basename(options.out_master or ""),
+        "out_squash": None,
+    }
+    identity = json.loads(job.identity)
+    expanded = {
+        "from": job.source.file_sizes(),
+        "version": __version__,
+        "libraries": provenance.libraries(identity["options"].get("codec") or "htj2k"),
+    }
+    return {
+        **found,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "options": json.dumps({**record, **identity["options"], **names}, sort_keys=True),
+        "expanded": expanded,
+        "plan_sha256": job.sha256,
+    }
+
+
+EXPANSION = driver.Task(prepare, check_inputs, Expander, write_masters)
