@@ -7,6 +7,7 @@
 #include <Python.h>
 
 #include "csrc/chunks.h"
+#include "csrc/crc32.h"
 #include "csrc/hcompress.h"
 #include "csrc/reduce.h"
 
@@ -362,6 +363,20 @@ done:
     return result;
 }
 
+#ifdef BNL_CRC32
+static PyObject *crc32(PyObject *self, PyObject *object) {
+    Py_buffer data;
+    uint32_t result;
+    (void)self;
+    if (PyObject_GetBuffer(object, &data, PyBUF_C_CONTIGUOUS) < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = crc32_of(data.buf, (size_t)data.len);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    return PyLong_FromUnsignedLong(result);
+}
+#endif
+
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"bslz4_accumulate", bslz4_accumulate, METH_VARARGS,
@@ -372,6 +387,9 @@ static PyMethodDef methods[] = {
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, blank, satval, scale, limit, mark_saturated, values) -> (n_clipped, n_invalid)"},
     {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
+#ifdef BNL_CRC32
+    {"crc32", crc32, METH_O, "crc32(data) -> int"},
+#endif
     {"hcompress_roundtrip", hcompress_roundtrip, METH_VARARGS, "hcompress_roundtrip(image, scale, tile_rows)"},
     {NULL, NULL, 0, NULL},
 };

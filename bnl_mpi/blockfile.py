@@ -11,14 +11,13 @@ import json
 import os
 import re
 import socket
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from . import h5meta
+from . import h5meta, kernels
 from .errors import BnlError, InputError, OutputError
 from .filters import Filter
 
@@ -210,7 +209,7 @@ def _unsound(path: str, expected: BlockRecord, chunks: Callable[[Any], Iterator[
                 return "it is made of other frames"
             stored = group["chunk_crc32"][()].tolist()
             for k, (chunk, crc) in enumerate(zip(chunks(file), stored, strict=True), 1):
-                if zlib.crc32(chunk) != crc:
+                if kernels.crc32(chunk) != crc:
                     return f"the checksum of its image {k} is wrong"
     except (BnlError, KeyError, OSError, RuntimeError, ValueError) as error:
         return " ".join(str(error).split())
@@ -262,8 +261,8 @@ class BlockWriter:
         self._dataset.id.write_direct_chunk((self._next, 0, 0), chunk)
         self._next += 1
         self.bytes_stored += len(chunk)
-        self.record.chunk_crc32.append(zlib.crc32(chunk))
-        self.record.image_crc32.append(zlib.crc32(image.data))
+        self.record.chunk_crc32.append(kernels.crc32(chunk))
+        self.record.image_crc32.append(kernels.crc32(image.data))
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
@@ -292,8 +291,8 @@ class SquashWriter:
         for name, value in self._attributes.items():
             dataset.attrs[name] = value
         self._next += 1
-        self.record.chunk_crc32.append(zlib.crc32(codestream))
-        self.record.image_crc32.append(zlib.crc32(image.data))
+        self.record.chunk_crc32.append(kernels.crc32(codestream))
+        self.record.image_crc32.append(kernels.crc32(image.data))
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:

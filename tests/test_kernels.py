@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import zlib
 from contextlib import suppress
 from importlib.util import find_spec
 from types import ModuleType
@@ -467,6 +468,17 @@ def test_decoding_and_adding_at_once_is_the_same(case: Any, block: int) -> None:
     kernels.bslz4_accumulate(chunk, shape, frame.dtype, mask, b, *results[1], satval)
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_checksum_is_zlibs() -> None:
+    data = np.random.default_rng(7).integers(0, 256, 70_000, dtype=np.uint8)
+    for start in (0, 1, 7):
+        for length in (*range(200), 255, 4096, 4097, 65_535, 69_990):
+            piece = data[start : start + length]
+            assert kernels.crc32(piece.data) == zlib.crc32(piece.data)
+    image = data[:60_000].view("u2").reshape(100, 300)
+    assert kernels.crc32(image) == zlib.crc32(image.data)
+    assert kernels.crc32(b"diffraction") == zlib.crc32(b"diffraction")
 
 
 @pytest.mark.parametrize("forced", [True, False])

@@ -49,6 +49,7 @@
 #define STRIP_BYTES 256 /* of a plane, the widest strip */
 
 typedef void (*strip_function)(const uint8_t *from, size_t stride, uint8_t *to);
+typedef void (*elements_function)(const uint8_t *rows, size_t stride, size_t step, void *to);
 
 #ifdef BNL_X86
 
@@ -138,13 +139,86 @@ __attribute__((target("avx2"))) static void to_rows_avx2(const uint8_t *plane, s
     for (int j = 0; j < 8; j++) _mm256_storeu_si256((VEC *)(rows + (size_t)j * stride), v[j]);
 }
 
+/* Rows to elements without planes in between: a strip of 256 elements, the rows of byte k at rows + k * step.
+ * `v` holds a plane's bytes as to_plane_avx2 makes them. */
+#define LOAD_PLANE(V, ROWS)                                                                                  \
+    for (int j = 0; j < 8; j++) V[j] = _mm256_loadu_si256((const VEC *)((ROWS) + (size_t)j * stride))
+
+#define TO_PLANE(V)                                                                                          \
+    do {                                                                                                     \
+        BUTTERFLY(V);                                                                                        \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+    } while (0)
+
+/* Vectors hold 16 bytes of the left half of a strip and 16 of the right; elements of one go side by side. */
+#define STORE_HALVES(FIRST, SECOND, LEFT, RIGHT)                                                             \
+    do {                                                                                                     \
+        _mm256_storeu_si256((VEC *)(LEFT), _mm256_permute2x128_si256(FIRST, SECOND, 0x20));                  \
+        _mm256_storeu_si256((VEC *)(RIGHT), _mm256_permute2x128_si256(FIRST, SECOND, 0x31));                 \
+    } while (0)
+
+/* Whether the rows of bytes `first` to `size` - 1 are all zero in this strip. */
+__attribute__((target("avx2"))) static inline int zero_from(const uint8_t *rows, size_t stride, size_t step,
+                                                            size_t first, size_t size) {
+    VEC any = _mm256_setzero_si256();
+    for (size_t k = first; k < size; k++)
+        for (size_t j = 0; j < 8; j++)
+            any = _mm256_or_si256(any, _mm256_loadu_si256((const VEC *)(rows + k * step + j * stride)));
+    return _mm256_testz_si256(any, any);
+}
+
+__attribute__((target("avx2"))) static void elements_2_avx2(const uint8_t *rows, size_t stride, size_t step,
+                                                            void *to) {
+    uint16_t *const out = to;
+    VEC low[8], high[8];
+    LOAD_PLANE(low, rows);
+    TO_PLANE(low);
+    if (zero_from(rows, stride, step, 1, 2)) {
+        for (int j = 0; j < 8; j++) high[j] = _mm256_setzero_si256();
+    } else {
+        LOAD_PLANE(high, rows + step);
+        TO_PLANE(high);
+    }
+    for (int j = 0; j < 8; j++)
+        STORE_HALVES(UNPACK_LOW(low[j], high[j]), UNPACK_HIGH(low[j], high[j]), out + 16 * j, out + 128 + 16 * j);
+}
+
+__attribute__((target("avx2"))) static void elements_4_avx2(const uint8_t *rows, size_t stride, size_t step,
+                                                            void *to) {
+    uint32_t *const out = to;
+    VEC v[4][8];
+    LOAD_PLANE(v[0], rows);
+    TO_PLANE(v[0]);
+    const int low_only = zero_from(rows, stride, step, 1, 4);
+    for (int k = 1; k < 4; k++) {
+        if (low_only) {
+            for (int j = 0; j < 8; j++) v[k][j] = _mm256_setzero_si256();
+        } else {
+            LOAD_PLANE(v[k], rows + (size_t)k * step);
+            TO_PLANE(v[k]);
+        }
+    }
+    for (int j = 0; j < 8; j++) {
+        uint32_t *const left = out + 16 * j, *const right = left + 128;
+        const VEC a = UNPACK_LOW(v[0][j], v[1][j]), b = UNPACK_LOW(v[2][j], v[3][j]);
+        const VEC c = UNPACK_HIGH(v[0][j], v[1][j]), d = UNPACK_HIGH(v[2][j], v[3][j]);
+        STORE_HALVES(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b), left, right);
+        STORE_HALVES(_mm256_unpacklo_epi16(c, d), _mm256_unpackhi_epi16(c, d), left + 8, right + 8);
+    }
+}
+
 static strip_function to_plane = to_plane_sse2, to_rows = to_rows_sse2;
+static elements_function elements_2 = NULL, elements_4 = NULL;
 
 static void bitshuffle_choose(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2")) {
         to_plane = to_plane_avx2;
         to_rows = to_rows_avx2;
+        elements_2 = elements_2_avx2;
+        elements_4 = elements_4_avx2;
     }
 }
 
@@ -181,6 +255,8 @@ static void to_rows(const uint8_t *plane, size_t stride, uint8_t *rows) {
         for (size_t j = 0; j < 8; j++) memcpy(rows + j * stride + c, &v[j], 8);
     }
 }
+
+static const elements_function elements_2 = NULL, elements_4 = NULL;
 
 static void bitshuffle_choose(void) {}
 
@@ -245,9 +321,27 @@ static CLONES void split_4(const uint32_t *RESTRICT in, uint8_t *RESTRICT p, siz
         for (size_t i = 0; i < n; i++) p[k * n + i] = (uint8_t)(in[i] >> (8 * k));
 }
 
+/* All strips of a block of n elements, of `size` bytes, where there is a function that makes elements at once. */
+static void unshuffle_strips(elements_function elements, const uint8_t *rows, size_t n, size_t size, uint8_t *out) {
+    const size_t width = STRIP_BYTES / 8, stride = n / 8;
+    size_t c = 0;
+    for (; c + width <= stride; c += width) elements(rows + c, stride, n, out + 8 * c * size);
+    if (c < stride) {
+        uint8_t in[4 * STRIP_BYTES] = {0}, made[4 * STRIP_BYTES];
+        for (size_t j = 0; j < 8 * size; j++) memcpy(in + j * width, rows + j * stride + c, stride - c);
+        elements(in, width, STRIP_BYTES, made);
+        memcpy(out + 8 * c * size, made, 8 * (stride - c) * size);
+    }
+}
+
 /* Shuffled block of n elements -> elements in the machine's (little-endian) order; planes: n*size bytes.
  * Counts are small as a rule: bytes above the lowest are zero in most blocks, and are then skipped. */
 static void bit_unshuffle(const uint8_t *rows, size_t n, size_t size, uint8_t *planes, void *out) {
+    const elements_function elements = size == 2 ? elements_2 : size == 4 ? elements_4 : NULL;
+    if (elements) {
+        unshuffle_strips(elements, rows, n, size, out);
+        return;
+    }
     const size_t plane_bytes = n;
     const int low_only = size > 1 && size <= 4 && all_zero(rows + plane_bytes, (size - 1) * plane_bytes);
     const size_t used = low_only ? 1 : size;
