@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+NORMAL_QUARTILES = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -212,9 +214,11 @@ def shell_edges(d_max: float, d_min: float, count: int) -> Floats:
 class Shell:
     """Statistics of the reflections with d_max >= d > d_min (Angstrom).
 
-    ``i_over_sigma``: mean of merged I/sigma, sigma as DIALS estimates it. ``cc_reference``: correlation of
-    the merged intensities with the reference's. ``cc_anomalous``: of I(+) - I(-) between random halves of
-    the observations; ``cc_anomalous_reference``: of I(+) - I(-) with the reference's. NaN: not to be had.
+    ``i_over_sigma``: mean of merged I/sigma, sigma calibrated (:func:`calibrated`). ``cc_reference``:
+    correlation of the merged intensities with the reference's. ``recovered``: sum of the merged intensities
+    over that of the reference's, as a fraction of the same in the first shell. ``cc_anomalous``: of
+    I(+) - I(-) between random halves of the observations; ``cc_anomalous_reference``: of I(+) - I(-) with
+    the reference's. NaN: not to be had.
     """
 
     d_max: float
@@ -225,6 +229,7 @@ class Shell:
     i_over_sigma: float
     cc_half: float
     cc_reference: float
+    recovered: float
     cc_anomalous: float
     cc_anomalous_reference: float
 
@@ -234,6 +239,7 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
 
     ``edges``: falling d, Angstrom. The reference must be indexed as the data are (:func:`aligned`).
     """
+    data = calibrated(data, edges)
     merged = merge(data)
     limits = [(edges[0], edges[-1]), *itertools.pairwise(edges)]
     known = np.full(merged.d.size, np.nan)
@@ -241,6 +247,7 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
         known = looked_up(reference, reference.mean, merged.hkl)
     anomalous = _AnomalousColumns(data, reference)
     possible = _possible(data.crystal, float(edges[-1]))
+    first_share = _share(merged, known, (merged.d <= edges[0]) & (merged.d > edges[1]))
     shells = []
     for d_max, d_min in limits:
         inside = (merged.d <= d_max) & (merged.d > d_min)
@@ -255,10 +262,42 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
                 float(np.mean(merged.mean[inside] / merged.sigma[inside])) if inside.any() else float("nan"),
                 cc_half(merged.plain_mean[inside], merged.scatter[inside]),
                 correlation(merged.mean[inside], known[inside]),
+                _share(merged, known, inside) / first_share,
                 *anomalous.correlations(d_max, d_min),
             )
         )
     return shells
+
+
+def _share(merged: Merged, known: Floats, inside: npt.NDArray[np.bool_]) -> float:
+    """Merged intensities over the reference's, each summed over what both have ``inside``."""
+    both = inside & np.isfinite(known)
+    total = float(known[both].sum())
+    return float(merged.mean[both].sum()) / total if total else float("nan")
+
+
+def calibrated(data: Observations, edges: Floats) -> Observations:
+    """The observations with sigma multiplied, shell by shell, to agree with the scatter of equivalents.
+
+    A processing program's errors of weak, profile-fitted intensities are off by a factor that depends on
+    its error model, and differs between sets of the same photons: without this, I/sigma can't be compared.
+    The width of the normalised deviations comes from their quartiles, so that outliers don't count. A shell
+    of fewer than 50 deviations keeps its sigma.
+    """
+    _, group = np.unique(packed(data.hkl), return_inverse=True)
+    count = np.bincount(group)[group]
+    mean = (np.bincount(group, data.value) / np.bincount(group))[group]
+    d = spacing(data.crystal, data.hkl)
+    usable = (count > 1) & (data.sigma > 0)
+    deviation = np.full(count.size, np.nan)
+    deviation[usable] = (data.value - mean)[usable] / (data.sigma * np.sqrt(1 - 1 / count))[usable]
+    factor = np.ones(count.size)
+    for d_max, d_min in itertools.pairwise(edges):
+        inside = (d <= d_max) & (d > d_min)
+        if (inside & usable).sum() >= 50:
+            low, high = np.percentile(deviation[inside & usable], [25, 75])
+            factor[inside] = (high - low) / NORMAL_QUARTILES
+    return replace(data, sigma=data.sigma * factor)
 
 
 def _possible(crystal: Crystal, d_min: float) -> Floats:

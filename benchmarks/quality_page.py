@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -14,10 +15,12 @@ Shell = Mapping[str, Any]
 # A correlation with the truth of 0.68 is what a CC1/2 of 0.3, the customary limit, amounts to if errors are
 # random: CC* = sqrt(2 CC1/2 / (1 + CC1/2)).
 USABLE = 0.68
-# Against the unreduced data's correlation in the outer shell.
-KEPT, HURT = 0.97, 0.75
-# I/sigma from which a shell isn't empty to the eye of a processing program.
-EMPTY = 0.5
+# Shares of the unreduced data's correlation in the outer shell, and what is said below each.
+VERDICTS = ((0.5, "destroyed"), (0.75, "badly hurt"), (0.97, "weakened"))
+KEPT = "kept"
+LOST = ("destroyed", "badly hurt")
+# An overall CC1/2 that many would call excellent.
+FINE = 0.97
 
 _INTRODUCTION = """# What the reductions keep of the diffraction
 
@@ -28,12 +31,16 @@ trust for your own detector and crystals. `--setting NAME='-b 2 -s 2 -H 12'` add
 Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
 sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/2 without random halves
-(Assmann, Brehm and Diederichs, 2016), I/sigma from merged intensities with the errors that DIALS estimates.
-*Correlation with the reference* is Pearson's, of merged intensities.
+(Assmann, Brehm and Diederichs, 2016). I/sigma is of merged intensities; its errors are DIALS's, scaled shell
+by shell to the scatter of equivalents, because DIALS's error model differs by factors between sets that hold
+the same photons. *Correlation with the reference* is Pearson's, of merged intensities; *intensity recovered*
+is their sum over the reference's, as a fraction of the same in the first shell: a codec that wipes out weak
+spots shows there.
 
-Sizes are those of the data files, all stored with bslz4, the input too: a lossy codec's own stream would be
+Sizes are those of the data files, the reduced ones stored with bslz4: a lossy codec's own stream would be
 smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to
-stored input* against the input's files as they lie on the disk.
+stored input* against the input's files as they lie on the disk. *Ratio, bszstd* is that of the same images
+stored with the stronger filter bszstd, which XDS can't read.
 """
 
 
@@ -62,6 +69,7 @@ def _series_section(folder: Path) -> str:
     parts = [f"## {series['title']}\n", _describe(series, done), _overview(done)]
     parts.append(_by_shell("Correlation with the reference", "cc_reference", done, "{:.3f}"))
     parts.append(_by_shell("CC1/2", "cc_half", done, "{:.3f}"))
+    parts.append(_by_shell("Intensity recovered, against the first shell,", "recovered", done, "{:.2f}"))
     parts.append(_by_shell("I/sigma", "i_over_sigma", done, "{:.1f}"))
     if series["anomalous"] == "True":
         title = "Correlation of I(+) - I(-)"
@@ -93,6 +101,7 @@ def _overview(done: Mapping[str, Record]) -> str:
         ("options", lambda record: f"`{record['wish']['words']}`" if record["wish"]["words"] else "none"),
         ("size, MB", lambda record: f"{record['bytes'] / 1e6:.2f}"),
         ("ratio", lambda record: f"{record['ratio']:.1f}"),
+        ("ratio, bszstd", lambda record: f"{record['ratio_strong']:.1f}"),
         ("to stored input", lambda record: f"{record['ratio_stored']:.2f}"),
         ("spots", lambda record: f"{record['spots']}"),
         ("indexed, %", lambda record: f"{100 * record['indexed_fraction']:.1f}"),
@@ -163,13 +172,8 @@ def usable_limit(record: Record) -> float:
 
 def outer_verdict(record: Record, raw: Record) -> str:
     """What became of the outer shell: "kept", "weakened", "badly hurt" or "destroyed"."""
-    outer, before = _outer(record), _outer(raw)
-    share = outer["cc_reference"] / before["cc_reference"]
-    if share >= KEPT:
-        return "kept"
-    if outer["i_over_sigma"] < EMPTY <= before["i_over_sigma"] or not share >= HURT / 2:
-        return "destroyed"
-    return "weakened" if share >= HURT else "badly hurt"
+    share = _outer(record)["cc_reference"] / _outer(raw)["cc_reference"]
+    return next((verdict for limit, verdict in VERDICTS if not share >= limit), KEPT)
 
 
 def _conclusions(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
@@ -192,7 +196,9 @@ def _sentence(name: str, record: Record, raw: Record) -> str:
         f"(unreduced {_overall(raw)['cc_half']:.4f}). The outer shell, "
         f"{outer['d_max']:.2f} to {outer['d_min']:.2f} Angstrom, is **{outer_verdict(record, raw)}**: "
         f"correlation with the reference {outer['cc_reference']:.2f} (unreduced {before['cc_reference']:.2f}), "
-        f"I/sigma {outer['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}). By the correlation it is {reach}"
+        f"I/sigma {outer['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}), intensity recovered "
+        f"{100 * outer['recovered']:.0f} % ({100 * before['recovered']:.0f} %). "
+        f"By the correlation it is {reach}"
     )
     if record["indexed_fraction"] < 0.9:
         text += f"; only {100 * record['indexed_fraction']:.0f} % of its spots were indexed"
@@ -203,7 +209,7 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
     """What follows for choosing: the strongest setting that keeps all, and the strongest that keeps most."""
     reduced = {name: record for name, record in done.items() if name != "raw"}
     lines = []
-    whole = [name for name, record in reduced.items() if outer_verdict(record, raw) == "kept"]
+    whole = [name for name, record in reduced.items() if outer_verdict(record, raw) == KEPT]
     if whole:
         best = max(whole, key=lambda name: float(reduced[name]["ratio"]))
         lines.append(
@@ -212,18 +218,16 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         )
     else:
         lines.append("- None of these settings leaves the outer shell as it was.")
+    fine = {name: _overall(record)["cc_half"] for name, record in reduced.items()}
     deceptive = [
-        name
-        for name, record in reduced.items()
-        if _overall(record)["cc_half"] > _overall(raw)["cc_half"] - 0.005
-        and outer_verdict(record, raw) in ("destroyed", "badly hurt")
+        name for name, cc in fine.items() if cc > FINE and outer_verdict(reduced[name], raw) in LOST
     ]
     if deceptive:
         lines.append(
-            f"- Don't judge by the overall CC1/2, which strong low-resolution reflections make: "
-            f"{_listed(deceptive)} keep it within 0.005 of the unreduced data's or better it, and yet have "
-            "lost the outer shell."
+            "- Don't judge by the overall CC1/2, which strong reflections at low resolution make: "
+            f"{_listed(deceptive)} keep it above {FINE}, and yet the outer shell is lost."
         )
+    lines.extend(_codec_costs(reduced))
     lines.append(
         "- Usable resolution (correlation above "
         f"{USABLE}, what a CC1/2 of 0.3 amounts to): "
@@ -231,6 +235,33 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         + "."
     )
     return lines
+
+
+def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
+    """What each codec saves and costs beside the same sums and bins without it."""
+    plain = {record["wish"]["words"]: name for name, record in reduced.items()}
+    lines = []
+    for name, record in reduced.items():
+        other = plain.get(_without_codec(record["wish"]["words"]))
+        if other is None or other == name:
+            continue
+        without = reduced[other]
+        lines.append(
+            f"- The codec of `{name}` makes the files {_smaller(record, without, 'ratio')} than `{other}` "
+            f"alone (with bszstd {_smaller(record, without, 'ratio_strong')}), and takes the usable resolution "
+            f"from {_reach(without)} to {_reach(record)}."
+        )
+    return lines
+
+
+def _smaller(record: Record, without: Record, ratio: str) -> str:
+    saved = 100 * (1 - without[ratio] / record[ratio])
+    return f"{saved:.0f} % smaller" if saved >= 0 else f"{-saved:.0f} % larger"
+
+
+def _without_codec(words: str) -> str:
+    """The options without the lossy codec's: -H, -J, -K or -T and its value."""
+    return " ".join(re.sub(r"(^|\s)-[HJKT]\s*[\d.]+", "", words).split())
 
 
 def _reach(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_cc_half_is_gemmis(rng: np.random.Generator, tmp_path: Path) -> None:
     assert merging.cc_half(merged.plain_mean, merged.scatter) == pytest.approx(expected, abs=1e-4)
 
 
+def test_wrong_errors_are_put_right(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    same_mates = replace(known, difference=np.zeros_like(known.mean))
+    right = observe(form, same_mates, 30.0, rng, tmp_path / "a.mtz")
+    wrong = replace(right, sigma=3 * right.sigma)
+    sigma = merging.calibrated(wrong, EDGES).sigma
+    assert np.median(sigma) == pytest.approx(30.0, rel=0.05)
+    before = merging.statistics(right, known, EDGES)[0]
+    assert merging.statistics(wrong, known, EDGES)[0].i_over_sigma == pytest.approx(before.i_over_sigma)
+
+
+def test_lost_intensity_shows(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    data = observe(form, known, 5.0, rng, tmp_path / "a.mtz")
+    outer = merging.spacing(form, data.hkl) <= EDGES[3]
+    halved = replace(data, value=np.where(outer, data.value / 2, data.value))
+    shells = merging.statistics(halved, known, EDGES)
+    assert [shell.recovered for shell in shells[1:]] == pytest.approx([1, 1, 1, 0.5], abs=0.03)
+
+
 def test_no_signal_gives_no_correlation(rng: np.random.Generator, tmp_path: Path) -> None:
     form = crystal()
     known = truth(form, rng)
@@ -134,6 +157,7 @@ def shell(cc: float, i_over_sigma: float, d_max: float, d_min: float) -> dict[st
         "i_over_sigma": i_over_sigma,
         "cc_half": cc,
         "cc_reference": cc,
+        "recovered": cc,
         "cc_anomalous": cc,
         "cc_anomalous_reference": cc,
     }
@@ -148,6 +172,7 @@ def record(name: str, words: str, ratio: float, outer: float, i_over_sigma: floa
         "bytes": int(1e8 / ratio),
         "ratio": ratio,
         "ratio_stored": ratio / 10,
+        "ratio_strong": ratio * 2,
         "image": [10, 12],
         "images": 9,
         "spots": 100,
@@ -163,7 +188,7 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     made = [
         record("raw", "", 1, 0.8, 2.0),
         record("b2", "-b 2", 4, 0.79, 1.9),
-        record("strong", "-J 999", 99, 0.1, 0.01),
+        record("strong", "-b 2 -J 999", 99, 0.1, 0.01),
     ]
     for one in made:
         quality.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
@@ -177,9 +202,11 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     kept = next(line for line in text.splitlines() if line.startswith("- `b2`"))
     assert "**kept**" in kept
     assert "To keep all of the resolution: `b2`" in text
+    assert "- The codec of `strong` makes the files 96 % smaller than `b2` alone" in text
+    assert "from 1.60 Angstrom to 2.00 Angstrom" in text
     assert "Don't judge by the overall CC1/2" in text
     table = [line for line in text.splitlines() if line.startswith("| `strong`")]
-    assert "| 1.01 | 99.0 | 9.90 | 100 | 99.0 | 0.010 |" in table[0]
+    assert "| 1.01 | 99.0 | 198.0 | 9.90 | 100 | 99.0 | 0.010 |" in table[0]
 
 
 def test_page_without_records_is_refused(tmp_path: Path) -> None:
