@@ -35,7 +35,7 @@ sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/
 by shell to the scatter of equivalents, because DIALS's error model differs by factors between sets that hold
 the same photons. *Correlation with the reference* is Pearson's, of merged intensities; *intensity recovered*
 is their sum over the reference's, as a fraction of the same in the first shell: a codec that wipes out weak
-spots shows there.
+spots shows there below 1, one that leaves false ones above.
 
 Sizes are those of the data files, the reduced ones stored with bslz4: a lossy codec's own stream would be
 smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to
