@@ -147,7 +147,14 @@ def main(options: Options, words: Sequence[str], task: Task | None = None) -> in
     request.install()
     if options.thread is not None:
         return _main_of_share(task, options, request)
-    ranks = World(world.connect() if world.launched() else None)
+    try:
+        ranks = World(world.connect() if world.launched() else None)
+    except UsageError as error:
+        if world.is_spokesman():
+            raise
+        # Long enough for the one line to come out before a launcher ends all.
+        time.sleep(1)
+        return error.exit_status
     request.install()
     _limit_library_threads()
     try:
@@ -194,9 +201,7 @@ def _limit_library_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
-def run(
-    task: Task, options: Options, ranks: World, request: StopRequest, *, quiet: bool = False
-) -> Summary | None:
+def run(task: Task, options: Options, ranks: World, request: StopRequest, *, quiet: bool = False) -> Summary | None:
     """Do the whole job on `ranks`; the summary on rank 0, None elsewhere.
 
     Errors before the first output raise on every rank (`StoppedElsewhere` on all but rank 0).  Later ones

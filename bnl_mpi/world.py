@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import BnlError, UsageError
+from .errors import UsageError
 
 SIZE_VARIABLES = (
     "PMI_SIZE",
@@ -52,8 +52,20 @@ def launched() -> bool:
 
 def _told_size() -> int:
     """How many processes the launcher's environment speaks of; 0 where it says nothing."""
-    sizes = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
-    return max((int(n) for n in sizes), default=0)
+    sizes = [int(n) for name in SIZE_VARIABLES if (n := os.environ.get(name, "")).isdigit()]
+    # A rank above 0 tells of others too.
+    return max([*sizes, _told_rank() + 1 if _told_rank() else 0])
+
+
+def _told_rank() -> int:
+    """This process's place among those that the launcher started; 0 where it says nothing."""
+    ranks = [os.environ.get(name, "") for name in (*RANK_VARIABLES, "SLURM_PROCID")]
+    return next((int(n) for n in ranks if n.isdigit()), 0)
+
+
+def is_spokesman() -> bool:
+    """Of several processes that meet the same error before MPI joins them, whether this one tells of it."""
+    return _told_rank() == 0
 
 
 def _refuse_lonely_world() -> None:
@@ -75,7 +87,7 @@ def connect() -> Any:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise BnlError(
+        raise UsageError(
             f"started by a launcher, but no MPI library could be loaded ({reason}); load the site's MPI module, "
             "or pip install 'bnl-mpi[mpich]'"
         ) from error

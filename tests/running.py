@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,33 @@ def bnl(
     return done
 
 
+@contextlib.contextmanager
+def background(*words: object, cwd: Path, ranks: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`bnl-mpi` at work, its stderr in a pipe; killed at the end if it still is."""
+    texts = [str(w) for w in words]
+    command, environment = [sys.executable, MAIN, *texts], dict(os.environ)
+    if ranks is not None:
+        command, environment = mpiexec_command(ranks, texts)
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment
+    ) as run:
+        try:
+            yield run
+        finally:
+            if run.poll() is None:
+                run.kill()
+
+
+def wait_for(found: Callable[[], Any], run: subprocess.Popen[str], seconds: float = 60) -> Any:
+    """What `found` gives as soon as that is true; the run must be at work until then."""
+    end = time.monotonic() + seconds
+    while not (result := found()):
+        assert run.poll() is None, run.stderr and run.stderr.read()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return result
+
+
 def tree(path: Path) -> dict[str, Any]:
     """Everything in an HDF5 file, dates and absolute paths apart, in a form that compares with ==."""
     found: dict[str, Any] = {}
@@ -81,9 +111,7 @@ def tree(path: Path) -> dict[str, Any]:
                 visit(item, here)
             elif here != "/entry/process_bnl_mpi/date":
                 virtual = (
-                    sorted((v.file_name, v.dset_name) for v in item.virtual_sources())
-                    if item.is_virtual
-                    else None
+                    sorted((v.file_name, v.dset_name) for v in item.virtual_sources()) if item.is_virtual else None
                 )
                 found[here] = (str(item.dtype), item.shape, item.chunks, virtual or value_of(item[()]))
 
