@@ -58,7 +58,7 @@ def _settings(sizes: Sizes, work: Path) -> Any:
 
 def _scaling(sizes: Sizes, work: Path) -> Any:
     frames = sizes.detector_frames * sizes.copies
-    master = inputs.multiplied(_set(sizes, work), sizes.copies * max(sizes.workers))
+    master = inputs.multiplied(_set(sizes, work), sizes.copies)
     scale = scaling.Scale(master, frames, sizes.block)
     return scaling.measure(scale, sizes.workers, sizes.scaling_repeats, work)
 

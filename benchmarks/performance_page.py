@@ -196,9 +196,9 @@ def _scaling(found: Found, plots: Plots) -> str:
         for rank in row["ranks"]
     ]
     text = (
-        f"`{found['words']}`, {found['block']} images a data file, one rank for the masters besides the workers. "
-        "Strong: the same frames for all; weak: as many a worker. *At work* leaves out the plan before and the "
-        "masters after, which don't grow with the frames.\n"
+        f"`{found['words']}`, {found['block']} images a data file, one more rank for the masters. "
+        "Strong: the same frames for all; weak: as many a worker. *At work* leaves out start, plan and end, "
+        "which don't grow with the frames.\n"
     )
     plot = plots.save("scaling", lambda axes: _draw_scaling(axes, found), height=3.6)
     return "\n".join(
@@ -207,7 +207,7 @@ def _scaling(found: Found, plots: Plots) -> str:
             text,
             table([*header, "first frame, s"], cells),
             _laws(found),
-            "Seconds of each worker, strong runs (means); *idle* is planning, waiting and the masters:\n",
+            "Seconds of each worker, strong runs (means); *idle* is before the first block and after the last:\n",
             table(["workers", "rank", *STAGES, "busy", "idle"], ranks),
             plot,
             "On a cluster: `sbatch slurm/scaling.sbatch`.\n",
@@ -337,7 +337,7 @@ def _draw_stages(axes: Any, rows: Sequence[Found]) -> None:
         axes.barh(names, values, left=left, color=colour, label=stage)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.set_xlabel("ms a frame, one worker, -b 2 -s 2 -H 16 -c bslz4")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=len(STAGES), loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _draw_settings(axes: Any, rows: Sequence[Found]) -> None:
@@ -348,10 +348,11 @@ def _draw_settings(axes: Any, rows: Sequence[Found]) -> None:
         axes.scatter([run], [at], color=COLOURS[4], label="run" if at == 0 else None, zorder=2)
         axes.annotate(f"{row['over_floor']['median']:.2f} x", (run, at), (8, -3), textcoords="offset points")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15)
     axes.set_yticks(range(len(rows)), [row["setting"] for row in rows[::-1]])
     axes.set_xlabel("ms a frame, one worker")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _draw_scaling(axes: Any, found: Found) -> None:

@@ -34,11 +34,11 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True)
 class Scale:
-    """What to scale.  Every run makes `blocks` blocks a worker at the greatest number of workers."""
+    """What to scale."""
 
     master: Path
     frames: int
-    """Of a strong run, and a worker's in a weak one; a multiple of what one block takes."""
+    """Of a strong run.  A worker of a weak run has its share of the greatest number of workers'."""
     block: int
     """Images a data file."""
     launcher: str | None = None
@@ -89,18 +89,18 @@ def _command(scale: Scale, ranks: int, arguments: Sequence[str]) -> tuple[list[s
 def measure(scale: Scale, workers: Sequence[int], repeats: int, folder: Path) -> dict[str, Any]:
     """Strong and weak runs, in turn, over all numbers of workers."""
     runs: dict[tuple[str, int], list[Run]] = {}
+    most = max(workers)
 
     def work(kind: str, n: int) -> float:
-        run = launch(scale, n, scale.frames * (n if kind == "weak" else 1), folder)
+        run = launch(scale, n, scale.frames * n // most if kind == "weak" else scale.frames, folder)
         runs.setdefault((kind, n), []).append(run)
         return run.seconds
 
-    # A weak run of one worker is the strong one.
-    keys = [("strong", n) for n in workers] + [("weak", n) for n in workers if n > 1]
+    # With the most workers a weak run is the strong one.
+    keys = [("strong", n) for n in workers] + [("weak", n) for n in workers if n < most]
     interleaved({f"{kind} {n}": lambda kind=kind, n=n: work(kind, n) for kind, n in keys}, repeats)  # type: ignore[misc]
     kept = {key: found[-repeats:] for key, found in runs.items()}
-    if 1 in workers:
-        kept[("weak", 1)] = kept[("strong", 1)]
+    kept["weak", most] = kept["strong", most]
     return {
         "frames": scale.frames,
         "set": scale.master.name.removesuffix("_master.h5"),
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     master = namespace.input
     per_copy = 50
     if master is None:
-        copies = -(-namespace.frames * max(namespace.workers) // per_copy)
+        copies = -(-namespace.frames // per_copy)
         master = inputs.multiplied(inputs.simulated(namespace.work, namespace.detector, 16, per_copy), copies)
     scale = Scale(master, namespace.frames, namespace.block, namespace.launcher, tuple(shlex.split(namespace.words)))
     try:
@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--launcher", help="what starts the ranks, as 'srun -n {ranks}' (default: this machine's mpiexec)")
     add("--input", type=Path, help="master to reduce (default: a simulated one)")
     add("--detector", default="9M", help="detector of the simulated set (default 9M)")
-    add("--frames", type=int, default=800, help="frames of a strong run, and a worker's in a weak one")
+    add("--frames", type=int, default=800, help="frames of a strong run (default 800)")
     add("--block", type=int, default=20, help="images a data file (default 20)")
     add("--words", default=shlex.join(WORDS), help="the reduction, as words for bnl-mpi")
     add("--repeats", type=int, default=5)

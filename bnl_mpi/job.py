@@ -218,12 +218,15 @@ def _output_stems(options: Options) -> list[str]:
 def check_places(job: Job) -> None:
     """Refuse an output that is the input, or that lies where nothing can be written."""
     options = job.options
-    inputs = {os.path.realpath(p) for p in [job.source.master, *(s.path for s in job.source.segments)]}
     stems = _output_stems(options)
     written = [options.master_path, options.nxs_path]
     written += [f"{stem}_{k:06d}.h5" for stem in stems for k in (1, job.plan.n_blocks)]
     old = {stem: list(blockfile.existing_blocks(stem)) for stem in stems}
-    for path in written + [p for paths in old.values() for p in paths]:
+    # As a rule nothing is there, and no input needs to be looked at.
+    there = [p for p in written + [p for paths in old.values() for p in paths] if os.path.exists(p)]
+    sources = [job.source.master, *(s.path for s in job.source.segments)] if there else []
+    inputs = {os.path.realpath(p) for p in sources}
+    for path in there:
         if os.path.realpath(path) in inputs:
             raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
     for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in written):

@@ -76,14 +76,22 @@ class Source:
         return {os.path.basename(p): os.stat(p).st_size for p in paths}
 
 
-def resolve_link(filename: str, master: str) -> str:
-    """The path of a file that `master` links, relative to the master's folder as given or as it really is.
+def link_folders(master: str) -> list[str]:
+    """Where the files that `master` links may be: its folder as given, and as it really is where that differs."""
+    return list(dict.fromkeys(os.path.dirname(f(master)) for f in (os.path.abspath, os.path.realpath)))
+
+
+def resolve_link(filename: str, master: str, folders: Sequence[str] = ()) -> str:
+    """The path of a file that `master` links, relative to one of `folders` (by default its `link_folders`).
 
     An absolute path that leads nowhere is looked for beside the master, as HDF5 does: sets are moved about.
     """
-    beside = [os.path.dirname(os.path.abspath(master)), os.path.dirname(os.path.realpath(master))]
+    beside = folders or link_folders(master)
     names = [filename, os.path.basename(filename)] if os.path.isabs(filename) else [filename]
     candidates = [os.path.join(folder, name) for name in names for folder in beside]
+    # Where there is no choice, whoever opens the file finds out: a look at each of thousands of files is dear.
+    if len(candidates) == 1:
+        return candidates[0]
     return next((c for c in candidates if os.path.exists(c)), candidates[0])
 
 
@@ -93,11 +101,11 @@ def _links(h5: Any, master: str) -> list[tuple[str, str]]:
 
     group = h5["/entry/data"]
     numbered = sorted((int(m[1]), name) for name in group if (m := DATA_LINK.match(name)))
-    found = []
+    found, folders = [], link_folders(master)
     for _, name in numbered:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            found.append((resolve_link(link.filename, master), link.path))
+            found.append((resolve_link(link.filename, master, folders), link.path))
         else:
             path = link.path if isinstance(link, h5py.SoftLink) else f"/entry/data/{name}"
             found.append((os.path.abspath(master), path if path.startswith("/") else f"/entry/data/{path}"))
@@ -194,7 +202,6 @@ def open_source(
         raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
     group = h5["/entry/data"]
     segments, known = _segments(master, h5, group, expected, trust_counts, channel)
-    check_present((s.path for s in segments), master)
     first = next((s for s in segments if s.count), None)
     if first is None:
         raise InputError(f"{master}: /entry/data holds no frames")
@@ -234,7 +241,9 @@ def _segments(
         dataset = group[name]
         chosen = _choose_channel(f"{master}:{dataset.name}", dataset.shape, channel)
         if dataset.is_virtual and (segments := _virtual_segments(dataset, master, chosen)):
-            if all(os.path.isfile(s.path) for s in segments) or not links:
+            if not links:
+                check_present((s.path for s in segments), master)
+            if not links or all(os.path.isfile(s.path) for s in segments):
                 return segments, True
         elif not links and dataset.ndim in (2, 3, 4):
             return [Segment(os.path.abspath(master), dataset.name, 0, _frames_in(dataset.shape))], True

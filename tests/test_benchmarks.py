@@ -244,7 +244,7 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     (single, double) = found["scaling"]["strong"]
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
-    assert found["scaling"]["weak"][1]["frames"] == 16
+    assert [row["frames"] for row in found["scaling"]["weak"]] == [4, 8]
     for row in found["stages"]:
         assert sum(s["median"] for s in row["stages"].values()) <= 1.05 * row["seconds_a_frame"]["median"]
 
