@@ -26,6 +26,8 @@ GROUP = "/entry/bnl_mpi"
 COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error")
 """Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 IMAGES = "/entry/data/data"
+WORTH_PACKING = 8192
+"""Bytes: the index that a compressed dataset needs takes some 3 kB."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -117,7 +119,7 @@ class BlockRecord:
             ends = np.cumsum([len(i) for i in self.invalid], dtype="<u8")
             group["invalid_ends"] = ends
             pixels = np.concatenate([*self.invalid, np.empty(0, "<u4")]).astype("<u4")
-            packed = {"compression": "gzip", "shuffle": True} if pixels.size else {}
+            packed = {"compression": "gzip", "shuffle": True} if pixels.nbytes > WORTH_PACKING else {}
             group.create_dataset("invalid_pixels", data=pixels, **packed)
             if self.blank is not None:
                 # Gaps are most of it, and pack to next to nothing.
