@@ -1,5 +1,6 @@
 #!/bin/sh
-# The five-minute demo: simulate a small data set, reduce it twice on three ranks, and open the results.
+# The five-minute demo: simulate a small data set, reduce it three times on three ranks, make a full set of the
+# smallest, and open the results.
 # Usage: demo.sh FOLDER-WITH-bnl-mpi FOLDER-FOR-THE-DATA
 set -eu
 bin=$1
@@ -14,9 +15,13 @@ run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -H 16
     -o "$data/lyso_b2s2h16" --force
 run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -J 120 -c bslz4 -d 30 \
     -o "$data/lyso_b2s2j120" --force
+run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -T 60 -c htj2k -d 30 \
+    -o "$data/lyso_b2s2t60" --force
+run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" expand "$data/lyso_b2s2t60_master.h5" -c bslz4 -o "$data/lyso_b2s2t60x" --force
 
 echo
-"$bin/python" - "$data/lyso_b2s2h16_master.h5" "$data/lyso_b2s2j120_master.h5" <<'PYTHON'
+"$bin/python" - "$data/lyso_b2s2h16_master.h5" "$data/lyso_b2s2j120_master.h5" "$data/lyso_b2s2t60_master.h5" \
+    "$data/lyso_b2s2t60x_master.h5" <<'PYTHON'
 import sys
 
 import h5py

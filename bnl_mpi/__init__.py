@@ -20,7 +20,8 @@ def reduce(infile: str, *, comm: Any = None, **options: Any) -> Summary | None:
     """Reduce the data set of the master file `infile`.
 
     `options` are the fields of `bnl_mpi.options.Options`, named as the command's long options (`sum`, `bin`,
-    `out_file`, `compression`, ...); the codec is `codec` ("hcompress", "j2k", "j2k2") with `codec_level`.
+    `out_file`, `compression`, ...); the codec is `codec` ("hcompress", "j2k", "j2k2", "htj2k") with
+    `codec_level`, or one of HTJ2K's targets `max_error`, `psnr`, `rms`.
     `comm` is an mpi4py communicator: every rank of it calls this function with the same arguments.  Without
     it this process does all the work.
 
