@@ -12,6 +12,7 @@ The order of events, the same for every number of ranks:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import blockfile, resume, source, world
+from . import blockfile, resume, source, watch, world
 from . import job as jobs
 from . import report as reporting
 from .errors import BnlError, InputError, Interrupted, OutputError, UsageError
@@ -104,12 +105,45 @@ class Run:
     kept: dict[int, BlockReport] = field(default_factory=dict)
     """Blocks of an earlier run that need not be made: this worker's own; on rank 0 all of them."""
     masters_there: bool = False
+    listener: watch.Listener | None = None
+    lifeline: watch.Lifeline | None = None
+
+    def keep_watch(self) -> None:
+        """From now on, notice the death of rank 0, or on rank 0 of any worker, if the launcher wouldn't."""
+        ranks = self.ranks
+        if ranks.size == 1 or not ranks.share(watch.is_needed() if ranks.rank == 0 else None):
+            return
+        if ranks.rank == 0:
+            with contextlib.suppress(OSError):
+                self.listener = watch.Listener()
+        address = ranks.share(self.listener.address if self.listener else None)
+        if ranks.rank and address:
+            self.lifeline = watch.Lifeline(address, ranks.rank)
+        ranks.while_waiting = self.look_around
+
+    def look_around(self) -> None:
+        """What every wait does, and every worker after an image."""
+        if self.lock is not None:
+            self.lock.beat()
+        dead = self.listener.dead() if self.listener else None
+        if dead is not None or (self.lifeline and self.lifeline.is_cut()):
+            who = "rank 0" if dead is None else f"rank {dead}"
+            host = socket.gethostname()
+            os.write(2, f"bnl-mpi: rank {self.ranks.rank} on {host}: {who} died; the run ends\n".encode())
+            self.let_go()
+            self.ranks.abort(BnlError.exit_status)
+
+    def end_watch(self) -> None:
+        for end in (self.listener, self.lifeline):
+            if end is not None:
+                end.close()
+        self.listener = self.lifeline = None
 
     def take_lock(self, job: Job, share: Share | None = None) -> None:
         if self.lock is None:
             self.lock = Lock(job.options.out_file, job.sha256, share)
         self.lock.acquire()
-        self.ranks.while_waiting = self.lock.beat
+        self.ranks.while_waiting = self.look_around
 
     def let_go(self) -> None:
         """Leave nothing behind; on the way to an abrupt end too."""
@@ -212,6 +246,7 @@ def run(task: Task, options: Options, ranks: World, request: StopRequest, *, qui
     request.at_once = this.stop_at_once
     ranks.before_abort = this.let_go
     try:
+        this.keep_watch()
         prepared, job = _agree_on_job(this)
         if prepared is None:
             _work_for_rank_0(job, this)
@@ -228,6 +263,7 @@ def run(task: Task, options: Options, ranks: World, request: StopRequest, *, qui
             ranks.abort(BnlError.exit_status)
         raise
     finally:
+        this.end_watch()
         this.let_go()
         this.log.close()
 
@@ -539,13 +575,14 @@ def _work_for_rank_0(job: Job, this: Run) -> None:
         _tell_failure(ranks, error)
         status = getattr(error, "exit_status", BnlError.exit_status)
     ranks.send(Ended(status))
-    ranks.while_waiting = lambda: _pass_signal_on(this, guide)
+    ranks.while_waiting = lambda: _while_idle(this, guide)
     ranks.flush()
     _unless_stopped(ranks, None)
 
 
-def _pass_signal_on(this: Run, guide: Guide) -> None:
+def _while_idle(this: Run, guide: Guide) -> None:
     """A signal to a worker that has no more to do is meant for the others."""
+    this.look_around()
     if this.request.name and not guide.stopping:
         guide.stopping = True
         this.ranks.tell_signal(this.request.name)

@@ -57,12 +57,20 @@ def bnl(
 
 
 @contextlib.contextmanager
-def background(*words: object, cwd: Path, ranks: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """`bnl-mpi` at work, its stderr in a pipe; killed at the end if it still is."""
+def background(
+    *words: object, cwd: Path, ranks: int | None = None, python: str = sys.executable
+) -> Iterator[subprocess.Popen[str]]:
+    """`bnl-mpi` at work, its stderr in a pipe; killed at the end if it still is.
+
+    `python` chooses the MPI: that beside it.
+    """
     texts = [str(w) for w in words]
     command, environment = [sys.executable, MAIN, *texts], dict(os.environ)
     if ranks is not None:
         command, environment = mpiexec_command(ranks, texts)
+        if python != sys.executable:
+            command = [python if w == sys.executable else w for w in command]
+            command[0] = str(Path(python).parent / "mpiexec")
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment
     ) as run:
@@ -73,11 +81,11 @@ def background(*words: object, cwd: Path, ranks: int | None = None) -> Iterator[
                 run.kill()
 
 
-def wait_for(found: Callable[[], Any], run: subprocess.Popen[str], seconds: float = 60) -> Any:
-    """What `found` gives as soon as that is true; the run must be at work until then."""
+def wait_for(found: Callable[[], Any], run: subprocess.Popen[str] | None, seconds: float = 60) -> Any:
+    """What `found` gives as soon as that is true; the run, if given, must be at work until then."""
     end = time.monotonic() + seconds
     while not (result := found()):
-        assert run.poll() is None, run.stderr and run.stderr.read()
+        assert run is None or run.poll() is None, run and run.stderr and run.stderr.read()
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
     return result

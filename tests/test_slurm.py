@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -175,6 +176,21 @@ def slow_job(cluster: Cluster, master: Path, folder: Path, *options: str) -> str
     wait_until(lambda: begun(folder), 60, "waited for the first blocks")
     assert not (folder / "set_master.h5").exists(), "the job was over too early"
     return job
+
+
+def test_a_rank_that_is_killed_ends_the_step(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
+    # Without -K, SLURM's pmi2 would let the others wait for ever.
+    command = ["srun", "-N2", "-n3", "-t5", "--mpi=pmi2", sys.executable, MAIN, "-i", str(slow_master), *SLOW]
+    with subprocess.Popen(
+        [*command, "-o", "set"], cwd=tmp_path, env=cluster.environment, stderr=subprocess.PIPE, text=True
+    ) as step:
+        wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
+        partial = wait_until(lambda: next(tmp_path.glob("set_*.h5.n2-*.partial"), None), 10, "waited for n2")
+        os.kill(int(partial.name.split("-")[-1].split(".")[0]), signal.SIGKILL)
+        _, told = step.communicate(timeout=60)
+    assert step.returncode != 0
+    assert "rank 2 died" in told
+    assert not (tmp_path / "set_master.h5").exists()
 
 
 def test_a_time_limit_requeue_and_resume(
