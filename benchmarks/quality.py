@@ -55,7 +55,7 @@ class Series:
     truth: Path | None = None
     space_group: str | None = None
     anomalous: bool = False
-    simple_background: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=WORDS",
         help="another setting, as 'b4j60=-b 4 -J 60'; may be repeated",
     )
-    add("--simple_background", action="store_true", help="faster integration with a constant background")
+    add("--quick", action="store_true", help="faster, less careful algorithms of DIALS")
     add("--nproc", type=int, default=2, help="processes of a DIALS command and workers of bnl-mpi")
     add("--page", type=Path, help="write the page of tables here, as docs/quality.md")
     add("--page_only", action="store_true", help="only write the page from the records that are there")
@@ -151,7 +151,7 @@ def _jobs(namespace: argparse.Namespace, known: Mapping[str, str]) -> list[tuple
         return [
             (series, _order(namespace.settings or [*SIMULATED[series.name].settings, *added]))
             for name in namespace.series or SIMULATED
-            for series in [simulated_series(name, namespace.work, namespace.simple_background)]
+            for series in [simulated_series(name, namespace.work, namespace.quick)]
         ]
     if namespace.d_min is None:
         raise ValueError("--input needs --d_min: the resolution limit that all settings are integrated to")
@@ -163,7 +163,7 @@ def _order(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([UNREDUCED, *names]))
 
 
-def simulated_series(name: str, work: Path, simple_background: bool = False) -> Series:
+def simulated_series(name: str, work: Path, quick: bool = False) -> Series:
     """The series of that name, in ``work``/name."""
     chosen = SIMULATED[name]
     prefix = work / name / "input"
@@ -175,7 +175,7 @@ def simulated_series(name: str, work: Path, simple_background: bool = False) -> 
         chosen.d_min,
         truth=Path(f"{prefix}_truth.h5"),
         anomalous="--anomalous" in chosen.simulate.split(),
-        simple_background=simple_background,
+        quick=quick,
     )
 
 
@@ -190,7 +190,7 @@ def _given_series(namespace: argparse.Namespace) -> Series:
         truth=namespace.truth,
         space_group=namespace.space_group,
         anomalous=namespace.anomalous,
-        simple_background=namespace.simple_background,
+        quick=namespace.quick,
     )
 
 
@@ -384,7 +384,7 @@ def chain_options(series: Series, nproc: int) -> ChainOptions:
         series.d_min,
         series.space_group,
         anomalous=series.anomalous,
-        simple_background=series.simple_background,
+        quick=series.quick,
         nproc=nproc,
     )
     return options if series.truth is None else replace(options, space_group=true_crystal(series.truth)[1])

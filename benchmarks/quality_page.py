@@ -33,8 +33,9 @@ with the same resolution limit. Shells have equal volumes in reciprocal space an
 sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/2 without random halves
 (Assmann, Brehm and Diederichs, 2016). I/sigma is of merged intensities; its errors are DIALS's, scaled shell
 by shell to the scatter of equivalents, because DIALS's error model differs by factors between sets that hold
-the same photons. *Correlation with the reference* is Pearson's, of merged intensities; *intensity recovered*
-is their sum over the reference's, as a fraction of the same in the first shell: a codec that wipes out weak
+the same photons. Friedel mates count as equivalents in both. *Correlation with the reference* is Pearson's,
+of merged intensities; *intensity recovered* is their sum over the reference's, as a fraction of the same in
+the first shell: a codec that wipes out weak
 spots shows there below 1, one that leaves false ones above.
 
 Sizes are those of the data files, the reduced ones stored with bslz4: a lossy codec's own stream would be
@@ -195,7 +196,7 @@ def _sentence(name: str, record: Record, raw: Record) -> str:
         f"- `{name}` ({record['ratio']:.0f}:1): overall CC1/2 {_overall(record)['cc_half']:.4f} "
         f"(unreduced {_overall(raw)['cc_half']:.4f}). The outer shell, "
         f"{outer['d_max']:.2f} to {outer['d_min']:.2f} Angstrom, is **{outer_verdict(record, raw)}**: "
-        f"correlation with the reference {outer['cc_reference']:.2f} (unreduced {before['cc_reference']:.2f}), "
+        f"correlation with the reference {outer['cc_reference']:.3f} (unreduced {before['cc_reference']:.3f}), "
         f"I/sigma {outer['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}), intensity recovered "
         f"{100 * outer['recovered']:.0f} % ({100 * before['recovered']:.0f} %). "
         f"By the correlation it is {reach}"
@@ -214,10 +215,11 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         best = max(whole, key=lambda name: float(reduced[name]["ratio"]))
         lines.append(
             f"- To keep all of the resolution: `{best}` ({reduced[best]['ratio']:.0f}:1) is the strongest here "
-            "that leaves the outer shell as it was."
+            f"whose outer shell has at least {100 * VERDICTS[-1][0]:.0f} % of the unreduced data's correlation with "
+            "the reference."
         )
     else:
-        lines.append("- None of these settings leaves the outer shell as it was.")
+        lines.append("- None of these settings keeps the outer shell.")
     fine = {name: _overall(record)["cc_half"] for name, record in reduced.items()}
     deceptive = [
         name for name, cc in fine.items() if cc > FINE and outer_verdict(reduced[name], raw) in LOST
@@ -248,10 +250,16 @@ def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
         without = reduced[other]
         lines.append(
             f"- The codec of `{name}` makes the files {_smaller(record, without, 'ratio')} than `{other}` "
-            f"alone (with bszstd {_smaller(record, without, 'ratio_strong')}), and takes the usable resolution "
-            f"from {_reach(without)} to {_reach(record)}."
+            f"alone (with bszstd {_smaller(record, without, 'ratio_strong')}), and {_reach_change(record, without)}."
         )
     return lines
+
+
+def _reach_change(record: Record, without: Record) -> str:
+    before, after = _reach(without), _reach(record)
+    if before == after:
+        return f"leaves the usable resolution at {after}"
+    return f"takes the usable resolution from {before} to {after}"
 
 
 def _smaller(record: Record, without: Record, ratio: str) -> str:

@@ -12,10 +12,10 @@ from benchmarks import dials_chain, quality
 
 pytestmark = pytest.mark.dials
 
-# Less far and with a quicker background than the benchmark: this is to tell whether a reduced set is
+# Less far and with quicker algorithms than the benchmark: this is to tell whether a reduced set is
 # understood rightly, not to rank settings.
-SERIES = "--frames 450 --osc 0.1 --resolution 2.2 --brightness 150 --bad_pixels 0"
-D_MIN = 2.2
+SERIES = "--frames 450 --osc 0.1 --resolution 2.5 --brightness 150 --bad_pixels 0"
+D_MIN = 2.5
 REDUCED = "-b 2 -s 2 -H 12"
 
 
@@ -34,7 +34,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         folder / "input_master.h5",
         D_MIN,
         truth=folder / "input_truth.h5",
-        simple_background=True,
+        quick=True,
     )
     settings = {quality.UNREDUCED: "", "reduced": REDUCED}
     return {name: quality.run_setting(series, name, words, folder) for name, words in settings.items()}

@@ -203,7 +203,7 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     assert "**kept**" in kept
     assert "To keep all of the resolution: `b2`" in text
     assert "- The codec of `strong` makes the files 96 % smaller than `b2` alone" in text
-    assert "from 1.60 Angstrom to 2.00 Angstrom" in text
+    assert "takes the usable resolution from 1.60 Angstrom to 2.00 Angstrom" in text
     assert "Don't judge by the overall CC1/2" in text
     table = [line for line in text.splitlines() if line.startswith("| `strong`")]
     assert "| 1.01 | 99.0 | 198.0 | 9.90 | 100 | 99.0 | 0.010 |" in table[0]
