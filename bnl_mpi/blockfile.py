@@ -50,8 +50,8 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        # HDF5's errors come as OSError, or as RuntimeError where a file is closed.
-        if isinstance(error, OSError | RuntimeError):
+        # HDF5's errors come as OSError, or as RuntimeError where a file is closed; MPI's as a kind of RuntimeError.
+        if isinstance(error, OSError) or type(error) is RuntimeError:
             raise OutputError(f"{path}: can't be written: {_reason(error)}; make room and start again") from error
         raise
     finally:

@@ -6,8 +6,9 @@ The order of events, the same for every number of ranks:
   2. every worker opens the data files that it will read and reports what doesn't fit; under `--resume` it also
      looks at its blocks that are there already.
   3. rank 0 says go, or stops everybody; nothing was written so far.
-  4. workers make their blocks and report each; rank 0 waits for them, asleep.
-  5. rank 0 writes the masters.
+  4. workers make their blocks and report each; rank 0 writes the masters under temporary names meanwhile, and
+     waits for the workers, asleep.
+  5. when all blocks are there, the masters get their names.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,8 +89,9 @@ class Task:
     """What is wrong with the input of the blocks of these numbers, a line each, and lengths that differ from the
     job's."""
     maker: Callable[[Job, int], BlockMaker]
-    write_masters: Callable[[Prepared], tuple[bool, list[str]]]
-    """Returns whether the NXmx file could be made, and warnings."""
+    write_masters: Callable[[Prepared, ExitStack], tuple[bool, list[str]]]
+    """Writes them under temporary names; they get their own when the stack closes.  Returns whether the NXmx file
+    could be made, and warnings."""
 
 
 @dataclass
@@ -294,14 +297,19 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
         jobs.remove_partial_files(job)
     # Nobody writes before the old masters are gone.
     ranks.share(Go(job_end_time() if missing else None))
-    reports = _gather_reports(job, this) if ranks.size > 1 else _make_blocks_alone(job, this)
-    _check_complete(job, this, len(reports))
-    more = reporting.afterthoughts(reports)
-    if finished:
-        nexus = os.path.exists(job.options.nxs_path)
-    else:
-        nexus, of_masters = this.task.write_masters(prepared)
-        more += of_masters
+    with ExitStack() as files:
+        masters = Later(lambda: this.task.write_masters(prepared, files))
+        if ranks.size > 1 and not finished:
+            # While the workers work; of an error nobody hears before they have ended.
+            masters.attempt()
+        reports = _gather_reports(job, this) if ranks.size > 1 else _make_blocks_alone(job, this)
+        _check_complete(job, this, len(reports))
+        more = reporting.afterthoughts(reports)
+        if finished:
+            nexus = os.path.exists(job.options.nxs_path)
+        else:
+            nexus, of_masters = masters.result()
+            more += of_masters
     for text in more:
         this.warn(text)
     if job.options.force:
@@ -312,6 +320,26 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
     )  # fmt: skip
     this.log.write("end", seconds=round(summary.seconds, 3), master=summary.master, bytes_out=summary.bytes_out)
     return summary
+
+
+class Later:
+    """Work done in advance: what it returned, or the error that it met, comes when it is asked for."""
+
+    def __init__(self, work: Callable[[], tuple[bool, list[str]]]) -> None:
+        self._work = work
+        self._result: tuple[bool, list[str]] | None = None
+        self._error: Exception | None = None
+
+    def attempt(self) -> None:
+        try:
+            self._result = self._work()
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> tuple[bool, list[str]]:
+        if self._error is not None:
+            raise self._error
+        return self._work() if self._result is None else self._result
 
 
 def _check_complete(job: Job, this: Run, n_made: int) -> None:
@@ -701,8 +729,11 @@ def work(
 # ---- the masters ----------------------------------------------------------------------------------------
 
 
-def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
-    """Write the new master, and the NXmx file beside it; returns whether the latter could be made, and warnings."""
+def write_masters(prepared: Prepared, files: ExitStack) -> tuple[bool, list[str]]:
+    """Write the new master, and the NXmx file beside it; returns whether the latter could be made, and warnings.
+
+    Both get their names when `files` closes, the master last.
+    """
     import numpy as np
 
     from . import master, nxmx, provenance
@@ -717,12 +748,12 @@ def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
     }
     squash = jobs.listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
-    with blockfile.whole_file(options.nxs_path, optional=True) as partial:
-        missing = nxmx.write_nxs(partial, options.infile, job.plan, **shared)
+    new_master = files.enter_context(blockfile.whole_file(options.master_path))
+    new_nxs = files.enter_context(blockfile.whole_file(options.nxs_path, optional=True))
+    missing = nxmx.write_nxs(new_nxs, options.infile, job.plan, **shared)
     if missing:
         warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
-    with blockfile.whole_file(options.master_path) as partial:
-        warnings += master.write_master(partial, options.infile, job.plan, squash_files=squash, **shared)
+    warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)
     return not missing, warnings
 
 
@@ -800,7 +831,8 @@ def _masters_of_share(prepared: Prepared, this: Run) -> int:
     if options.force:
         jobs.remove_old_masters(job)
         jobs.remove_surplus_blocks(job)
-    nexus, more = this.task.write_masters(prepared)
+    with ExitStack() as files:
+        nexus, more = this.task.write_masters(prepared, files)
     for text in more:
         this.warn(text)
     print(f"master {os.path.abspath(options.master_path)}")

@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -333,22 +333,25 @@ def _as_input_error(where: str) -> Iterator[None]:
 # ---- the masters ----------------------------------------------------------------------------------------
 
 
-def write_masters(prepared: Prepared) -> tuple[bool, list[str]]:
-    """Copy the small set's master, and the NXmx file beside it if it is there, with links to the new files."""
+def write_masters(prepared: Prepared, new: ExitStack) -> tuple[bool, list[str]]:
+    """Copy the small set's master, and the NXmx file beside it if it is there, with links to the new files.
+
+    Both get their names when `new` closes, the master last.
+    """
     job, options = prepared.job, prepared.job.options
     files = jobs.listed(job, options.data_path)
     told = _provenance(job)
     small = job.source.master
     nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
     warnings: list[str] = []
-    if os.path.exists(nxs):
-        with blockfile.whole_file(options.nxs_path) as partial:
-            warnings += relink(nxs, partial, files, told)
+    new_master = new.enter_context(blockfile.whole_file(options.master_path))
+    with_nxs = os.path.exists(nxs)
+    if with_nxs:
+        warnings += relink(nxs, new.enter_context(blockfile.whole_file(options.nxs_path)), files, told)
     else:
         warnings.append(f"{options.nxs_path}: not written, {nxs} isn't there")
-    with blockfile.whole_file(options.master_path) as partial:
-        warnings += relink(small, partial, files, told)
-    return os.path.exists(nxs), warnings
+    warnings += relink(small, new_master, files, told)
+    return with_nxs, warnings
 
 
 def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
@@ -378,7 +381,7 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
         return Keep()
 
     copy = TreeCopy(keep, keeps_name)
-    with h5meta.open_read(path) as old, h5meta.open_write(new_path) as new:
+    with h5meta.open_read(path) as old, h5meta.write_at_once(new_path) as new:
         copy.copy(old, new)
         if linked:
             add_data_links(new, data_files)

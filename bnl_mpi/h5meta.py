@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from re import compile as regex
 from typing import Any
@@ -48,6 +49,21 @@ def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.Fi
         return h5py.File(str(path), "w", libver=libver, locking=False)
     except OSError as error:
         raise OutputError(f"{path}: can't be created ({_first_line(error)})") from None
+
+
+@contextmanager
+def write_at_once(path: str | Path) -> Iterator[h5py.File]:
+    """A file like that of `open_write`, made in memory and written in one piece when the block ends well.
+
+    A master is hundreds of small writes otherwise, and where one finds the disk full, HDF5 can neither go on nor
+    close its file.  Raises OSError where the file can't be written.
+    """
+    # The name is for messages alone: nothing is on the disk so far.
+    with h5py.File(str(path), "w", libver=LIBVER, locking=False, driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    Path(path).write_bytes(image)
 
 
 def _has_signature(name: str) -> bool:

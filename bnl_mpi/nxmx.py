@@ -62,7 +62,7 @@ def write_nxs(
         lacking = missing(source, experiment)
         if lacking:
             return lacking
-        with h5meta.open_write(path) as target:
+        with h5meta.write_at_once(path) as target:
             _copy_tree(source, target, run)
             _drop_dangling(target, but=DATA)
             _complete_entry(source, target)
