@@ -58,11 +58,15 @@ def bnl(
 
 @contextlib.contextmanager
 def background(
-    *words: object, cwd: Path, ranks: int | None = None, python: str = sys.executable
+    *words: object,
+    cwd: Path,
+    ranks: int | None = None,
+    python: str = sys.executable,
+    python_program: str | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """`bnl-mpi` at work, its stderr in a pipe; killed at the end if it still is.
 
-    `python` chooses the MPI: that beside it.
+    `python` chooses the MPI: that beside it.  `python_program` is started in its place.
     """
     texts = [str(w) for w in words]
     command, environment = [sys.executable, MAIN, *texts], dict(os.environ)
@@ -71,6 +75,8 @@ def background(
         if python != sys.executable:
             command = [python if w == sys.executable else w for w in command]
             command[0] = str(Path(python).parent / "mpiexec")
+        if python_program:
+            command = [python_program if w == python else w for w in command]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment
     ) as run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,3 +283,37 @@ def test_the_log_is_one_whole_object_a_line(reference, tmp_path: Path) -> None: 
     done = bnl(*words, "-o", "no", "--log_json", tmp_path / "absent" / "log", cwd=tmp_path, ranks=2, ok=False)
     assert done.returncode == 1
     assert "--log_json" in done.stderr
+
+
+# ---- file systems ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace")
+def test_who_touches_which_file(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words, _ = reference
+    trace = tmp_path / "trace"
+    tracer = tmp_path / "traced.sh"
+    tracer.write_text(f'#!/bin/sh\nexec strace -f -y -e trace=%file,fsync -o {trace}.$PMI_RANK {sys.executable} "$@"\n')
+    tracer.chmod(0o755)
+    words = [w for w in words if w != "-q"]
+    with background(*words, "-o", "set", cwd=tmp_path, ranks=3, python_program=str(tracer)) as run:
+        _, told = run.communicate(timeout=120)
+    assert run.returncode == 0, told
+    traces = {rank: Path(f"{trace}.{rank}").read_text().splitlines() for rank in (0, 1, 2)}
+
+    def calls(rank: int, *parts: str) -> list[str]:
+        return [line for line in traces[rank] if all(part in line for part in parts) and "execve" not in line]
+
+    for rank in (1, 2):
+        assert not calls(rank, words[1]), "a worker looked at the master"
+    folder = os.path.dirname(words[1])
+    assert {line.split('"')[1] for line in calls(1, f'"{folder}/') if "openat(" in line} <= {
+        f"{folder}/in_data_{k:06d}.h5" for k in range(1, 5)
+    }
+    # Four blocks, of which rank 1 makes 1 and 3, and rank 2 the others; rank 0 the two masters.
+    for rank, files in ((0, ("set.nxs", "set_master.h5")), (1, ("set_000001.h5", "set_000003.h5"))):
+        for name in files:
+            assert len(calls(rank, "openat(", f'"{name}.', "O_CREAT")) == 1
+            assert len(calls(rank, "rename(", f'"{name}.')) == 1
+            assert len(calls(rank, "fsync(", f"/{name}.")) == 1
+            assert not [k for k in (0, 1, 2) if k != rank and calls(k, f'"{name}.')]
