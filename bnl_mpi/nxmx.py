@@ -24,7 +24,7 @@ from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_im
 from .metadata import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
 from .plan import Plan
 from .rules import Reduction, decide
-from .treecopy import Decision, Item, Keep, Replace, TreeCopy
+from .treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 
 INSTRUMENT = "entry/instrument"
 SAMPLE = "entry/sample"
@@ -198,7 +198,8 @@ def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
             return run.experiment.flavour == "nxmx" and not is_image_name(group, name, run)
         return path not in (f"/{SPECIFIC}", "/entry/squash", f"/entry/{PROCESS}")
 
-    TreeCopy(choose, keeps_name, run.warnings).copy(source, target)
+    # A mask is mostly zeros, and may be larger than all codestreams of a set.
+    TreeCopy(choose, keeps_name, run.warnings, packs=True).copy(source, target)
 
 
 def _choose(item: Item, run: Reduction, reversed_sizes: bool) -> Decision:
@@ -272,7 +273,12 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
     detector = h5meta.make_group(target, f"/{DETECTOR}", "NXdetector")
     mask = run.experiment.mask
     if h5meta.get_dataset(detector, "pixel_mask") is None and mask is not None:
-        detector["pixel_mask"] = bin_mask(mask, run.plan.binning).astype("<u4")
+        binned = bin_mask(mask, run.plan.binning).astype("<u4")
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        pack(plist, binned.shape, binned.nbytes)
+        space = h5py.h5s.create_simple(binned.shape)
+        h5py.h5d.create(detector.id, b"pixel_mask", h5py.h5t.STD_U32LE, space, plist)
+        detector["pixel_mask"][...] = binned
     if "saturation_value" not in detector:
         limit = run.plan.limit
         detector["saturation_value"] = np.int64(limit) if float(limit).is_integer() else np.float64(limit)

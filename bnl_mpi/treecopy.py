@@ -71,6 +71,8 @@ class TreeCopy:
     keeps_name: Callable[[str, h5py.Group, str], bool] = lambda path, group, name: True
     """(path, group, name) -> whether that name below that group is copied at all."""
     warnings: list[str] = field(default_factory=list)
+    packs: bool = False
+    """Whether large maps that are replaced get gzip; XDS's reader takes none, all others do."""
     _made: dict[tuple[tuple[int, int], str], h5py.HLObject] = field(default_factory=dict)
     _open: list[h5py.HLObject] = field(default_factory=list)
     """Of other files: a file that is closed and opened again has another identity."""
@@ -132,7 +134,9 @@ class TreeCopy:
             if isinstance(decision, Keep):
                 made = copy_dataset(item.dataset, target, item.name)
             else:
-                made = write_values(item.dataset, target, item.name, decision.values, decision.dtype)
+                made = write_values(
+                    item.dataset, target, item.name, decision.values, decision.dtype, packed=self.packs
+                )
         except (TypeError, ValueError, NotImplementedError, InputError) as error:
             self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
             return
@@ -211,12 +215,21 @@ def _storage(source: h5py.Dataset) -> h5py.h5p.PropDCID:
     return plist
 
 
+def pack(plist: h5py.h5p.PropDCID, shape: tuple[int, ...], n_bytes: int) -> None:
+    """Ask for gzip, a chunk a plane, where a map (..., ny, nx) is large enough to gain by it."""
+    if len(shape) >= 2 and n_bytes > COMPRESS_ABOVE:
+        plist.set_chunk((1,) * (len(shape) - 2) + shape[-2:])
+        plist.set_shuffle()
+        plist.set_deflate(4)
+
+
 def write_values(
-    source: h5py.Dataset, target: h5py.Group, name: str, values: Any, dtype: np.dtype[Any] | None = None
+    source: h5py.Dataset, target: h5py.Group, name: str, values: Any, dtype: np.dtype[Any] | None = None,
+    *, packed: bool = False,
 ) -> h5py.Dataset:
     """Write a number or an array in place of `source`: of its type where that can hold the values.
 
-    One number takes the source's shape, be it () or (1,).
+    One number takes the source's shape, be it () or (1,).  `packed` maps are stored with gzip.
     """
     array = np.asarray(values)
     if array.ndim == 0 and source.size == 1:
@@ -227,7 +240,10 @@ def write_values(
     else:
         tid = h5py.h5t.py_create(stored, logical=True)
     space = h5py.h5s.create_simple(array.shape) if array.ndim else h5py.h5s.create(h5py.h5s.SCALAR)
-    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), tid, space))
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    if packed:
+        pack(plist, array.shape, array.size * stored.itemsize)
+    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), tid, space, plist))
     made[...] = array.astype(stored)
     return made
 
