@@ -48,8 +48,8 @@ SETS = [
     "-R rows_1::2 -0 1,5,10-20", "-C ::2 --omit 3-3", "-R 3,4 -R columns_::2 -C 3,4", "--saturation scaled",
     "--saturation clip", "--drop_partial", "--allow_jumps", "-H --fill_gaps", "-J 60 --fill_gaps --drop_partial",
     "-c bslz4", "-c none", "-c bshuf", "-c zstd -l 0", "-c zstd -l 9", "-c bszstd", "-c bszstd -l 22", "-d 7",
-    "-T 60", "-T", "-T 7.5 -c htj2k", "-c htj2k", "-T --rms 2", "--rms 0.5 -c htj2k", "--max_error 4 -q", "--psnr 81",
-    "-d auto", "-d", "-o a -m b", "-o a -m a_master", "-o 'a b' -m 'c d_master'", "-o a.h5 -m b_master.h5",
+    "--channel 2", "-T 60", "-T", "-T 7.5 -c htj2k", "-c htj2k", "-T --rms 2", "--rms 0.5 -c htj2k", "--max_error 4 -q",
+    "--psnr 81", "-d auto", "-d", "-o a -m b", "-o a -m a_master", "-o 'a b' -m 'c d_master'", "-o a.h5 -m b_master.h5",
     "-p 3", "-p 2 -t 1 -c bslz4", "--force -v --json x.json", "-N 10 -s 2 -S 2 -u -2 -R 0,1 -o=-x",
 ]  # fmt: skip
 
