@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -110,11 +111,10 @@ class Summary:
 
 def _htj2k_readers(master: str) -> list[str]:
     """Who reads `-c htj2k`, and the way to a set for those who don't."""
-    name = os.path.basename(master)
     return [
         "HTJ2K opens with h5py and hdf5plugin 7.1 or later, and in programs in C (DIALS) with HDF5_PLUGIN_PATH set to",
         "hdf5plugin's folder of plugins; XDS's plugin doesn't read it. An XDS set of it comes from:",
-        f"bnl-mpi expand {name} -c bslz4 -o NAME",
+        f"bnl-mpi expand {shlex.quote(master)} -c bslz4 -o NAME",
     ]
 
 

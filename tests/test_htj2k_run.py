@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -235,7 +236,7 @@ def test_the_summary_says_who_reads_it_and_the_way_to_xds(frames: Path, tmp_path
     assert "NAME_TEMPLATE_OF_DATA_FRAMES" not in done.stdout
     for words in ("hdf5plugin 7.1", "HDF5_PLUGIN_PATH", "XDS's plugin doesn't read it"):
         assert words in done.stdout
-    *command, _, name = done.stdout.splitlines()[-1].split()
+    *command, _, name = shlex.split(done.stdout.splitlines()[-1])
     assert name == "NAME"
     assert command[0] == "bnl-mpi"
     again = bnl(*command[1:], "-o", "set_x", cwd=tmp_path)
