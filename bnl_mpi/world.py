@@ -316,6 +316,13 @@ def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_mpi_yield_when_idle": "1",
+        # In a batch job both would spread the ranks over all its nodes, and Open MPI count the job's tasks.
+        "HYDRA_LAUNCHER": "fork",
+        "HYDRA_RMK": "user",
+        "PRTE_MCA_ras": "^slurm",
+        "PRTE_MCA_plm": "^slurm",
+        "OMPI_MCA_ras": "^slurm",
+        "OMPI_MCA_plm": "^slurm",
     }.items():
         environment.setdefault(name, value)
     if os.geteuid() == 0:

@@ -122,6 +122,26 @@ def test_one_task_needs_no_mpi(cluster: Cluster, master: Path, expected: dict[st
     assert outputs(tmp_path, "set") == expected
 
 
+@pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
+def test_minus_p_in_a_batch_shell_stays_on_its_node(
+    cluster: Cluster,
+    master: Path,
+    expected: dict[str, object],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    mpi: str,
+) -> None:
+    python = sys.executable if mpi == "mpich" else request.getfixturevalue("open_mpi")
+    command = f"{python} {MAIN} -i {master} {' '.join(REDUCTION)} -o set -p 3 -v"
+    job = cluster.submit("-N2", "-n2", "-t5", "-o", "log", "--wrap", command, cwd=tmp_path)
+    end = cluster.wait_for_end(job)
+    log = (tmp_path / "log").read_text()
+    assert end["JobState"] == "COMPLETED", log
+    assert outputs(tmp_path, "set") == expected
+    hosts = {line.split(":")[1].split()[-1] for line in log.splitlines() if ": block" in line}
+    assert len(hosts) == 1
+
+
 def test_shares_as_an_array_two_at_a_time(
     cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path
 ) -> None:
@@ -208,6 +228,24 @@ def test_a_time_limit_requeue_and_resume(
     assert "stopped by SIGUSR1" in log
     assert "blocks are there and sound" in log
     assert outputs(tmp_path, "set") == expected_slow
+    assert {name: (tmp_path / name).stat().st_ino for name in before} == before
+
+
+def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
+    job = cluster.submit(
+        "--array=1", "-t5", SCRIPTS / "array_shares.sbatch", "-i", slow_master, *SLOW, "-o", "set", cwd=tmp_path,
+        environment=scripts_environment(BNL_SHARES="2"),
+    )  # fmt: skip
+    wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
+    # What --signal=B:USR1@120 does.
+    cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_1", cwd=tmp_path)
+    wait_until(lambda: cluster.job(f"{job}_1").get("Restarts") == "1", 60, "waited for the requeue")
+    before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
+    cluster.wait_for_end(job, 120)
+    log = (tmp_path / f"bnl_mpi_{job}_1.log").read_text()
+    assert cluster.states(job) == ["COMPLETED"], log
+    assert "share 1 of 2 stopped by SIGUSR1" in log
+    assert {p.name for p in tmp_path.glob("set_[0-9]*.h5")} == {f"set_{k:06d}.h5" for k in range(1, 81, 2)}
     assert {name: (tmp_path / name).stat().st_ino for name in before} == before
 
 
