@@ -163,8 +163,9 @@ class Run:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            # One write, so that lines of several processes don't mix.
-            sys.stderr.write(f"bnl-mpi: {text}\n")
+            # One write, so that lines of several processes don't mix; over the bar, where there is one.
+            lead = "\r\033[K" if sys.stderr.isatty() else ""
+            sys.stderr.write(f"{lead}bnl-mpi: {text}\n")
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:

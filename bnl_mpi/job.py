@@ -303,7 +303,8 @@ def remove_surplus_blocks(job: Job) -> None:
     for stem in _output_stems(job.options):
         kept = {os.path.abspath(f"{stem}_{k:06d}.h5") for k in range(1, job.plan.n_blocks + 1)}
         for path in blockfile.existing_blocks(stem):
-            if path not in kept:
+            # Temporary files may be those of other shares, at work.
+            if path not in kept and not path.endswith(blockfile.PARTIAL):
                 os.unlink(path)
 
 

@@ -85,13 +85,9 @@ class Lock:
         if self._held:
             return
         candidate = f"{self.path}.{socket.gethostname()}-{os.getpid()}"
+        self._content = json.dumps(self._mine())
         try:
-            self._content = json.dumps(self._mine())
-            Path(candidate).write_text(self._content)
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-        try:
-            now = os.stat(candidate).st_mtime
+            now = self._write(candidate)
             self._link(candidate, now)
             # Only after one's own is in place, or two could each miss the other's.
             for other in self._rivals():
@@ -100,7 +96,16 @@ class Lock:
             self.release()
             raise
         finally:
-            os.unlink(candidate)
+            with contextlib.suppress(OSError):
+                os.unlink(candidate)
+
+    def _write(self, candidate: str) -> float:
+        """Write the lock under a name that nobody looks at; returns the time on the file system's clock."""
+        try:
+            Path(candidate).write_text(self._content)
+            return os.stat(candidate).st_mtime
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be written: {error.strerror}; make room and start again") from error
 
     def _mine(self) -> dict[str, Any]:
         job, restarts = _batch_job()

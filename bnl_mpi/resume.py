@@ -19,6 +19,7 @@ from .errors import BnlError, OutputError
 from .job import Job
 from .pipeline import BlockReport
 
+SIZES = "sizes_sha256"
 PROCESS = "/entry/process_bnl_mpi"
 
 
@@ -96,7 +97,11 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     parts = []
     for section in ("options", "input", "plan"):
         a, b = there.get(section, {}), here.get(section, {})
-        parts += [f"{k} {a.get(k)} there, {b.get(k)} here" for k in sorted(b) if a.get(k) != b.get(k)]
+        differ = [k for k in sorted(b) if a.get(k) != b.get(k)]
+        if SIZES in differ:
+            differ.remove(SIZES)
+            parts.append("the input's files had other names or sizes")
+        parts += [f"{k} {a.get(k)} there, {b.get(k)} here" for k in differ]
     if there.get("version") != here.get("version"):
         parts.insert(0, f"version {there.get('version')} there, {here.get('version')} here")
     return ", ".join(parts[:2]) or "another plan"

@@ -136,6 +136,17 @@ def test_another_jobs_blocks_are_refused(tmp_path: Path, words: list[str], ranks
     assert inodes(tmp_path) == before
 
 
+def test_an_input_that_has_changed_is_another_job(tmp_path: Path) -> None:
+    master = write_set(tmp_path, random_frames(6, SHAPE), per_file=6)
+    words = ["-i", master, "-d", "2", "-o", "set"]
+    bnl(*words, cwd=tmp_path)
+    (tmp_path / "set_000002.h5").unlink()
+    write_set(tmp_path, random_frames(6, SHAPE, seed=5), per_file=6)
+    done = bnl(*words, "--resume", cwd=tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "the input's files had other names or sizes" in done.stderr
+
+
 def test_another_jobs_master_and_surplus_blocks_are_refused(tmp_path: Path, words: list[str]) -> None:
     bnl(*words, "-N", "6", cwd=tmp_path)
     for k in (1, 2):
@@ -297,6 +308,18 @@ def test_a_requeued_job_takes_its_own_lock_over(tmp_path: Path, monkeypatch: pyt
     forged(path, 1, slurm_job="11", restarts=0)
     with pytest.raises(OutputError, match="SLURM job 11"):
         taken(tmp_path / "set")
+
+
+def test_force_leaves_other_shares_at_work_alone(tmp_path: Path, words: list[str]) -> None:
+    other = tmp_path / "set_000002.h5.n1-5.partial"
+    other.write_bytes(b"being written")
+    surplus = tmp_path / "set_000009.h5"
+    surplus.write_bytes(b"old")
+    bnl(*words, "-p", "3", "-t", "0", "--force", cwd=tmp_path)
+    assert other.exists()
+    assert not surplus.exists()
+    bnl(*words, "-p", "3", "-t", "2", "--force", cwd=tmp_path)
+    assert not other.exists()
 
 
 def test_a_lock_that_was_taken_over_stays(tmp_path: Path) -> None:
