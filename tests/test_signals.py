@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import background, bnl, needs_mpi, outputs, wait_for
+from running import background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, write_set
 
 from bnl_mpi import driver, signals
@@ -101,6 +101,25 @@ def test_a_signal_to_any_rank_stops_all(tmp_path: Path, words: list[str], whom: 
     assert outputs(tmp_path, "set") == outputs(one, "set")
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [e["status"] for e in events if e["event"] == "stop"] == [75]
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_minus_p_reaches_the_ranks(
+    tmp_path: Path, words: list[str], mpi: str, number: signal.Signals
+) -> None:
+    # Open MPI's own mpiexec would kill them instead.
+    with background(*words, "-d", "10", "-p", "2", cwd=tmp_path, python=python_of(mpi)) as run:
+        wait_for(lambda: list(tmp_path.glob("set_00000[34]*.partial")), run)
+        run.send_signal(number)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 75
+    whole = left(tmp_path)
+    assert f"{len(whole)} of 30 blocks are complete" in told
+    assert all(name.endswith(".h5") for name in whole)
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_a_share_stops_too(tmp_path: Path, words: list[str]) -> None:
