@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         "entered": entered - begin,
         "first_frame": first_frame[0] - begin if first_frame else None,
         "ended": time.time() - begin,
+        "cpu": time.process_time(),
     }
     (folder / f"rank_{note['rank']}.json").write_text(json.dumps(note))
     return status

@@ -124,6 +124,7 @@ def _row(n: int, runs: Sequence[Run], single: Sequence[Run] | None) -> dict[str,
         "peak_bytes_rank_0": max(run.notes[0]["peak_bytes"] for run in runs),
         "peak_bytes_worker": max(note["peak_bytes"] for run in runs for note in run.workers),
         "first_frame": asdict(_over_runs(runs, "first_frame")),
+        "cpu_a_frame": asdict(spread_of([_cpu(run) / run.summary["frames"] for run in runs])),
         "ranks": _shares(runs),
     }
     if single is not None:
@@ -143,6 +144,11 @@ def _at_work(run: Run) -> float:
 def _over_runs(runs: Sequence[Run], name: str) -> Spread:
     """The last worker's time in each run."""
     return spread_of([max(note[name] for note in run.workers) for run in runs])
+
+
+def _cpu(run: Run) -> float:
+    """Seconds that the workers had a core, from the start of the program: other work on the machine adds no waits."""
+    return float(sum(note["cpu"] for note in run.workers))
 
 
 def _shares(runs: Sequence[Run]) -> list[dict[str, float]]:
