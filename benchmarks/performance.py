@@ -37,7 +37,7 @@ class Sizes:
 
 
 DETECTORS = ("1M", "4M", "9M", "16M")
-FULL = Sizes(tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 30, 5, 3, (1, 2), (2, 8, 64), 25)
+FULL = Sizes(tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 20, 5, 3, (1, 2), (2, 8, 64), 25)
 QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1)
 
 Section = Callable[[Sizes, Path], Any]

@@ -111,13 +111,13 @@ def _bounds(found: Found) -> str:
         if name in by_name:
             ratio = by_name[name]["over_floor"]
             rows.append((f"{name} over the floor", f"at most {most}", figure(ratio), ratio["median"] <= most))
-    scaling = found.get("scaling")
-    two = [row for row in (scaling or {}).get("strong", []) if row["workers"] == 2 and "speed" in row]
+    scaling = found.get("scaling") or {}
+    two = [row for row in scaling.get("strong", []) if row["workers"] == 2 and "speed" in row]
     for row in two:
         for key, words in (("speed_at_work", "at work"), ("speed", "whole job")):
             text = f"two workers over one, {words}"
             rows.append((text, "at least 1.9", figure(row[key]), row[key]["median"] >= 1.9))
-    for row in (scaling or {}).get("strong", [])[:1]:
+    for row in scaling.get("strong", [])[:1]:
         peak = row["peak_bytes_worker"] / 1e6
         rows.append(("peak memory of a worker", "under 400 MB", f"{peak:.0f} MB", peak < 400))
         first = row["first_frame"]
@@ -126,7 +126,21 @@ def _bounds(found: Found) -> str:
     if not rows:
         return ""
     cells = [[text, bound, value, "yes" if met else "**no**"] for text, bound, value, met in rows]
-    return "## Bounds\n\n" + table(["figure", "bound", "measured", "met"], cells)
+    text = "## Bounds\n\n" + table(["figure", "bound", "measured", "met"], cells)
+    busy = [name for name, machine in found["machine"].items() if machine["load_before"] > 1]
+    if busy:
+        text += f"\nThe bounds are meant for an idle machine, and this one wasn't while {', '.join(busy)} ran.\n"
+    if two and "cpu_a_frame" in two[0]:
+        text += (
+            f"\nA frame took {figure(scaling['strong'][0]['cpu_a_frame'], 1e-3)} ms of a core with one worker and "
+            f"{figure(two[0]['cpu_a_frame'], 1e-3)} ms with two: where two cores are free, two workers are faster by "
+            f"{2 * _ratio(scaling['strong'][0], two[0], 'cpu_a_frame'):.2f}, going by the least of each.\n"
+        )
+    return text
+
+
+def _ratio(row: Found, other: Found, name: str) -> float:
+    return float(row[name]["minimum"] / other[name]["minimum"])
 
 
 # ---- sections -------------------------------------------------------------------------------------------
@@ -317,8 +331,7 @@ def _many_ranks(rows: Sequence[Found], plots: Plots) -> str:
     ]
     text = (
         "One block and four frames a worker, all ranks on this machine, so times say nothing. Calls are to look at, "
-        "open, list, rename or remove files; each block's data file has a link in the masters and is looked for once "
-        "before the run.\n"
+        "open, list, rename or remove files. What grows with the ranks is what MPI itself needs for each.\n"
     )
     header = ["workers", "broadcast, kB", "peak MB, rank 0", "peak MB, worker", "metadata calls, rank 0", "a worker"]
     return "\n".join(["## Many ranks\n", text, table(header, cells)])
