@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import h5py
 import numpy as np
 
 from . import h5meta, kernels
@@ -234,24 +235,46 @@ def read_counts(path: str) -> dict[str, int]:
         return {name: int(attributes[name]) for name in COUNTS if name in attributes}
 
 
-class BlockWriter:
+class _Writer:
+    """A new file with `/entry/data`, and the record that is written when all images are in it."""
+
+    def __init__(self, path: str, record: BlockRecord) -> None:
+        self.record = record
+        self._raw = h5meta.TolerantFile(path)
+        self._file: Any = h5py.File(self._raw, "w", libver=h5meta.LIBVER)
+        entry = _group(self._file, "/entry", "NXentry")
+        self._data = _group(entry, "data", "NXdata")
+
+    def _note(self, stored: Any, image: np.ndarray[Any, Any], frames: range) -> None:
+        self._raw.raise_error()
+        self.record.chunk_crc32.append(kernels.crc32(stored))
+        self.record.image_crc32.append(kernels.crc32(image.data))
+        self.record.frames.append((frames.start + 1, frames.stop))
+
+    def close(self) -> None:
+        self.record.write(self._file)
+        self._file.close()
+        self._raw.raise_error()
+
+    def discard(self) -> None:
+        """Let go of the file, after `close` or instead of it."""
+        self._file.close()
+        self._raw.close()
+
+
+class BlockWriter(_Writer):
     """Writes the images of one block to `path` (a temporary name), chunk by chunk in order."""
 
     def __init__(
         self, path: str, n_images: int, shape: tuple[int, int], dtype: str, final: Filter, record: BlockRecord,
         first_image: int,
     ) -> None:  # fmt: skip
-        self.record = record
-        self.bytes_stored = 0
-        self._file = h5meta.open_write(path)
-        entry = _group(self._file, "/entry", "NXentry")
-        data = _group(entry, "data", "NXdata")
-        stored = np.dtype(dtype).newbyteorder("<")
-        self._dataset = data.create_dataset(
+        super().__init__(path, record)
+        self._dataset = self._data.create_dataset(
             "data",
             shape=(n_images, *shape),
             chunks=(1, *shape),
-            dtype=stored,
+            dtype=np.dtype(dtype).newbyteorder("<"),
             **final.dataset_options(),
         )
         self._dataset.attrs["image_nr_low"] = np.int32(first_image + 1)
@@ -262,49 +285,25 @@ class BlockWriter:
         """Store `chunk`, the encoded form of `image`, which was made of `frames` (counted from 0)."""
         self._dataset.id.write_direct_chunk((self._next, 0, 0), chunk)
         self._next += 1
-        self.bytes_stored += len(chunk)
-        self.record.chunk_crc32.append(kernels.crc32(chunk))
-        self.record.image_crc32.append(kernels.crc32(image.data))
-        self.record.frames.append((frames.start + 1, frames.stop))
-
-    def close(self) -> None:
-        self.record.write(self._file)
-        self._file.close()
-
-    def discard(self) -> None:
-        """Let go of the file, after `close` or instead of it; it is worth nothing if that fails."""
-        with contextlib.suppress(OSError, RuntimeError):
-            self._file.close()
+        self._note(chunk, image, frames)
 
 
-class SquashWriter:
+class SquashWriter(_Writer):
     """Writes the codestreams of one block, one 1-D uint8 dataset an image."""
 
     def __init__(self, path: str, record: BlockRecord, attributes: dict[str, Any], first_image: int) -> None:
-        self.record, self._attributes, self._next = record, attributes, first_image + 1
-        self._file = h5meta.open_write(path)
-        entry = _group(self._file, "/entry", "NXentry")
-        self._data = _group(entry, "data", "NXdata")
+        super().__init__(path, record)
+        self._attributes, self._next = attributes, first_image + 1
 
     def add(self, codestream: bytes, image: np.ndarray[Any, Any], frames: range) -> None:
+        """Store the codestream of `image`, which was made of `frames` (counted from 0)."""
         dataset = self._data.create_dataset(
             f"data_{self._next:06d}", data=np.frombuffer(codestream, np.uint8), dtype="u1"
         )
         for name, value in self._attributes.items():
             dataset.attrs[name] = value
         self._next += 1
-        self.record.chunk_crc32.append(kernels.crc32(codestream))
-        self.record.image_crc32.append(kernels.crc32(image.data))
-        self.record.frames.append((frames.start + 1, frames.stop))
-
-    def close(self) -> None:
-        self.record.write(self._file)
-        self._file.close()
-
-    def discard(self) -> None:
-        """Let go of the file, after `close` or instead of it; it is worth nothing if that fails."""
-        with contextlib.suppress(OSError, RuntimeError):
-            self._file.close()
+        self._note(codestream, image, frames)
 
 
 def existing_blocks(stem: str) -> Sequence[str]:

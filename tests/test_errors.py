@@ -209,13 +209,14 @@ def test_a_frame_that_was_never_written(tmp_path: Path, master: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount")
 @pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
-def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None) -> None:
+@pytest.mark.parametrize("kib", [16, 48, 60, 80])
+def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) -> None:
     import subprocess
 
     full = tmp_path / "full"
     full.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(full)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(full)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
