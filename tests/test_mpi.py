@@ -134,7 +134,8 @@ def ranks_of(folder: Path) -> dict[int, int]:
             continue
         rank = environment.get("PMI_RANK", environment.get("OMPI_COMM_WORLD_RANK"))
         if rank is not None and MAIN in command and "mpiexec" not in command:
-            found[int(rank)] = int(entry.name)
+            # A child that a rank forks to run a command looks like the rank for a moment.
+            found[int(rank)] = min(int(entry.name), found.get(int(rank), sys.maxsize))
     return found
 
 

@@ -148,7 +148,7 @@ def test_no_block_is_begun_that_cannot_end_in_time(tmp_path: Path, words: list[s
 
 
 def test_the_time_of_a_block_is_judged_by_those_before() -> None:
-    run = driver.Run(Options(infile="x"), World(), StopRequest(), RunLog(None))
+    run = driver.Run(driver.REDUCTION, Options(infile="x"), World(), StopRequest(), RunLog(None))
     guide = driver.Guide(run, time.time() + 3600)
     assert guide.may_begin(100)
     guide.made(BlockReport(1, n_images=100, n_frames=100, seconds=3000.0))
