@@ -57,7 +57,7 @@ def add_option(parser: Any, *names: str, **kwargs: Any) -> None:
     """Like `add_argument`; a long name with underscores is accepted with dashes too."""
     dashed = [n[:2] + n[2:].replace("_", "-") for n in names if n.startswith("--") and "_" in n[2:]]
     action = parser.add_argument(*names, *dashed, **kwargs)
-    # The help shows the spec's name alone.
+    # The help shows the name with underscores alone.
     action.option_strings = [n for n in action.option_strings if n not in dashed]
 
 

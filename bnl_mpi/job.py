@@ -152,7 +152,7 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
 
 
 def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
-    """satval': the saturation value of the output, by the rules of spec section 3, steps 2 to 4."""
+    """satval': the output's saturation value: scaled, transformed, and bounded by the output's type."""
     value: float = satval
     if options.saturation == "scaled":
         value = options.bin * options.bin * options.sum * satval

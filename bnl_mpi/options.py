@@ -105,7 +105,7 @@ Bytes = int | None
 
 @dataclass(frozen=True)
 class Options:
-    """A reduction as asked for.  Names and defaults are those of spec section 2 and the README's table."""
+    """A reduction as asked for.  Names and defaults are those of the README's table."""
 
     infile: str
     first_image: int = 1

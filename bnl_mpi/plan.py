@@ -44,7 +44,7 @@ class Plan:
     dtype_out: str
     block_size: int
     satval: float
-    """The input's saturation value (spec section 3); an integer unless the input is float."""
+    """The input's saturation value, in counts; an integer unless the input is float."""
     limit: float
     """satval': the output's saturation value; an integer unless the output is float."""
     saturation: str = "clip"

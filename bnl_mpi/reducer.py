@@ -1,4 +1,4 @@
-"""The pixels: frames in, one image out (spec section 3, steps 1 to 4 and 6).
+"""The pixels: frames in, one image out.
 
 The hot path is in `bnl_mpi.kernels`; `-L`, `-X`, `-R`, `-C` and float output, which nobody uses on a whole
 archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buffers are made once.

@@ -1,7 +1,7 @@
 """What the reduction changes in a master, as a table: the first rule that applies to a dataset is taken.
 
 A rule goes by the dataset's name and place and gives its new values; everything without one is copied as it
-is.  Section 5 of the specification is the source of each.
+is.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _write_data(folder: Path, name: str, frames: npt.NDArray[Any], spec: InputSp
 
 
 class _Tree:
-    """Writes strings and scalars in the kinds that the spec names."""
+    """Writes strings and scalars in the kinds that are found in masters."""
 
     def __init__(self, h5: h5py.File, spec: InputSpec) -> None:
         self.h5, self.spec = h5, spec

@@ -1,4 +1,4 @@
-"""Spec section 3, steps 1 to 3 and 6, pixel by pixel in Python: slow, plain, and independent of the package."""
+"""The arithmetic of a reduction, pixel by pixel in Python: slow, plain, and independent of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's mistakes, and a machine's: one clear line, a status, and nothing half-written (issue text, README)."""
+"""A user's mistakes, and a machine's: one clear line, a status, and nothing half-written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same output for every number of ranks and every way of starting (spec sections 3 and 4)."""
+"""The same output for every number of ranks and every way of starting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's rules and traps (spec section 2)."""
+"""The command line's rules and traps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squash files (spec section 6): what they hold opens in other programs and is what the run decoded."""
+"""Squash files: what they hold opens in other programs and is what the run decoded."""
 
 from __future__ import annotations
 
