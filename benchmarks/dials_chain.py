@@ -38,6 +38,22 @@ class ChainOptions:
 
 
 @dataclass(frozen=True)
+class SpotGeometry:
+    """How large the spots are and how close they lie, which bounds binning and summing.
+
+    ``oscillation``: of an image, degrees. ``rocking_sigma``, degrees, and ``spot_sigma``, pixels: standard
+    deviations of the profiles that dials.integrate found. ``spot_spacing``: of neighbours along the longest
+    cell axis near the beam, pixels. ``longest_axis``: Angstrom.
+    """
+
+    oscillation: float
+    rocking_sigma: float
+    spot_sigma: float
+    spot_spacing: float
+    longest_axis: float
+
+
+@dataclass(frozen=True)
 class ChainResult:
     """What the chain found. ``cell``: a b c in Angstrom and angles in degrees, after refinement.
 
@@ -50,6 +66,7 @@ class ChainResult:
     indexed: int
     cell: tuple[float, ...]
     rmsd: tuple[float, ...]
+    geometry: SpotGeometry
     unmerged: Path
     seconds: dict[str, float]
 
@@ -183,6 +200,7 @@ def _result(folder: Path, seconds: dict[str, float]) -> ChainResult:
         indexed=indexed,
         cell=_cell(refined["crystal"][0]),
         rmsd=_rmsd((folder / "refine.out").read_text()),
+        geometry=_spot_geometry(json.loads((folder / "integrated.expt").read_text())),
         unmerged=folder / "unmerged.mtz",
         seconds=seconds,
     )
@@ -201,6 +219,23 @@ def _rmsd(log: str) -> tuple[float, ...]:
     """RMSD_X, RMSD_Y (pixels) and RMSD_Z (images) of the last table by experiment; empty if it has none."""
     rows = re.findall(r"^\|\s*\d+\s*\|\s*\d+\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|$", log, re.M)
     return tuple(float(value) for value in rows[-1]) if rows else ()
+
+
+def _spot_geometry(experiments: dict[str, Any]) -> SpotGeometry:
+    """Sizes and spacing of the spots from an experiment list that dials.integrate wrote."""
+    import numpy as np
+
+    profile, panel = experiments["profile"][0], experiments["detector"][0]["panels"][0]
+    normal = np.cross(panel["fast_axis"], panel["slow_axis"])
+    pixels = abs(float(np.dot(panel["origin"], normal))) / panel["pixel_size"][0]
+    longest = max(_cell(experiments["crystal"][0])[:3])
+    return SpotGeometry(
+        oscillation=float(experiments["scan"][0]["oscillation"][1]),
+        rocking_sigma=float(profile["sigma_m"]),
+        spot_sigma=float(np.tan(np.radians(profile["sigma_b"]))) * pixels,
+        spot_spacing=experiments["beam"][0]["wavelength"] / longest * pixels,
+        longest_axis=longest,
+    )
 
 
 def _cell(crystal: dict[str, Any]) -> tuple[float, ...]:

@@ -45,8 +45,8 @@ def _watch_first_frame(moments: list[float]) -> None:
 
     fetch = FrameReader.fetch
 
-    def watched(reader: FrameReader, *arguments: Any) -> Any:
-        fetched = fetch(reader, *arguments)
+    def watched(reader: FrameReader, *arguments: Any, **named: Any) -> Any:
+        fetched = fetch(reader, *arguments, **named)
         moments.append(time.time())
         FrameReader.fetch = fetch  # type: ignore[method-assign]
         return fetched

@@ -46,13 +46,12 @@ class KernelBench:
 
         with h5py.File(master, "r", locking=False) as file:
             self.dataset = file["entry/data/data_000001"]
-            self.chunk = self.dataset.id.read_direct_chunk((0, 0, 0))[1]
+            self.chunks = [self.dataset.id.read_direct_chunk((k, 0, 0))[1] for k in range(SUM)]
             self.frame: kernels.Array = self.dataset[0]
             self.mask = (file["entry/instrument/detector/detectorSpecific/pixel_mask"][()] != 0).astype("u1")
         self.shape = self.frame.shape
         binned = tuple(-(-side // BINNING) for side in self.shape)
         self.total, self.flags = np.zeros(binned, np.uint32), np.zeros(binned, np.uint8)
-        self.whole, self.whole_flags = np.zeros(self.shape, np.uint32), np.zeros(self.shape, np.uint8)
         self.blank = np.zeros(binned, np.uint8)
         self.values, self.image = np.zeros(binned, np.uint16), np.zeros(binned, np.uint16)
         self.coded = np.zeros(binned, np.int32)
@@ -66,23 +65,29 @@ class KernelBench:
     def _finish(self, values: kernels.Array) -> None:
         kernels.finish(self.total, self.flags, self.blank, SATVAL, 1.0, SATVAL, False, values)
 
-    def _sum(self, *, fused: bool, binning: int = BINNING) -> None:
-        total, flags = (self.total, self.flags) if binning == BINNING else (self.whole, self.whole_flags)
-        if fused:
-            kernels.bslz4_accumulate(
-                self.chunk, self.shape, self.frame.dtype, self.mask, binning, total, flags, first=True
-            )  # fmt: skip
-        else:
-            kernels.accumulate(self.frame, self.mask, binning, total, flags, first=True)
+    def _sum(self) -> None:
+        kernels.accumulate(self.frame, self.mask, BINNING, self.total, self.flags, first=True)
+
+    def _reduce(self, binning: int, frames: int) -> Callable[[], Any]:
+        """A call that makes an image of stored chunks, as a run without a codec does."""
+        binned = tuple(-(-side // binning) for side in self.shape)
+        total, flags = np.zeros(binned, np.uint32), np.zeros(binned, np.uint8)
+        blank, image = np.zeros(binned, np.uint8), np.zeros(binned, np.uint16)
+        ending = kernels.Ending(blank, SATVAL, 1.0, SATVAL, False, image, 65535)
+        return lambda: kernels.bslz4_reduce(
+            self.chunks[:frames], self.shape, self.frame.dtype, self.mask, binning, total, flags,
+            first=True, ending=ending,
+        )  # fmt: skip
 
     def works(self) -> dict[str, tuple[Callable[[], Any], int]]:
         """Name of a kernel: (a call, the bytes that it must move through memory at least)."""
-        frame, stored, sums = self.frame.nbytes, len(self.chunk), self.total.nbytes + self.flags.nbytes
-        whole = self.whole.nbytes + self.whole_flags.nbytes
+        frame, stored, sums = self.frame.nbytes, len(self.chunks[0]), self.total.nbytes + self.flags.nbytes
+        # blank and flags, a byte each, and the image's two
+        binned, whole = 4 * self.total.size, 4 * self.frame.size
         mask, image, coded = self.mask.nbytes, self.image.nbytes, self.coded.nbytes
         works: dict[str, tuple[Callable[[], Any], int]] = {
             "copy of a frame": (lambda: np.copyto(self.target, self.frame), 2 * frame),
-            "accumulate b2": (lambda: self._sum(fused=False), frame + mask + sums),
+            "accumulate b2": (self._sum, frame + mask + sums),
             "finish, 16 bit": (lambda: self._finish(self.values), sums + self.blank.nbytes + image),
             "finish, 32 bit": (lambda: self._finish(self.coded), sums + self.blank.nbytes + coded),
             "mark": (
@@ -96,9 +101,9 @@ class KernelBench:
         }  # fmt: skip
         if kernels.HAVE_BSLZ4:
             works |= {
-                "bslz4_decode": (lambda: kernels.bslz4_decode(self.chunk, self.target), stored + frame),
-                "decode and accumulate b2": (lambda: self._sum(fused=True), stored + mask + sums),
-                "decode and accumulate b1": (lambda: self._sum(fused=True, binning=1), stored + mask + whole),
+                "bslz4_decode": (lambda: kernels.bslz4_decode(self.chunks[0], self.target), stored + frame),
+                "image of two chunks, b2": (self._reduce(2, 2), 2 * stored + mask + binned),
+                "image of one chunk, b1": (self._reduce(1, 1), stored + mask + whole),
                 "bslz4_encode": (lambda: kernels.bslz4_encode(self.image), image),
             }
         return works

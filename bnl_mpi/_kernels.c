@@ -11,8 +11,6 @@
 #include "csrc/hcompress.h"
 #include "csrc/reduce.h"
 
-#define MAX_BINNING 64
-
 typedef struct {
     Py_buffer view;
     int held;
@@ -65,14 +63,13 @@ static int has_shape(const array *a, const char *name, Py_ssize_t ny, Py_ssize_t
     return 0;
 }
 
-/* What accumulate and bslz4_accumulate share: mask, total and flags that go with frames of (ny, nx). */
+/* What accumulate and bslz4_reduce share: mask, total and flags that go with frames of (ny, nx). */
 typedef struct {
     array mask, total, flags;
     reduction r;
 } sums;
 
 static void sums_drop(sums *s) {
-    reduction_close(&s->r);
     array_drop(&s->mask);
     array_drop(&s->total);
     array_drop(&s->flags);
@@ -103,9 +100,7 @@ static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, 
                        .itemsize = itemsize, .wide = s->total.view.itemsize == 8, .first = first,
                        .top = top, .low = low, .mask = s->mask.held ? s->mask.view.buf : NULL,
                        .total = s->total.view.buf, .flags = s->flags.view.buf};
-    if (reduction_open(&s->r)) return 1;
-    PyErr_NoMemory();
-    return 0;
+    return 1;
 }
 
 static PyObject *accumulate(PyObject *self, PyObject *args) {
@@ -132,106 +127,220 @@ static PyObject *accumulate(PyObject *self, PyObject *args) {
     return result;
 }
 
+/* What finish and bslz4_reduce share: how an image of (ny, nx) is made of its sums. */
+typedef struct {
+    array blank, values;
+    finishing f;
+} ending;
+
+static void ending_drop(ending *e) {
+    array_drop(&e->blank);
+    array_drop(&e->values);
+}
+
+static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx) {
+    PyObject *blank, *values;
+    unsigned long long satval, limit;
+    long long invalid;
+    double scale;
+    int mark_saturated;
+    if (!PyTuple_Check(words)) {
+        PyErr_SetString(PyExc_TypeError, "the ending isn't a tuple");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(words, "OKdKpOL", &blank, &satval, &scale, &limit, &mark_saturated, &values, &invalid))
+        return 0;
+    if (!(array_take(&e->values, values, "values", 2, "ui", 1) && item_size_in(&e->values, "values", 2, 4, 4) &&
+          has_shape(&e->values, "values", ny, nx)))
+        return 0;
+    if (blank != Py_None && !(array_take(&e->blank, blank, "blank", 2, "u", 0) &&
+                              item_size_in(&e->blank, "blank", 1, 1, 1) && has_shape(&e->blank, "blank", ny, nx)))
+        return 0;
+    const int is_signed = kind_of(e->values.view.format) == 'i';
+    const uint64_t greatest = (e->values.view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed;
+    if (limit > greatest || !(scale >= 0) || invalid > (int64_t)greatest ||
+        invalid < (is_signed ? -(int64_t)greatest - 1 : 0)) {
+        PyErr_SetString(PyExc_ValueError, "limit or mark doesn't fit the type of values, or scale is negative");
+        return 0;
+    }
+    e->f = (finishing){.satval = satval, .limit = limit, .scale = scale, .over = mark_saturated ? SATURATED : 0,
+                       .invalid = (uint32_t)invalid};
+    finishing_prepare(&e->f);
+    return 1;
+}
+
+/* The n pixels of the image from number `start` on. */
+static void ending_run(ending *e, const reduction *r, const void *total, size_t start, size_t n) {
+    const int size = (int)e->values.view.itemsize;
+    finish_pixels(&e->f, r->wide, total, r->flags + start,
+                  e->blank.held ? (const uint8_t *)e->blank.view.buf + start : NULL, size,
+                  (uint8_t *)e->values.view.buf + start * (size_t)size, n);
+}
+
+static PyObject *ending_counts(const ending *e) {
+    return Py_BuildValue("KK", (unsigned long long)e->f.n_clipped, (unsigned long long)e->f.n_invalid);
+}
+
+/* The rows of a frame that come next out of a chunk: some are decoded already, as blocks don't end with rows. */
+typedef struct {
+    chunk_reader reader;
+    Py_buffer chunk;
+    uint8_t *pixels;
+    size_t have, done; /* elements: decoded and not used yet; before them, used */
+} frame_rows;
+
+static int frame_rows_open(frame_rows *f, block_memory *memory, const reduction *r) {
+    const size_t size = (size_t)r->itemsize, n = r->ny * r->nx;
+    if (!chunk_open(&f->reader, memory, f->chunk.buf, (size_t)f->chunk.len, n, size)) return 0;
+    const size_t block = f->reader.block < n ? f->reader.block : n;
+    f->pixels = malloc((r->b * r->nx + block) * size + LZ4_SLACK);
+    if (!f->pixels) f->reader.fault = "can't be decoded: out of memory";
+    return f->pixels != NULL;
+}
+
+/* The next `need` elements, or NULL on a fault. */
+static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
+    const size_t size = f->reader.size;
+    if (f->have < need) {
+        memmove(f->pixels, f->pixels + f->done * size, f->have * size);
+        f->done = 0;
+    }
+    while (f->have < need) {
+        const size_t n = chunk_next(&f->reader, f->pixels + (f->done + f->have) * size);
+        if (n == 0) return NULL;
+        f->have += n;
+    }
+    const uint8_t *rows = f->pixels + f->done * size;
+    f->done += need;
+    f->have -= need;
+    return rows;
+}
+
+/* Sums the chunks' frames one output row at a time, and makes that row's pixels if there is an ending: so
+ * neither frames nor, where these frames are all, sums are ever in memory. Returns the number of the frame
+ * that has a fault, or n. */
+static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *e) {
+    block_memory memory = {0};
+    const int first = r->first;
+    size_t bad = n;
+    for (size_t k = 0; k < n && bad == n; k++)
+        if (!frame_rows_open(&frames[k], &memory, r)) bad = k;
+    for (size_t row = 0; row * r->b < r->ny && bad == n; row++) {
+        const size_t n_rows = r->ny - row * r->b < r->b ? r->ny - row * r->b : r->b;
+        for (size_t k = 0; k < n && bad == n; k++) {
+            const uint8_t *rows = frame_rows_next(&frames[k], n_rows * r->nx);
+            r->first = first && k == 0;
+            if (rows)
+                reduce_row(r, row, rows);
+            else
+                bad = k;
+        }
+        if (e && bad == n) ending_run(e, r, row_total(r, row), row * r->ox, r->ox);
+    }
+    for (size_t k = 0; k < n; k++) free(frames[k].pixels);
+    block_memory_drop(&memory);
+    return bad;
+}
+
 static PyObject *chunk_fault(const char *fault, size_t block) {
     return PyErr_Format(PyExc_ValueError, "the compressed chunk %s (block %zu)", fault, block);
 }
 
-/* Decodes a chunk a block at a time into a buffer of a few rows, and adds each output row as it is whole. */
-static const char *accumulate_chunk(chunk_reader *c, const reduction *r) {
-    const size_t size = (size_t)r->itemsize;
-    const size_t block = c->block < c->left ? c->block : c->left;
-    uint8_t *buffer = malloc((r->b * r->nx + block) * size + LZ4_SLACK);
-    size_t have = 0, done = 0;
-    if (!buffer) return "can't be decoded: out of memory";
-    for (size_t row = 0; row * r->b < r->ny && !c->fault; row++) {
-        const size_t n_rows = r->ny - row * r->b < r->b ? r->ny - row * r->b : r->b;
-        const size_t need = n_rows * r->nx;
-        if (have < need) {
-            memmove(buffer, buffer + done * size, have * size);
-            done = 0;
+/* The same with the chunk's number as the error's second argument. */
+static PyObject *fault_of(const frame_rows *frames, size_t k) {
+    PyObject *message = PyUnicode_FromFormat("the compressed chunk %s (block %zu)", frames[k].reader.fault,
+                                             frames[k].reader.n_done);
+    if (message) {
+        PyObject *words = Py_BuildValue("(Nn)", message, (Py_ssize_t)k);
+        if (words) {
+            PyErr_SetObject(PyExc_ValueError, words);
+            Py_DECREF(words);
         }
-        while (have < need) {
-            const size_t n = chunk_next(c, buffer + (done + have) * size);
-            if (n == 0) break;
-            have += n;
-        }
-        if (have < need) break;
-        reduce_row(r, row, buffer + done * size);
-        done += need;
-        have -= need;
     }
-    free(buffer);
-    return c->fault;
+    return NULL;
 }
 
-static PyObject *bslz4_accumulate(PyObject *self, PyObject *args) {
-    PyObject *mask, *total, *flags, *result = NULL;
-    Py_buffer chunk;
+static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
+    PyObject *chunks, *mask, *total, *flags, *words, *result = NULL;
     Py_ssize_t ny, nx;
     int itemsize, binning, first;
     unsigned long long top, low;
     sums s = {.r = {0}};
+    ending e = {.f = {0}};
+    void *row = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*(nn)iOiOOKKp", &chunk, &ny, &nx, &itemsize, &mask, &binning, &total, &flags,
-                          &top, &low, &first))
+    if (!PyArg_ParseTuple(args, "O!(nn)iOiOOKKpO", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &binning,
+                          &total, &flags, &top, &low, &first, &words))
         return NULL;
-    if (ny < 1 || nx < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
-        PyErr_SetString(PyExc_ValueError, "frames have at least one pixel, of 1, 2 or 4 bytes");
-    } else if (sums_take(&s, mask, total, flags, ny, nx, itemsize, binning, top, low, first)) {
-        chunk_reader c;
-        const char *fault;
-        Py_BEGIN_ALLOW_THREADS
-        fault = chunk_open(&c, chunk.buf, (size_t)chunk.len, (size_t)ny * (size_t)nx, (size_t)itemsize)
-                    ? accumulate_chunk(&c, &s.r)
-                    : c.fault;
-        chunk_close(&c);
-        Py_END_ALLOW_THREADS
-        result = fault ? chunk_fault(fault, c.n_done) : Py_NewRef(Py_None);
+    const Py_ssize_t n = PyTuple_GET_SIZE(chunks);
+    Py_ssize_t held = 0;
+    frame_rows *frames = calloc((size_t)n + 1, sizeof *frames);
+    if (!frames) return PyErr_NoMemory();
+    if (ny < 1 || nx < 1 || n < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
+        PyErr_SetString(PyExc_ValueError, "there is at least one frame of one pixel of 1, 2 or 4 bytes");
+        goto done;
     }
+    for (; held < n; held++)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(chunks, held), &frames[held].chunk, PyBUF_SIMPLE) < 0) goto done;
+    if (!sums_take(&s, mask, total, flags, ny, nx, itemsize, binning, top, low, first)) goto done;
+    const int ends = words != Py_None;
+    if (ends && !ending_take(&e, words, s.total.view.shape[0], s.total.view.shape[1])) goto done;
+    if (ends && first) {
+        row = malloc(s.r.ox * (s.r.wide ? 8 : 4));
+        if (!row) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        s.r.total = row;
+        s.r.one_row = 1;
+    }
+    size_t bad;
+    Py_BEGIN_ALLOW_THREADS
+    bad = reduce_chunks(frames, (size_t)n, &s.r, ends ? &e : NULL);
+    Py_END_ALLOW_THREADS
+    if (bad < (size_t)n)
+        fault_of(frames, bad);
+    else
+        result = ends ? ending_counts(&e) : Py_NewRef(Py_None);
+done:
+    while (held > 0) PyBuffer_Release(&frames[--held].chunk);
+    free(frames);
+    free(row);
+    ending_drop(&e);
     sums_drop(&s);
-    PyBuffer_Release(&chunk);
     return result;
 }
 
-static PyObject *bslz4_decode(PyObject *self, PyObject *args) {
-    PyObject *out_object, *result = NULL;
-    Py_buffer chunk;
-    array out = {.held = 0};
-    (void)self;
-    if (!PyArg_ParseTuple(args, "y*O", &chunk, &out_object)) return NULL;
-    if (array_take(&out, out_object, "out", 0, "uif", 1)) {
-        const size_t size = (size_t)out.view.itemsize;
-        uint8_t *to = out.view.buf;
-        chunk_reader c;
-        Py_BEGIN_ALLOW_THREADS
-        if (chunk_open(&c, chunk.buf, (size_t)chunk.len, (size_t)out.view.len / size, size))
-            for (size_t n; (n = chunk_next(&c, to)) > 0;) to += n * size;
-        chunk_close(&c);
-        Py_END_ALLOW_THREADS
-        result = c.fault ? chunk_fault(c.fault, c.n_done) : Py_NewRef(Py_None);
-    }
-    array_drop(&out);
-    PyBuffer_Release(&chunk);
-    return result;
-}
+typedef const char *(*decode_function)(const uint8_t *chunk, size_t n, uint8_t *out, size_t n_bytes, size_t size,
+                                       size_t *block);
 
-static PyObject *lz4_decode(PyObject *self, PyObject *args) {
+static PyObject *decode_with(decode_function decode, PyObject *args) {
     PyObject *out_object, *result = NULL;
     Py_buffer chunk;
     array out = {.held = 0};
-    (void)self;
     if (!PyArg_ParseTuple(args, "y*O", &chunk, &out_object)) return NULL;
     if (array_take(&out, out_object, "out", 0, "uif", 1)) {
         const char *fault;
         size_t block;
         Py_BEGIN_ALLOW_THREADS
-        fault = lz4_chunk_decode(chunk.buf, (size_t)chunk.len, out.view.buf, (size_t)out.view.len, &block);
+        fault = decode(chunk.buf, (size_t)chunk.len, out.view.buf, (size_t)out.view.len,
+                       (size_t)out.view.itemsize, &block);
         Py_END_ALLOW_THREADS
         result = fault ? chunk_fault(fault, block) : Py_NewRef(Py_None);
     }
     array_drop(&out);
     PyBuffer_Release(&chunk);
     return result;
+}
+
+static PyObject *bslz4_decode(PyObject *self, PyObject *args) {
+    (void)self;
+    return decode_with(bslz4_chunk_decode, args);
+}
+
+static PyObject *lz4_decode(PyObject *self, PyObject *args) {
+    (void)self;
+    return decode_with(lz4_chunk_decode, args);
 }
 
 static PyObject *bslz4_encode(PyObject *self, PyObject *object) {
@@ -260,42 +369,24 @@ static PyObject *bslz4_encode(PyObject *self, PyObject *object) {
 }
 
 static PyObject *finish(PyObject *self, PyObject *args) {
-    PyObject *objects[4], *result = NULL;
-    array total = {.held = 0}, flags = {.held = 0}, blank = {.held = 0}, values = {.held = 0};
-    unsigned long long satval, limit;
-    double scale;
-    int mark_saturated;
+    PyObject *total_object, *flags_object, *words, *result = NULL;
+    array total = {.held = 0}, flags = {.held = 0};
+    ending e = {.f = {0}};
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOKdKpO", &objects[0], &objects[1], &objects[2], &satval, &scale, &limit,
-                          &mark_saturated, &objects[3]))
-        return NULL;
-    if (!(array_take(&total, objects[0], "total", 2, "u", 0) && item_size_in(&total, "total", 4, 8, 8) &&
-          array_take(&flags, objects[1], "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&
-          array_take(&values, objects[3], "values", 2, "ui", 1) && item_size_in(&values, "values", 2, 4, 4)))
-        goto done;
-    const Py_ssize_t ny = total.view.shape[0], nx = total.view.shape[1];
-    if (!(has_shape(&flags, "flags", ny, nx) && has_shape(&values, "values", ny, nx))) goto done;
-    if (objects[2] != Py_None && !(array_take(&blank, objects[2], "blank", 2, "u", 0) &&
-                                   item_size_in(&blank, "blank", 1, 1, 1) && has_shape(&blank, "blank", ny, nx)))
-        goto done;
-    const int is_signed = kind_of(values.view.format) == 'i';
-    const uint64_t greatest = ((values.view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed);
-    if (limit > greatest || !(scale >= 0)) {
-        PyErr_SetString(PyExc_ValueError, "limit doesn't fit the type of values, or scale is negative");
-        goto done;
+    if (!PyArg_ParseTuple(args, "OOO", &total_object, &flags_object, &words)) return NULL;
+    if (array_take(&total, total_object, "total", 2, "u", 0) && item_size_in(&total, "total", 4, 8, 8) &&
+        array_take(&flags, flags_object, "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&
+        has_shape(&flags, "flags", total.view.shape[0], total.view.shape[1]) &&
+        ending_take(&e, words, total.view.shape[0], total.view.shape[1])) {
+        const reduction r = {.wide = total.view.itemsize == 8, .flags = flags.view.buf};
+        Py_BEGIN_ALLOW_THREADS
+        ending_run(&e, &r, total.view.buf, 0, (size_t)total.view.shape[0] * (size_t)total.view.shape[1]);
+        Py_END_ALLOW_THREADS
+        result = ending_counts(&e);
     }
-    finishing f = {.n = (size_t)ny * (size_t)nx, .flags = flags.view.buf,
-                   .blank = blank.held ? blank.view.buf : NULL, .satval = satval, .limit = limit,
-                   .scale = scale, .over = mark_saturated ? SATURATED : 0};
-    Py_BEGIN_ALLOW_THREADS
-    finish_image(&f, total.view.itemsize == 8, total.view.buf, (int)values.view.itemsize, values.view.buf);
-    Py_END_ALLOW_THREADS
-    result = Py_BuildValue("KK", (unsigned long long)f.n_clipped, (unsigned long long)f.n_invalid);
-done:
-    array_drop(&total);
+    ending_drop(&e);
     array_drop(&flags);
-    array_drop(&blank);
-    array_drop(&values);
+    array_drop(&total);
     return result;
 }
 
@@ -379,13 +470,13 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
-    {"bslz4_accumulate", bslz4_accumulate, METH_VARARGS,
-     "bslz4_accumulate(chunk, (ny, nx), itemsize, mask, binning, total, flags, top, low, first)"},
+    {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
+     "bslz4_reduce(chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first, ending)"},
     {"bslz4_decode", bslz4_decode, METH_VARARGS, "bslz4_decode(chunk, out)"},
     {"bslz4_encode", bslz4_encode, METH_O, "bslz4_encode(array) -> bytes"},
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
-     "finish(total, flags, blank, satval, scale, limit, mark_saturated, values) -> (n_clipped, n_invalid)"},
+     "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid)) -> counts"},
     {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
 #ifdef BNL_CRC32
     {"crc32", crc32, METH_O, "crc32(data) -> int"},

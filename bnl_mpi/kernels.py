@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,12 @@ __all__ = [
     "FLAG_SATURATED",
     "HAVE_BSLZ4",
     "MAX_BINNING",
+    "ChunkError",
+    "Ending",
     "accumulate",
-    "bslz4_accumulate",
     "bslz4_decode",
     "bslz4_encode",
+    "bslz4_reduce",
     "crc32",
     "finish",
     "hcompress_roundtrip",
@@ -99,8 +102,28 @@ def accumulate(
         _kernels.accumulate(frame, mask, binning, total, flags, *_flag_bounds(frame.dtype, satval), first)
 
 
-def bslz4_accumulate(
-    chunk: Any,
+class ChunkError(ValueError):
+    """A compressed chunk is corrupt; `index` counts the chunks that were given, from 0."""
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class Ending(NamedTuple):
+    """How an image is made of its sums: the arguments of `finish` beside them, described there."""
+
+    blank: Array | None
+    satval: float | None
+    scale: float
+    limit: int
+    mark_saturated: bool
+    values: Array
+    invalid: int = 0
+
+
+def bslz4_reduce(
+    chunks: Sequence[Any],
     frame_shape: tuple[int, int],
     frame_dtype: np.dtype[Any],
     mask: Array | None,
@@ -110,21 +133,37 @@ def bslz4_accumulate(
     satval: float | None = None,
     *,
     first: bool = False,
-) -> None:
-    """`bslz4_decode` and `accumulate` in one pass, a few rows at a time: the frame is never in memory.
+    ending: Ending | None = None,
+) -> tuple[int, int]:
+    """`bslz4_decode` and `accumulate` of each chunk, and `finish`, a few rows at a time: no frame is ever in memory.
 
     Args:
-        chunk: one frame as HDF5 filter 32008 with LZ4 stores it.
+        chunks: frames as HDF5 filter 32008 with LZ4 stores them, one or more.
         frame_shape: (ny, nx).
         frame_dtype: stored type, an integer of 1, 2 or 4 bytes.
-        mask, binning, total, flags, satval, first: as for `accumulate`.
+        mask, binning, total, flags, satval, first: as for `accumulate`; with `first` and an ending, `total` isn't
+            written.
+        ending: makes the image's pixels; None if more frames are to come.
+
+    Returns:
+        What `finish` does; zeros without an ending.
 
     Raises:
-        ValueError: the chunk is corrupt; `total` and `flags` then hold part of it.
+        ChunkError: a chunk is corrupt; `total`, `flags` and the pixels then hold part of it.
     """
-    bounds = _flag_bounds(np.dtype(frame_dtype), satval)
-    itemsize = np.dtype(frame_dtype).itemsize
-    _kernels.bslz4_accumulate(chunk, frame_shape, itemsize, mask, binning, total, flags, *bounds, first)
+    in_c = ending if ending is not None and _fits(total, ending) else None
+    try:
+        counts: tuple[int, int] | None = _kernels.bslz4_reduce(
+            tuple(chunks), frame_shape, np.dtype(frame_dtype).itemsize, mask, binning, total, flags,
+            *_flag_bounds(np.dtype(frame_dtype), satval), first, in_c and _packed(in_c),
+        )  # fmt: skip
+    except ValueError as error:
+        if len(error.args) == 2:
+            raise ChunkError(*error.args) from None
+        raise
+    if ending is not None and in_c is None:
+        return finish(total, flags, *ending)
+    return counts or (0, 0)
 
 
 def finish(
@@ -136,11 +175,12 @@ def finish(
     limit: int,
     mark_saturated: bool,
     values: Array,
+    invalid: int = 0,
 ) -> tuple[int, int]:
     """Turn a sum into the pixels of an image, before any lossy codec.
 
     In this order: min(total, satval); times `scale`, cut to an integer; at most `limit`; `limit` where
-    `flags` says FLAG_SATURATED if `mark_saturated`; 0 at invalid pixels.
+    `flags` says FLAG_SATURATED if `mark_saturated`; `invalid` at invalid pixels.
 
     Args:
         total: (oy, ox) sums, as from `accumulate`.
@@ -156,19 +196,23 @@ def finish(
     Returns:
         Number of valid pixels that were cut by satval or limit or marked saturated; number of invalid pixels.
     """
-    cut = None if satval is None else int(satval)
-    if (
-        _kernels is None
-        or total.dtype.kind == "f"
-        or values.dtype.kind == "f"
-        or (satval is not None and cut != satval)
-        or int(limit) != limit
-    ):
-        return kernels_numpy.finish(total, flags, blank, satval, scale, limit, mark_saturated, values)
-    counts: tuple[int, int] = _kernels.finish(
-        total, flags, blank, _NO_SATVAL if cut is None else cut, scale, int(limit), mark_saturated, values
-    )
+    ending = Ending(blank, satval, scale, limit, mark_saturated, values, invalid)
+    if not _fits(total, ending):
+        return kernels_numpy.finish(total, flags, *ending)
+    counts: tuple[int, int] = _kernels.finish(total, flags, _packed(ending))
     return counts
+
+
+def _fits(total: Array, ending: Ending) -> bool:
+    """Whether the compiled code can take it: it knows integers only."""
+    bounds = [bound for bound in (ending.satval, ending.limit) if bound is not None]
+    floats = "f" in (total.dtype.kind, ending.values.dtype.kind)
+    return _kernels is not None and not floats and all(int(bound) == bound for bound in bounds)
+
+
+def _packed(ending: Ending) -> tuple[Any, ...]:
+    satval = _NO_SATVAL if ending.satval is None else int(ending.satval)
+    return tuple(ending._replace(satval=satval, limit=int(ending.limit)))
 
 
 def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:

@@ -97,6 +97,7 @@ def finish(
     limit: int,
     mark_saturated: bool,
     values: Array,
+    invalid: int = 0,
 ) -> tuple[int, int]:
     """Turn a sum into an image; see :func:`bnl_mpi.kernels.finish`."""
     bad = (flags & FLAG_INVALID) != 0
@@ -112,7 +113,7 @@ def finish(
     cut = cut | high | saturated
     values[...] = image.astype(values.dtype)
     values[saturated] = limit
-    values[bad] = 0
+    values[bad] = invalid
     return int(np.count_nonzero(cut & ~bad)), int(np.count_nonzero(bad))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import codecs, kernels
 from .blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
-from .codecs.base import Passed
+from .codecs.base import LossyCodec, Passed
 from .errors import BnlError
 from .filters import Filter
 from .job import Job
@@ -25,7 +25,10 @@ from .reducer import Reducer
 from .source import FrameReader
 
 STAGES = ("read", "decode", "reduce", "code", "encode", "write")
-"""Summing belongs to `decode` where both are one pass over the chunk, which is the rule; else to `reduce`."""
+"""Summing and finishing belong to `decode` where all are one pass over the chunks, as a rule; else to `reduce`."""
+
+AT_ONCE = 8
+"""How many frames' chunks are in memory at most: more would fill the caches that one pass over all lives from."""
 
 Progress = Callable[[int], None]
 """Called after each image with the number of frames that it was made of."""
@@ -151,6 +154,10 @@ class BlockMaker:
         raise NotImplementedError
 
 
+_Chunks = dict[int, Any]
+"""Stored bslz4 chunks by frame."""
+
+
 class Pipeline(BlockMaker):
     """Makes blocks out of frames; keeps its buffers, its codec and the input file at hand from block to block."""
 
@@ -162,7 +169,7 @@ class Pipeline(BlockMaker):
         self._reducer = Reducer(job, dtype)
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
-        self._fused = self._reducer.add_chunk if integers and kernels.HAVE_BSLZ4 else None
+        self._fuses = integers and kernels.HAVE_BSLZ4
 
     def close(self) -> None:
         self._reader.close()
@@ -199,18 +206,22 @@ class Pipeline(BlockMaker):
         self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
     ) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
-        self._add_frames(frames)
-        with watch.stage("reduce"):
-            values = reducer.values(frames)
-        passed = Passed(values)
-        if self._codec is not None:
-            with watch.stage("code"):
-                passed = self._code(values, squash is not None, frames)
-        if self._stores_codestream:
-            pixels, chunk = passed.image, passed.codestream
+        last = self._add_frames(frames)
+        if self._codec is None:
+            with self._decoding(last) as chunks:
+                pixels = reducer.image(frames, chunks)
+            passed = Passed(pixels)
         else:
-            with watch.stage("reduce"):
-                pixels = reducer.mark(passed.image)
+            with self._decoding(last) as chunks:
+                values = reducer.values(frames, chunks)
+            with watch.stage("code"):
+                passed = self._code(self._codec, values, squash is not None, frames)
+            pixels = passed.image
+            if not self._stores_codestream:
+                with watch.stage("reduce"):
+                    pixels = reducer.mark(passed.image)
+        chunk = passed.codestream
+        if not self._stores_codestream:
             with watch.stage("encode"):
                 chunk = self._encode(pixels)
         with watch.stage("write"):
@@ -224,23 +235,43 @@ class Pipeline(BlockMaker):
         report.n_invalid += reducer.n_invalid
         report.add(passed)
 
-    def _add_frames(self, frames: range) -> None:
+    def _add_frames(self, frames: range) -> _Chunks:
+        """Add up the frames but for the last ones that can be decoded and finished in one pass: these are returned."""
         reader, reducer, watch = self._reader, self._reducer, self._watch
         read_before = reader.bytes_read
+        waiting: _Chunks = {}
         for frame in frames:
+            if len(waiting) == AT_ONCE:
+                self._flush(waiting)
             with watch.stage("read"):
-                fetched = reader.fetch(frame, reducer.frame)
+                fetched = reader.fetch(frame, reducer.frame, slot=len(waiting))
+            if self._fuses and fetched.how == "bslz4":
+                waiting[frame] = fetched.chunk
+                continue
             with watch.stage("decode"):
-                in_buffer = reader.decode(fetched, frame, reducer.frame, fused=self._fused)
-            if in_buffer:
-                with watch.stage("reduce"):
-                    reducer.add()
+                reader.decode(fetched, frame, reducer.frame)
+            with watch.stage("reduce"):
+                reducer.add()
         self._bytes_read += reader.bytes_read - read_before
+        return waiting
 
-    def _code(self, values: Any, keep: bool, frames: range) -> Passed:
-        assert self._codec is not None
+    def _flush(self, waiting: _Chunks) -> None:
+        with self._decoding(waiting) as chunks:
+            self._reducer.add_chunks(chunks)
+        waiting.clear()
+
+    @contextmanager
+    def _decoding(self, waiting: _Chunks) -> Iterator[list[Any]]:
+        """Give the chunks; an error in one of them becomes one that names its frame."""
+        with self._watch.stage("decode" if waiting else "reduce"):
+            try:
+                yield list(waiting.values())
+            except kernels.ChunkError as error:
+                raise self._reader.fault(list(waiting)[error.index], error) from error
+
+    def _code(self, codec: LossyCodec, values: Any, keep: bool, frames: range) -> Passed:
         try:
-            return self._codec.run(values, keep=keep)
+            return codec.run(values, keep=keep)
         except BnlError as error:
             raise type(error)(f"image of frames {frames.start + 1} to {frames.stop}: {error}") from error
 

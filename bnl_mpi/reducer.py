@@ -6,6 +6,7 @@ archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buff
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,10 @@ def zeroed(shape: tuple[int, int], patterns: tuple[ZeroPattern, ...]) -> Array:
 
 
 class Reducer:
-    """Adds up frames and finishes images.  Use: `add` for each frame, then `values`, then `mark`."""
+    """Adds up frames and finishes images.
+
+    Use: `add` or `add_chunks` for the frames, then `image`; with a codec `values`, and `mark` for what it gave back.
+    """
 
     def __init__(self, job: Job, values_dtype: str) -> None:
         """`values_dtype` is what comes next wants: the codec's image type, or the output's."""
@@ -55,6 +59,7 @@ class Reducer:
         """The buffer that the caller reads frames into."""
         self._total: Array = np.zeros((ny, nx), self._sum_type(source))
         self._flags = np.zeros((ny, nx), np.uint8)
+        self._sums = (self._flagged, plan.binning, self._total, self._flags)
         self._dtype = np.dtype(plan.dtype_out)
         plain = not (self._options.logarithm or self._options.exponential or self._options.zero)
         self._plain = plain and source.kind != "f" and self._dtype.kind != "f"
@@ -77,50 +82,55 @@ class Reducer:
 
     def add(self) -> None:
         """Add the frame in `self.frame`."""
-        kernels.accumulate(
-            self.frame,
-            self._flagged,
-            self._plan.binning,
-            self._total,
-            self._flags,
-            satval=self._plan.satval if self._scaled else None,
-            first=self._first,
-        )
-        self._first = False
+        kernels.accumulate(self.frame, *self._sums, **self._how())
 
-    def add_chunk(self, chunk: Any) -> None:
-        """Decode a bslz4 chunk and add its frame in one pass, a few rows at a time in the cache."""
-        kernels.bslz4_accumulate(
-            chunk,
-            self._plan.shape_in,
-            self.frame.dtype,
-            self._flagged,
-            self._plan.binning,
-            self._total,
-            self._flags,
-            satval=self._plan.satval if self._scaled else None,
-            first=self._first,
-        )
-        self._first = False
+    def add_chunks(self, chunks: Sequence[Any]) -> None:
+        """Decode bslz4 chunks and add their frames in one pass, a few rows at a time in the cache."""
+        self._reduce(chunks, None)
 
-    def values(self, frames: range) -> Array:
-        """The image that the frames added so far make, before the codec: invalid pixels 0, or filled."""
-        self._first = True
-        satval = None if self._scaled else self._plan.satval
+    def values(self, frames: range, chunks: Sequence[Any] = ()) -> Array:
+        """The image that the frames added so far make, and those of `chunks`, which `add_chunks` takes.
+
+        As it is before the codec: invalid pixels are 0, or filled.  ChunkError as from `kernels.bslz4_reduce`.
+        """
         if self._plain:
-            clipped, invalid = kernels.finish(
-                self._total, self._flags, self._blank, satval, self._plan.scale, int(self._plan.limit),
-                self._scaled, self._values,
-            )  # fmt: skip
+            self._finish(chunks, self._values, 0)
             values = self._values
         else:
-            values, clipped, invalid = self._finish_in_double(satval, frames)
-        self.n_clipped, self.n_invalid = clipped, invalid
+            if chunks:
+                self.add_chunks(chunks)
+            values, self.n_clipped, self.n_invalid = self._finish_in_double(frames)
+        self._first = True
         if self._gaps is not None:
             self._gaps.fill(values, self.invalid())
         return values
 
-    def _finish_in_double(self, satval: float | None, frames: range) -> tuple[Array, int, int]:
+    def image(self, frames: range, chunks: Sequence[Any] = ()) -> Array:
+        """The output image without a codec, as `mark` of `values` would give it, and of the same array."""
+        if not self._plain:
+            return self.mark(self.values(frames, chunks))
+        self._finish(chunks, self._out, int(mark_value(self._dtype)))
+        self._first = True
+        return self._out
+
+    def _how(self) -> dict[str, Any]:
+        first, self._first = self._first, False
+        return {"satval": self._plan.satval if self._scaled else None, "first": first}
+
+    def _reduce(self, chunks: Sequence[Any], ending: kernels.Ending | None) -> tuple[int, int]:
+        shape, dtype = self._plan.shape_in, self.frame.dtype
+        return kernels.bslz4_reduce(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+
+    def _finish(self, chunks: Sequence[Any], out: Array, invalid: int) -> None:
+        satval = None if self._scaled else self._plan.satval
+        ending = kernels.Ending(
+            self._blank, satval, self._plan.scale, int(self._plan.limit), self._scaled, out, invalid
+        )
+        finished = self._reduce(chunks, ending) if chunks else kernels.finish(self._total, self._flags, *ending)
+        self.n_clipped, self.n_invalid = finished
+
+    def _finish_in_double(self, frames: range) -> tuple[Array, int, int]:
+        satval = None if self._scaled else self._plan.satval
         invalid = self.invalid() != 0
         total = self._total.astype(np.float64)
         cut = np.zeros(total.shape, bool) if satval is None else total > satval

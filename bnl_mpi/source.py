@@ -11,10 +11,10 @@ import bisect
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -267,6 +267,13 @@ def _count(at: tuple[str, str]) -> int:
         return _frames_in(dataset.shape)
 
 
+class Fetched(NamedTuple):
+    """A stored frame: its chunk and how to decode that; both None where the frame went to the caller's buffer."""
+
+    how: Literal["bslz4", "lz4", "raw"] | None
+    chunk: Any
+
+
 class FrameReader:
     """Reads frames into a caller's buffer; keeps the file it is in open, and that one alone.
 
@@ -280,8 +287,8 @@ class FrameReader:
         self._ends = list(itertools.accumulate(counts))
         self._open: tuple[str, str] | None = None
         self._dataset: Any = None
-        self._decode: str | None = None
-        self._chunk = bytearray()
+        self._decode: Literal["bslz4", "lz4", "raw"] | None = None
+        self._chunks: list[bytearray] = []
         self.bytes_read = 0
 
     def _locate(self, frame: int) -> tuple[Segment, int]:
@@ -303,8 +310,8 @@ class FrameReader:
         self._open = (segment.path, segment.dataset)
         self._decode = self._direct_filter()
 
-    def _direct_filter(self) -> str | None:
-        """How to decode a raw chunk without HDF5: 'bslz4', 'lz4', 'raw', or None."""
+    def _direct_filter(self) -> Literal["bslz4", "lz4", "raw"] | None:
+        """How to decode a raw chunk without HDF5; None where that can't be."""
         d = self._dataset
         one_frame = d.chunks in ((1, *self.source.shape), (1, 1, *self.source.shape))
         if d.is_virtual or not one_frame or d.dtype != np.dtype(self.source.dtype):
@@ -320,39 +327,38 @@ class FrameReader:
             return "bslz4"
         return "lz4" if code == LZ4 else None
 
-    def fetch(self, frame: int, out: np.ndarray[Any, Any]) -> Any:
+    def fetch(self, frame: int, out: np.ndarray[Any, Any], slot: int = 0) -> Fetched:
         """Read frame `frame` (from 0) as far as HDF5 is needed for it.
 
-        Returns what `decode` takes: the raw chunk, or None where `out`, (ny, nx) of the source's type, holds
-        the frame already.
+        Returns what `decode` takes: the raw chunk, which holds until the next call for the same `slot`, or none
+        where `out`, (ny, nx) of the source's type, holds the frame already.
         """
         segment, index = self._locate(frame)
         self._select(segment)
         try:
             if self._decode is not None:
-                self._chunk_into(index)
-                mask, chunk = self._read_chunk(index)
+                mask, chunk = self._read_chunk(index, slot)
                 self.bytes_read += len(chunk)
                 if mask == 0 or self._decode == "raw":
-                    return self._decode, chunk
+                    return Fetched(self._decode, chunk)
             self._read_through_hdf5(index, out)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(_bad_frame(segment, index, frame, str(error))) from error
-        return None
+            raise self.fault(frame, error) from error
+        return Fetched(None, None)
 
     def _offset(self, index: int) -> tuple[int, ...]:
         """Where the frame's chunk begins in the dataset."""
         return (index, 0, 0) if self._dataset.ndim == 3 else (index, self.source.channel, 0, 0)
 
-    def _chunk_into(self, index: int) -> None:
+    def _read_chunk(self, index: int, slot: int) -> tuple[int, Any]:
         size = self._dataset.id.get_chunk_info_by_coord(self._offset(index)).size
         if not size:
             raise OSError("the frame was never written")
-        if len(self._chunk) < size:
-            self._chunk = bytearray(size)
-
-    def _read_chunk(self, index: int) -> tuple[int, Any]:
-        mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=self._chunk)
+        while len(self._chunks) <= slot:
+            self._chunks.append(bytearray())
+        if len(self._chunks[slot]) < size:
+            self._chunks[slot] = bytearray(size)
+        mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=self._chunks[slot])
         return int(mask), memoryview(chunk)
 
     def _read_through_hdf5(self, index: int, out: np.ndarray[Any, Any]) -> None:
@@ -365,35 +371,26 @@ class FrameReader:
         # A frame's part of what the dataset takes in its file; nothing is stored in a virtual one.
         self.bytes_read += self._dataset.id.get_storage_size() // _frames_in(self._dataset.shape) or out.nbytes
 
-    def decode(
-        self, fetched: Any, frame: int, out: np.ndarray[Any, Any], fused: Callable[[Any], None] | None = None
-    ) -> bool:
-        """Put the frame that `fetch` read into `out`; or, if it is a bslz4 chunk, give that to `fused`.
-
-        `fused` decodes the chunk and uses the pixels at once.  Returns whether `out` holds the frame.
-        """
-        if fetched is None:
-            return True
+    def decode(self, fetched: Fetched, frame: int, out: np.ndarray[Any, Any]) -> None:
+        """Put the frame that `fetch` read into `out`."""
         how, chunk = fetched
         try:
-            if how == "bslz4" and fused is not None:
-                fused(chunk)
-                return False
             if how == "bslz4":
                 kernels.bslz4_decode(chunk, out)
             elif how == "lz4":
                 kernels.lz4_decode(chunk, out)
-            else:
+            elif how == "raw":
                 out[...] = np.frombuffer(chunk, out.dtype).reshape(out.shape)
         except ValueError as error:
-            segment, index = self._locate(frame)
-            raise InputError(_bad_frame(segment, index, frame, str(error))) from error
-        return True
+            raise self.fault(frame, error) from error
 
-
-def _bad_frame(segment: Segment, index: int, frame: int, why: str) -> str:
-    reason = " ".join(why.split())
-    return f"{segment}: frame {frame + 1} (index {index} of the dataset) can't be read: {reason}; restore the file"
+    def fault(self, frame: int, error: Exception) -> InputError:
+        """The error that says where frame `frame` lies and why it can't be read."""
+        segment, index = self._locate(frame)
+        reason = " ".join(str(error).split())
+        return InputError(
+            f"{segment}: frame {frame + 1} (index {index} of the dataset) can't be read: {reason}; restore the file"
+        )
 
 
 def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], dict[int, int]]:

@@ -174,9 +174,9 @@ def test_compiled_kernels_refuse_layouts_they_cannot_read(name: str, array: np.n
 
 def finish_by_pixel(
     total: np.ndarray, flags: np.ndarray, blank: np.ndarray | None, satval: int | None, scale: float,
-    limit: int, mark_saturated: bool,
+    limit: int, mark_saturated: bool, mark: int = 0,
 ) -> tuple[list[list[int]], tuple[int, int]]:  # fmt: skip
-    values = [[0] * total.shape[1] for _ in range(total.shape[0])]
+    values = [[mark] * total.shape[1] for _ in range(total.shape[0])]
     clipped = invalid = 0
     for y, x in np.ndindex(*total.shape):
         if flags[y, x] & 1 or (blank is not None and blank[y, x]):
@@ -206,6 +206,7 @@ finish_cases = st.tuples(
     st.sampled_from([0, 7, 32765, 65534, 2**31 - 1, 2**31, 4294967294]),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([0, 5, "bottom", "top"]),
 )
 
 
@@ -217,8 +218,10 @@ def _greatest(dtype: str) -> int:
 @given(case=finish_cases)
 @sampled
 def test_finish_cuts_scales_and_counts(impl: ModuleType, case: Any) -> None:
-    seed, shape, sums, dtype, satval, scale, limit, mark_saturated, with_blank = case
+    seed, shape, sums, dtype, satval, scale, limit, mark_saturated, with_blank, mark = case
     limit = min(limit, _greatest(dtype))
+    if isinstance(mark, str):
+        mark = _greatest(dtype) if mark == "top" else int(np.iinfo(dtype).min) if dtype[0] in "iu" else -1
     rng = np.random.default_rng(seed)
     greatest_sum = 2**33 if sums == "u8" else 2**32 - 1
     special = rng.choice([0, 1, limit, limit + 1, satval or 3, 2**32 - 1, greatest_sum], shape)
@@ -227,8 +230,8 @@ def test_finish_cuts_scales_and_counts(impl: ModuleType, case: Any) -> None:
     flags = np.where(rng.random(shape) < 0.3, rng.integers(0, 4, shape), 0).astype(np.uint8)
     blank = (rng.random(shape) < 0.1).astype(np.uint8) if with_blank else None
     values = np.full(shape, 1, dtype)
-    counts = impl.finish(total, flags, blank, satval, scale, limit, mark_saturated, values)
-    expected, expected_counts = finish_by_pixel(total, flags, blank, satval, scale, limit, mark_saturated)
+    counts = impl.finish(total, flags, blank, satval, scale, limit, mark_saturated, values, mark)
+    expected, expected_counts = finish_by_pixel(total, flags, blank, satval, scale, limit, mark_saturated, mark)
     assert values.tolist() == expected
     assert counts == expected_counts
 
@@ -445,29 +448,74 @@ def test_mutated_chunks_never_leave_the_buffers(
         else:
             totals = np.full(19 * 31 + 128, 77, np.uint64)
             total, flags = totals[64:-64].reshape(19, 31), np.zeros((19, 31), np.uint8)
-            kernels.bslz4_accumulate(chunk, (37, 61), array.dtype, None, 2, total, flags)
+            image = np.full(19 * 31 + 256, 77, np.uint16)
+            ending = kernels.Ending(None, None, 1.0, 9, False, image[128:-128].reshape(19, 31), 65535)
+            sound = kernels.bslz4_encode(np.zeros((37, 61), array.dtype))
+            try:
+                kernels.bslz4_reduce([sound, chunk], (37, 61), array.dtype, None, 2, total, flags, ending=ending)
+            finally:
+                assert (image[:128] == 77).all()
+                assert (image[-128:] == 77).all()
             assert (totals[:64] == 77).all()
             assert (totals[-64:] == 77).all()
     assert (guarded[:256] == 77).all()
     assert (guarded[-256:] == 77).all()
 
 
+chunk_cases = st.tuples(
+    cases,
+    st.lists(st.sampled_from([0, 8, 64, 4096]), min_size=1, max_size=4),
+    st.booleans(),
+    st.one_of(st.none(), st.tuples(finish_cases, st.sampled_from(["u2", "i2", "u4", "i4", "f8"]))),
+)
+
+
 @compiled_only
-@given(case=cases, block=st.sampled_from([0, 8, 64, 4096]))
+@given(case=chunk_cases)
 @sampled
-def test_decoding_and_adding_at_once_is_the_same(case: Any, block: int) -> None:
-    seed, dtype, shape, b, masked, satval, wide = case
+def test_all_in_one_pass_is_the_same_as_step_by_step(case: Any) -> None:
+    (seed, dtype, shape, b, masked, satval, wide), blocks, first, ends = case
     rng = np.random.default_rng(seed)
-    frame = make_frame(rng, shape, dtype)
+    frames = [make_frame(rng, shape, dtype) for _ in blocks]
     mask = None if masked is None else (rng.random(shape) < 0.3).astype(np.uint8)
     binned = (-(-shape[0] // b), -(-shape[1] // b))
     sums = "u8" if wide or dtype in ("u4", "i4") else "u4"
-    results = [(np.full(binned, 3, sums), np.zeros(binned, np.uint8)) for _ in range(2)]
-    kernels.accumulate(frame, mask, b, *results[0], satval)
-    chunk = stored_by_hdf5(frame, **dict(hdf5plugin.Bitshuffle(nelems=block, cname="lz4")))
-    kernels.bslz4_accumulate(chunk, shape, frame.dtype, mask, b, *results[1], satval)
-    np.testing.assert_array_equal(results[0][0], results[1][0])
-    np.testing.assert_array_equal(results[0][1], results[1][1])
+    (total, flags), (one_total, one_flags) = ((np.full(binned, 3, sums), np.ones(binned, "u1")) for _ in range(2))
+    for k, frame in enumerate(frames):
+        kernels.accumulate(frame, mask, b, total, flags, satval, first=first and k == 0)
+    chunks = [
+        stored_by_hdf5(frame, **dict(hdf5plugin.Bitshuffle(nelems=block, cname="lz4")))
+        for frame, block in zip(frames, blocks, strict=True)
+    ]
+    ending, counts = None, (0, 0)
+    if ends is not None:
+        (_, _, _, _, cut, scale, limit, mark_saturated, with_blank, _), kind = ends
+        blank = (rng.random(binned) < 0.1).astype(np.uint8) if with_blank else None
+        limit = min(limit, _greatest(kind))
+        ending = kernels.Ending(blank, cut, scale, limit, mark_saturated, np.zeros(binned, kind), 1)
+        expected = np.zeros(binned, kind)
+        counts = kernels.finish(total, flags, *ending._replace(values=expected))
+    made = kernels.bslz4_reduce(
+        chunks, shape, frames[0].dtype, mask, b, one_total, one_flags, satval, first=first, ending=ending
+    )
+    assert made == counts
+    np.testing.assert_array_equal(flags, one_flags)
+    if ending is None:
+        np.testing.assert_array_equal(total, one_total)
+    else:
+        np.testing.assert_array_equal(ending.values, expected)
+
+
+@compiled_only
+def test_the_corrupt_one_of_several_chunks_is_told() -> None:
+    frame = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
+    good = kernels.bslz4_encode(frame)
+    total, flags = np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint8)
+    with pytest.raises(kernels.ChunkError, match="is cut short") as caught:
+        kernels.bslz4_reduce([good, good, good[:100], good], (40, 60), frame.dtype, None, 1, total, flags)
+    assert caught.value.index == 2
+    with pytest.raises(ValueError, match="at least one frame"):
+        kernels.bslz4_reduce([], (40, 60), frame.dtype, None, 1, total, flags)
 
 
 def test_checksum_is_zlibs() -> None:

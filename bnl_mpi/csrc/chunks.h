@@ -16,18 +16,40 @@
 /* What bitshuffle calls its default: blocks of 8 KiB. */
 #define BLOCK_BYTES 8192
 
+/* Memory for one block; chunks that are decoded in turn share it, so that it stays in the cache. */
+typedef struct {
+    uint8_t *rows, *planes;
+    size_t n_bytes;
+} block_memory;
+
+static void block_memory_drop(block_memory *m) {
+    free(m->rows);
+    free(m->planes);
+}
+
+static int block_memory_hold(block_memory *m, size_t n_bytes) {
+    if (m->rows && m->n_bytes >= n_bytes) return 1;
+    block_memory_drop(m);
+    m->n_bytes = n_bytes;
+    m->rows = malloc(n_bytes + LZ4_SLACK);
+    m->planes = malloc(n_bytes + LZ4_SLACK);
+    return m->rows && m->planes;
+}
+
 typedef struct {
     const uint8_t *next, *end;
     size_t size;            /* of an element */
     size_t block;           /* elements a block */
     size_t left;            /* elements not yet decoded */
     size_t n_done;          /* blocks decoded, for messages */
-    uint8_t *rows, *planes; /* one block each */
+    block_memory *memory;
     const char *fault;
 } chunk_reader;
 
-static int chunk_open(chunk_reader *c, const uint8_t *chunk, size_t n, size_t n_elements, size_t size) {
+static int chunk_open(chunk_reader *c, block_memory *memory, const uint8_t *chunk, size_t n, size_t n_elements,
+                      size_t size) {
     memset(c, 0, sizeof *c);
+    c->memory = memory;
     c->size = size;
     c->left = n_elements;
     if (n < HEADER) {
@@ -48,15 +70,8 @@ static int chunk_open(chunk_reader *c, const uint8_t *chunk, size_t n, size_t n_
     c->end = chunk + n;
     c->block = block;
     if (block > n_elements) block = n_elements; /* a corrupt header can't ask for more memory than the frame */
-    c->rows = malloc(block * size + LZ4_SLACK);
-    c->planes = malloc(block * size + LZ4_SLACK);
-    if (!c->rows || !c->planes) c->fault = "can't be decoded: out of memory";
+    if (!block_memory_hold(memory, block * size)) c->fault = "can't be decoded: out of memory";
     return !c->fault;
-}
-
-static void chunk_close(chunk_reader *c) {
-    free(c->rows);
-    free(c->planes);
 }
 
 /* Decodes the next block to `out`; returns its number of elements, 0 at the end or on a fault. */
@@ -84,20 +99,34 @@ static size_t chunk_next(chunk_reader *c, uint8_t *out) {
         c->fault = "is cut short within a block";
         return 0;
     }
-    if (lz4_decode_block(c->next, stored, c->rows, n * c->size, LZ4_SLACK) != (ptrdiff_t)(n * c->size)) {
+    if (lz4_decode_block(c->next, stored, c->memory->rows, n * c->size, LZ4_SLACK) != (ptrdiff_t)(n * c->size)) {
         c->fault = "has a corrupt block";
         return 0;
     }
     c->next += stored;
     c->left -= n;
     c->n_done++;
-    bit_unshuffle(c->rows, n, c->size, c->planes, out);
+    bit_unshuffle(c->memory->rows, n, c->size, c->memory->planes, out);
     return n;
 }
 
-/* Filter 32004 into `out` of n_bytes; returns the fault or NULL. */
-static const char *lz4_chunk_decode(const uint8_t *chunk, size_t n, uint8_t *out, size_t n_bytes, size_t *block) {
+/* Filter 32008 into `out` of n_bytes, elements of `size`; returns the fault, in block `*block`, or NULL. */
+static const char *bslz4_chunk_decode(const uint8_t *chunk, size_t n, uint8_t *out, size_t n_bytes, size_t size,
+                                      size_t *block) {
+    block_memory memory = {0};
+    chunk_reader c;
+    if (chunk_open(&c, &memory, chunk, n, n_bytes / size, size))
+        for (size_t made; (made = chunk_next(&c, out)) > 0;) out += made * size;
+    block_memory_drop(&memory);
+    *block = c.n_done;
+    return c.fault;
+}
+
+/* The same of filter 32004, to which elements are nothing. */
+static const char *lz4_chunk_decode(const uint8_t *chunk, size_t n, uint8_t *out, size_t n_bytes, size_t size,
+                                    size_t *block) {
     const uint8_t *next = chunk + HEADER, *const end = chunk + n;
+    (void)size;
     *block = 0;
     if (n < HEADER) return "is shorter than its 12-byte header";
     if (load_be64(chunk) != n_bytes) return "holds another number of bytes than the frame";

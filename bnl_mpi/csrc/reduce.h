@@ -1,8 +1,9 @@
 /* Summing and binning of frames, and what makes an output image of a sum.
  *
- * A frame is reduced one output row at a time. Its b input rows are first cleaned (flagged and invalid
- * contributions become 0) into a buffer that stays in the first-level cache, then added up. Signed
- * frames go through the unsigned code: read as unsigned, negative numbers lie above `top`.
+ * A frame is reduced one output row at a time, and a row a run of columns at a time. Nearly all runs are plain:
+ * nothing in them is flagged, invalid or saturated, which is soon seen, and they're added as they are. In the
+ * others flagged and invalid contributions are first set to 0, in a copy. Signed frames go through the unsigned
+ * code: read as unsigned, negative numbers lie above `top`.
  */
 #ifndef BNL_REDUCE_H
 #define BNL_REDUCE_H
@@ -11,8 +12,9 @@
 
 enum { INVALID = 1, SATURATED = 2 };
 
-/* Flags are rare, so they're looked for only in runs of this many columns where some value calls for one. */
+/* Columns at a time, cut to a multiple of b. */
 #define RUN 128
+#define MAX_BINNING 64
 
 typedef struct {
     size_t ny, nx, ox;   /* frame rows, frame columns, output columns */
@@ -20,76 +22,104 @@ typedef struct {
     int itemsize;        /* of the frame: 1, 2, 4 */
     int wide;            /* total is uint64, else uint32 */
     int first;           /* overwrite total and flags */
+    int one_row;         /* total is of one output row, whichever comes */
     uint64_t top, low;   /* greatest valid value; smallest value that sets a flag */
     const uint8_t *mask; /* (ny, nx) or NULL */
     void *total;
     uint8_t *flags;
-    uint8_t *hot;        /* one byte a run */
-    void *clean;         /* b == 1, 2: that many rows of ox*b cleaned values; else one */
-    void *column;        /* ox*b column sums, of the type of total */
 } reduction;
+
+static void *row_total(const reduction *r, size_t out_row) {
+    return (uint8_t *)r->total + (r->one_row ? 0 : out_row * r->ox) * (r->wide ? 8 : 4);
+}
 
 /* All bits set if a condition holds: what a vector comparison gives. */
 #define ALL_IF(T, condition) ((T) - (T)(condition))
 
+/* All bytes or-ed into one word, byte i into byte i % 8. A constant length leaves no loops' ends. */
+INLINE uint64_t bits_of_all(const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    uint64_t all = 0, word = 0;
+    for (size_t i = 0; i < n / 8; i++) {
+        memcpy(&word, p + 8 * i, 8);
+        all |= word;
+    }
+    word = 0;
+    memcpy(&word, p + n / 8 * 8, n % 8);
+    return all | word;
+}
+
+INLINE int none_set(const uint8_t *bytes, size_t n) { return bits_of_all(bytes, n) == 0; }
+
 #define DEFINE_CLEAN(T, NAME)                                                                                \
-    INLINE int clean_in_##NAME(const T *RESTRICT src, const uint8_t *RESTRICT mask, T *RESTRICT dst,         \
-                               uint8_t *RESTRICT hot, size_t n, T top, T low) {                              \
-        T any = 0;                                                                                           \
-        for (size_t start = 0; start < n; start += RUN) {                                                    \
-            const size_t stop = start + RUN < n ? start + RUN : n;                                           \
-            T some = 0;                                                                                      \
-            for (size_t i = start; i < stop; i++) {                                                          \
-                const T v = src[i], keep = mask ? ALL_IF(T, mask[i] == 0) : (T)-1;                           \
-                dst[i] = v & keep & ALL_IF(T, v <= top);                                                     \
-                some |= keep & ALL_IF(T, v >= low);                                                          \
-            }                                                                                                \
-            hot[start / RUN] = some != 0;                                                                    \
-            any |= some;                                                                                     \
-        }                                                                                                    \
-        return any != 0;                                                                                     \
+    /* Sure if it says so: the values or-ed are no less than the greatest of them. */                        \
+    INLINE int all_below_##NAME(const T *src, size_t n, T low) {                                             \
+        uint64_t all = bits_of_all(src, n * sizeof(T));                                                      \
+        for (size_t shift = 32; shift >= 8 * sizeof(T); shift /= 2) all |= all >> shift;                     \
+        return (T)all < low;                                                                                 \
     }                                                                                                        \
                                                                                                              \
-    static CLONES int clean_##NAME(const T *src, const uint8_t *mask, T *dst, uint8_t *hot, size_t n, T top, \
-                                   T low) {                                                                  \
-        return mask ? clean_in_##NAME(src, mask, dst, hot, n, top, low)                                      \
-                    : clean_in_##NAME(src, NULL, dst, hot, n, top, low);                                     \
+    INLINE int is_plain_##NAME(const T *src, const uint8_t *mask, size_t n, T low) {                         \
+        if (n == RUN) return all_below_##NAME(src, RUN, low) && (!mask || none_set(mask, RUN));              \
+        return all_below_##NAME(src, n, low) && (!mask || none_set(mask, n));                                \
     }                                                                                                        \
-    static void flag_##NAME(const reduction *r, const T *src, const uint8_t *mask, uint8_t *flags) {         \
-        for (size_t start = 0; start < r->nx; start += RUN) {                                                \
-            const size_t stop = start + RUN < r->nx ? start + RUN : r->nx;                                   \
-            if (!r->hot[start / RUN]) continue;                                                              \
-            size_t j = start / r->b, phase = start % r->b; /* counted on: a division a pixel is slow */      \
-            for (size_t i = start; i < stop; i++) {                                                          \
-                if (src[i] >= r->low && !(mask && mask[i])) flags[j] |= src[i] > r->top ? INVALID : SATURATED;\
-                if (++phase == r->b) {                                                                       \
-                    phase = 0;                                                                               \
-                    j++;                                                                                     \
-                }                                                                                            \
+                                                                                                             \
+    INLINE int clean_run_##NAME(const T *RESTRICT src, const uint8_t *RESTRICT mask, T *RESTRICT dst,        \
+                                size_t n, T top, T low) {                                                    \
+        T some = 0;                                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            const T v = src[i], keep = mask ? ALL_IF(T, mask[i] == 0) : (T)-1;                               \
+            dst[i] = v & keep & ALL_IF(T, v <= top);                                                         \
+            some |= keep & ALL_IF(T, v >= low);                                                              \
+        }                                                                                                    \
+        return some != 0;                                                                                    \
+    }                                                                                                        \
+                                                                                                             \
+    INLINE void flag_run_##NAME(const reduction *r, const T *src, const uint8_t *mask, uint8_t *flags,       \
+                                size_t n) {                                                                  \
+        size_t j = 0, phase = 0; /* counted on: a division a pixel is slow */                                \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            if (src[i] >= r->low && !(mask && mask[i])) flags[j] |= src[i] > r->top ? INVALID : SATURATED;   \
+            if (++phase == r->b) {                                                                           \
+                phase = 0;                                                                                   \
+                j++;                                                                                         \
             }                                                                                                \
         }                                                                                                    \
+    }                                                                                                        \
+                                                                                                             \
+    /* What n contributions add: themselves, or a copy in `space` with zeros up to `whole`. */               \
+    INLINE const T *contributions_##NAME(const reduction *r, const T *src, const uint8_t *mask,              \
+                                         uint8_t *flags, T *space, size_t n, size_t whole) {                 \
+        const T top = (T)r->top, low = (T)r->low;                                                            \
+        if (LIKELY(n == whole && is_plain_##NAME(src, mask, n, low))) return src;                            \
+        if (mask ? clean_run_##NAME(src, mask, space, n, top, low)                                           \
+                 : clean_run_##NAME(src, NULL, space, n, top, low))                                          \
+            flag_run_##NAME(r, src, mask, flags, n);                                                         \
+        memset(space + n, 0, (whole - n) * sizeof(T));                                                       \
+        return space;                                                                                        \
     }
 
 DEFINE_CLEAN(uint8_t, u1)
 DEFINE_CLEAN(uint16_t, u2)
 DEFINE_CLEAN(uint32_t, u4)
 
-/* A pair of 2-byte pixels is read as one 4-byte word: the sum of its halves needs no shuffling. */
-#define DEFINE_PAIRS(A, SUFFIX)                                                                              \
-    static CLONES void pairs_##SUFFIX(const uint32_t *RESTRICT above, const uint32_t *RESTRICT below,        \
-                                      A *RESTRICT total, size_t n, int first) {                              \
-        if (first)                                                                                           \
-            for (size_t j = 0; j < n; j++)                                                                   \
-                total[j] = (above[j] & 0xffff) + (above[j] >> 16) + (below[j] & 0xffff) + (below[j] >> 16);  \
-        else                                                                                                 \
-            for (size_t j = 0; j < n; j++)                                                                   \
-                total[j] += (above[j] & 0xffff) + (above[j] >> 16) + (below[j] & 0xffff) + (below[j] >> 16); \
-    }
+INLINE uint32_t load_pair(const void *pixels, size_t j) {
+    uint32_t pair;
+    memcpy(&pair, (const uint8_t *)pixels + 4 * j, 4);
+    return pair;
+}
 
-DEFINE_PAIRS(uint32_t, w4)
-DEFINE_PAIRS(uint64_t, w8)
-
-#define DEFINE_FOLD(A, SUFFIX)                                                                               \
+#define DEFINE_SUMS(A, SUFFIX)                                                                               \
+    /* A pair of 2-byte pixels is read as one 4-byte word: the sum of its halves needs no shuffling. */      \
+    INLINE void add_pairs_##SUFFIX(const void *above, const void *below, A *RESTRICT total, size_t n,        \
+                                   int first) {                                                              \
+        for (size_t j = 0; j < n; j++) {                                                                     \
+            const uint32_t a = load_pair(above, j), b = load_pair(below, j);                                 \
+            const uint32_t sum = (a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16);                        \
+            total[j] = first ? sum : total[j] + sum;                                                         \
+        }                                                                                                    \
+    }                                                                                                        \
+                                                                                                             \
     INLINE void fold_by_##SUFFIX(const A *RESTRICT column, A *RESTRICT total, size_t n, size_t b,            \
                                  int first) {                                                                \
         for (size_t j = 0; j < n; j++) {                                                                     \
@@ -113,65 +143,55 @@ DEFINE_PAIRS(uint64_t, w8)
         }                                                                                                    \
     }
 
-DEFINE_FOLD(uint32_t, w4)
-DEFINE_FOLD(uint64_t, w8)
+DEFINE_SUMS(uint32_t, w4)
+DEFINE_SUMS(uint64_t, w8)
 
-#define DEFINE_ADD(T, NAME, A, SUFFIX)                                                                       \
-    static CLONES void add_##NAME##_##SUFFIX(const T *RESTRICT clean, A *RESTRICT sum, size_t n, int first) {\
+#define DEFINE_ROW(T, NAME, A, SUFFIX)                                                                       \
+    INLINE void add_##NAME##_##SUFFIX(const T *from, A *RESTRICT sum, size_t n, int first) {                 \
         if (first)                                                                                           \
-            for (size_t i = 0; i < n; i++) sum[i] = clean[i];                                                \
+            for (size_t i = 0; i < n; i++) sum[i] = from[i];                                                 \
         else                                                                                                 \
-            for (size_t i = 0; i < n; i++) sum[i] += clean[i];                                               \
+            for (size_t i = 0; i < n; i++) sum[i] += from[i];                                                \
     }                                                                                                        \
                                                                                                              \
-    static void row_##NAME##_##SUFFIX(const reduction *r, size_t out_row, const T *rows) {                   \
-        const size_t b = r->b, nx = r->nx, y0 = out_row * b;                                                 \
+    static CLONES void row_##NAME##_##SUFFIX(const reduction *r, size_t out_row, const T *rows) {            \
+        static const T nothing[RUN];                                                                         \
+        const size_t b = r->b, nx = r->nx, y0 = out_row * b, in_run = RUN / b;                               \
         const size_t n_rows = r->ny - y0 < b ? r->ny - y0 : b;                                               \
-        A *total = (A *)r->total + out_row * r->ox;                                                          \
+        const int first = r->first, halves = sizeof(T) == 2 && b == 2;                                       \
+        A *total = row_total(r, out_row);                                                                    \
         uint8_t *flags = r->flags + out_row * r->ox;                                                         \
-        T *clean = r->clean;                                                                                 \
-        A *column = r->column;                                                                               \
-        const int halves = sizeof(T) == 2 && b == 2;                                                         \
-        if (r->first) memset(flags, 0, r->ox);                                                               \
-        if (halves && n_rows == 1) memset(clean + r->ox * b, 0, r->ox * b * sizeof(T));                      \
-        for (size_t y = 0; y < n_rows; y++) {                                                                \
-            const T *src = rows + y * nx;                                                                    \
-            const uint8_t *mask = r->mask ? r->mask + (y0 + y) * nx : NULL;                                  \
-            T *dst = halves ? clean + y * r->ox * b : clean;                                                 \
-            if (clean_##NAME(src, mask, dst, r->hot, nx, (T)r->top, (T)r->low))                              \
-                flag_##NAME(r, src, mask, flags);                                                            \
-            if (b == 1)                                                                                      \
-                add_##NAME##_##SUFFIX(dst, total, nx, r->first);                                             \
-            else if (!halves)                                                                                \
-                add_##NAME##_##SUFFIX(dst, column, nx, y == 0);                                              \
+        T space[2][RUN];                                                                                     \
+        A column[RUN];                                                                                       \
+        if (first) memset(flags, 0, r->ox);                                                                  \
+        for (size_t x = 0; x < nx; x += in_run * b, total += in_run, flags += in_run) {                      \
+            const int ends = nx - x < in_run * b;                                                            \
+            const size_t n = ends ? nx - x : in_run * b, n_out = ends ? (n + b - 1) / b : in_run;            \
+            const T *pair[2] = {nothing, nothing};                                                           \
+            for (size_t y = 0; y < n_rows; y++) {                                                            \
+                const uint8_t *mask = r->mask ? r->mask + (y0 + y) * nx + x : NULL;                          \
+                const T *from = contributions_##NAME(r, rows + y * nx + x, mask, flags, space[y & 1], n,     \
+                                                     n_out * b);                                             \
+                if (halves)                                                                                  \
+                    pair[y] = from;                                                                          \
+                else if (b == 1)                                                                             \
+                    add_##NAME##_##SUFFIX(from, total, n, first);                                            \
+                else                                                                                         \
+                    add_##NAME##_##SUFFIX(from, column, n_out * b, y == 0);                                  \
+            }                                                                                                \
+            if (halves)                                                                                      \
+                add_pairs_##SUFFIX(pair[0], pair[1], total, n_out, first);                                   \
+            else if (b > 1)                                                                                  \
+                fold_##SUFFIX(column, total, n_out, b, first);                                               \
         }                                                                                                    \
-        if (halves)                                                                                          \
-            pairs_##SUFFIX(r->clean, (const uint32_t *)r->clean + r->ox, total, r->ox, r->first);            \
-        else if (b > 1)                                                                                      \
-            fold_##SUFFIX(column, total, r->ox, b, r->first);                                                \
     }
 
-DEFINE_ADD(uint8_t, u1, uint32_t, w4)
-DEFINE_ADD(uint16_t, u2, uint32_t, w4)
-DEFINE_ADD(uint32_t, u4, uint32_t, w4)
-DEFINE_ADD(uint8_t, u1, uint64_t, w8)
-DEFINE_ADD(uint16_t, u2, uint64_t, w8)
-DEFINE_ADD(uint32_t, u4, uint64_t, w8)
-
-/* Buffers are zeroed once: columns nx .. ox*b, beyond the frame's edge, are never written and stay 0. */
-static int reduction_open(reduction *r) {
-    const size_t width = r->ox * r->b;
-    r->hot = calloc(r->nx / RUN + 1, 1);
-    r->clean = calloc(2 * width, (size_t)r->itemsize);
-    r->column = calloc(width, 8);
-    return r->hot && r->clean && r->column;
-}
-
-static void reduction_close(reduction *r) {
-    free(r->hot);
-    free(r->clean);
-    free(r->column);
-}
+DEFINE_ROW(uint8_t, u1, uint32_t, w4)
+DEFINE_ROW(uint16_t, u2, uint32_t, w4)
+DEFINE_ROW(uint32_t, u4, uint32_t, w4)
+DEFINE_ROW(uint8_t, u1, uint64_t, w8)
+DEFINE_ROW(uint16_t, u2, uint64_t, w8)
+DEFINE_ROW(uint32_t, u4, uint64_t, w8)
 
 /* Adds to output row `out_row` its b rows of the frame (fewer at the bottom edge), contiguous at `rows`. */
 static void reduce_row(const reduction *r, size_t out_row, const void *rows) {
@@ -188,18 +208,14 @@ static void reduce_row(const reduction *r, size_t out_row, const void *rows) {
 /* ---- finish and mark ------------------------------------------------------------------------------ */
 
 typedef struct {
-    size_t n;
-    const uint8_t *flags;
-    const uint8_t *blank;   /* or NULL */
     uint64_t satval;        /* UINT64_MAX: none */
     uint64_t limit;
     double scale;
     uint8_t over;           /* the flag for which a pixel gets the value `limit`; 0: none */
+    uint32_t invalid;       /* what invalid pixels get */
     uint64_t edge, most;    /* greatest total that isn't cut; the value of those that are */
     uint64_t n_clipped, n_invalid;
 } finishing;
-
-#define COUNTED 2048
 
 /* The greatest total whose scaled value, cut to an integer, doesn't exceed the limit. */
 static uint64_t greatest_within(double scale, uint64_t limit) {
@@ -212,15 +228,15 @@ static uint64_t greatest_within(double scale, uint64_t limit) {
 }
 
 /* Totals above `edge` are cut: their value is `most`. So what is left to scale is in range, and where it
- * fits 31 bits, the conversions to double and back have vector instructions. Counters of a vector loop are
- * as narrow as its data; they're emptied after every COUNTED pixels.
+ * fits 31 bits, the conversions to double and back have vector instructions. Runs without a scale in which no
+ * pixel is cut, invalid or saturated are the rule, and only change their type.
  */
 #define DEFINE_FINISH(A, SUFFIX, V, NAME)                                                                    \
     INLINE void finish_run_##SUFFIX##_##NAME(finishing *f, const A *RESTRICT total,                          \
                                              const uint32_t *RESTRICT scaled, const uint8_t *RESTRICT flags, \
                                              const uint8_t *RESTRICT blank, V *RESTRICT values, size_t n) {  \
         const A edge = f->edge < (A)-1 ? (A)f->edge : (A)-1;                                                 \
-        const uint32_t limit = (uint32_t)f->limit, most = (uint32_t)f->most;                                 \
+        const uint32_t limit = (uint32_t)f->limit, most = (uint32_t)f->most, mark = f->invalid;              \
         const uint8_t over = f->over;                                                                        \
         uint32_t clipped = 0, invalid = 0;                                                                   \
         for (size_t i = 0; i < n; i++) {                                                                     \
@@ -228,7 +244,7 @@ static uint64_t greatest_within(double scale, uint64_t limit) {
             const uint32_t saturated = ALL_IF(uint32_t, (flags[i] & over) != 0);                             \
             const uint32_t high = ALL_IF(uint32_t, total[i] > edge);                                         \
             const uint32_t value = (high & most) | (~high & (scaled ? scaled[i] : (uint32_t)total[i]));      \
-            values[i] = (V)(~bad & ((saturated & limit) | (~saturated & value)));                            \
+            values[i] = (V)((bad & mark) | (~bad & ((saturated & limit) | (~saturated & value))));           \
             clipped -= (saturated | high) & ~bad;                                                            \
             invalid -= bad;                                                                                  \
         }                                                                                                    \
@@ -248,21 +264,29 @@ static uint64_t greatest_within(double scale, uint64_t limit) {
                 scaled[i] = (uint32_t)(int64_t)((double)(total[i] < edge ? total[i] : edge) * factor);       \
     }                                                                                                        \
                                                                                                              \
-    static CLONES void finish_##SUFFIX##_##NAME(finishing *f, const void *all, void *out) {                  \
-        uint32_t scaled[COUNTED];                                                                            \
-        for (size_t i = 0; i < f->n; i += COUNTED) {                                                         \
-            const A *total = (const A *)all + i;                                                             \
+    INLINE int copy_if_plain_##SUFFIX##_##NAME(const finishing *f, const A *RESTRICT total,                  \
+                                               const uint8_t *flags, const uint8_t *blank,                   \
+                                               V *RESTRICT values, size_t n) {                               \
+        const A edge = f->edge < (A)-1 ? (A)f->edge : (A)-1;                                                 \
+        A high = 0;                                                                                          \
+        for (size_t i = 0; i < n; i++) high |= ALL_IF(A, total[i] > edge);                                   \
+        if (high || !none_set(flags, n) || (blank && !none_set(blank, n))) return 0;                         \
+        for (size_t i = 0; i < n; i++) values[i] = (V)total[i];                                              \
+        return 1;                                                                                            \
+    }                                                                                                        \
+                                                                                                             \
+    static CLONES void finish_##SUFFIX##_##NAME(finishing *f, const void *totals, const uint8_t *flags,      \
+                                                const uint8_t *blank, void *out, size_t n_all) {             \
+        uint32_t scaled[RUN];                                                                                \
+        const int scales = f->scale != 1;                                                                    \
+        for (size_t i = 0; i < n_all; i += RUN, flags += RUN, blank = blank ? blank + RUN : NULL) {          \
+            const A *total = (const A *)totals + i;                                                          \
             V *values = (V *)out + i;                                                                        \
-            const uint8_t *flags = f->flags + i, *blank = f->blank ? f->blank + i : NULL;                    \
-            const size_t n = f->n - i < COUNTED ? f->n - i : COUNTED;                                        \
-            if (f->scale != 1) {                                                                             \
-                scale_run_##SUFFIX##_##NAME(f, total, scaled, n);                                            \
-                finish_run_##SUFFIX##_##NAME(f, total, scaled, flags, blank, values, n);                     \
-            } else if (blank) {                                                                              \
-                finish_run_##SUFFIX##_##NAME(f, total, NULL, flags, blank, values, n);                       \
-            } else {                                                                                         \
-                finish_run_##SUFFIX##_##NAME(f, total, NULL, flags, NULL, values, n);                        \
-            }                                                                                                \
+            const size_t n = n_all - i < RUN ? n_all - i : RUN;                                              \
+            if (!scales && n == RUN && copy_if_plain_##SUFFIX##_##NAME(f, total, flags, blank, values, RUN)) \
+                continue;                                                                                    \
+            if (scales) scale_run_##SUFFIX##_##NAME(f, total, scaled, n);                                    \
+            finish_run_##SUFFIX##_##NAME(f, total, scales ? scaled : NULL, flags, blank, values, n);         \
         }                                                                                                    \
     }
 
@@ -271,15 +295,20 @@ DEFINE_FINISH(uint32_t, w4, uint32_t, v4)
 DEFINE_FINISH(uint64_t, w8, uint16_t, v2)
 DEFINE_FINISH(uint64_t, w8, uint32_t, v4)
 
-/* int32 values share the code of uint32: no value exceeds limit, which fits the type. */
-static void finish_image(finishing *f, int wide, const void *total, int value_size, void *values) {
+static void finishing_prepare(finishing *f) {
     const uint64_t within = greatest_within(f->scale, f->limit);
     f->edge = within < f->satval ? within : f->satval;
     f->most = within < f->satval ? f->limit : (uint64_t)((double)f->satval * f->scale);
+}
+
+/* The next n pixels of an image. int32 values share the code of uint32: no value exceeds limit, which fits
+ * the type. */
+static void finish_pixels(finishing *f, int wide, const void *total, const uint8_t *flags, const uint8_t *blank,
+                          int value_size, void *values, size_t n) {
     if (wide)
-        (value_size == 2 ? finish_w8_v2 : finish_w8_v4)(f, total, values);
+        (value_size == 2 ? finish_w8_v2 : finish_w8_v4)(f, total, flags, blank, values, n);
     else
-        (value_size == 2 ? finish_w4_v2 : finish_w4_v4)(f, total, values);
+        (value_size == 2 ? finish_w4_v2 : finish_w4_v4)(f, total, flags, blank, values, n);
 }
 
 #define DEFINE_MARK(V, NAME, O, SIZE)                                                                        \
