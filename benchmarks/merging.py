@@ -13,6 +13,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+FLAT = 1e-6  # of the median sigma
 NORMAL_QUARTILES = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 
@@ -259,7 +260,7 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
                 int(merged.count[inside].sum()),
                 int(inside.sum()),
                 float(inside.sum() / max(expected, 1)),
-                float(np.mean(merged.mean[inside] / merged.sigma[inside])) if inside.any() else float("nan"),
+                _mean_i_over_sigma(merged, inside),
                 cc_half(merged.plain_mean[inside], merged.scatter[inside]),
                 correlation(merged.mean[inside], known[inside]),
                 _share(merged, known, inside) / first_share,
@@ -267,6 +268,14 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
             )
         )
     return shells
+
+
+def _mean_i_over_sigma(merged: Merged, inside: npt.NDArray[np.bool_]) -> float:
+    """Without the reflections that lie in areas left flat by a codec: no counts, no variance, rounding errors alone."""
+    if not inside.any():
+        return float("nan")
+    known = inside & (merged.sigma > FLAT * np.median(merged.sigma[inside]))
+    return float(np.mean(merged.mean[known] / merged.sigma[known])) if known.any() else float("nan")
 
 
 def _share(merged: Merged, known: Floats, inside: npt.NDArray[np.bool_]) -> float:

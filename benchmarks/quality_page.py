@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
-Record = Mapping[str, Any]
-Shell = Mapping[str, Any]
+from benchmarks import quality_sizes
+from benchmarks.quality_records import (
+    USABLE,
+    Column,
+    Record,
+    by_shell,
+    has_codec,
+    is_codestream,
+    listed,
+    middle,
+    number,
+    outer,
+    overall,
+    overview,
+    reach,
+    read_records,
+    usable_limit,
+    without_codec,
+)
 
-# A correlation with the truth of 0.68 is what a CC1/2 of 0.3, the customary limit, amounts to if errors are
-# random: CC* = sqrt(2 CC1/2 / (1 + CC1/2)).
-USABLE = 0.68
 # Shares of the unreduced data's correlation in the outer shell, and what is said below each.
 VERDICTS = ((0.5, "destroyed"), (0.75, "badly hurt"), (0.97, "weakened"))
 KEPT = "kept"
@@ -38,8 +49,8 @@ of merged intensities; *intensity recovered* is their sum over the reference's, 
 the first shell: a codec that wipes out weak
 spots shows there below 1, one that leaves false ones above.
 
-Sizes are those of the data files, the reduced ones stored with bslz4: a lossy codec's own stream would be
-smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to
+Sizes are those of the data files, stored with bslz4 but where the options say `-c htj2k`: a lossy codec's own
+stream is smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to
 stored input* against the input's files as they lie on the disk. *Ratio, bszstd* is that of the same images
 stored with the stronger filter bszstd, which XDS can't read.
 """
@@ -54,28 +65,25 @@ def write_page(path: Path, folders: Sequence[Path]) -> None:
     path.write_text("\n".join([_INTRODUCTION, *sections]), encoding="utf-8")
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """The records of a series by setting's name, the unreduced data first, then by rising ratio."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
-    records.sort(key=lambda record: (record["wish"]["name"] != "raw", record.get("ratio", float("inf"))))
-    return {record["wish"]["name"]: record for record in records}
-
-
 def _series_section(folder: Path) -> str:
     records = read_records(folder)
     done = {name: record for name, record in records.items() if not record["error"]}
     if not done:
         return ""
     series = next(iter(done.values()))["wish"]["series"]
+    stored = {name: record for name, record in done.items() if not is_codestream(record)}
     parts = [f"## {series['title']}\n", _describe(series, done), _overview(done)]
-    parts.append(_by_shell("Correlation with the reference", "cc_reference", done, "{:.3f}"))
-    parts.append(_by_shell("CC1/2", "cc_half", done, "{:.3f}"))
-    parts.append(_by_shell("Intensity recovered, against the first shell,", "recovered", done, "{:.2f}"))
-    parts.append(_by_shell("I/sigma", "i_over_sigma", done, "{:.1f}"))
+    if any(is_codestream(record) for record in done.values()):
+        parts.append("By shell, the sets stored with bslz4; codestreams follow.\n")
+    parts.append(by_shell("Correlation with the reference", "cc_reference", stored, "{:.3f}"))
+    parts.append(by_shell("CC1/2", "cc_half", stored, "{:.3f}"))
+    parts.append(by_shell("Intensity recovered, against the first shell,", "recovered", stored, "{:.2f}"))
+    parts.append(by_shell("I/sigma", "i_over_sigma", stored, "{:.1f}"))
     if series["anomalous"] == "True":
         title = "Correlation of I(+) - I(-)"
-        parts.append(_by_shell(f"{title} with the reference's", "cc_anomalous_reference", done, "{:.3f}"))
-        parts.append(_by_shell(f"{title} between halves of the data", "cc_anomalous", done, "{:.3f}"))
+        parts.append(by_shell(f"{title} with the reference's", "cc_anomalous_reference", done, "{:.3f}"))
+        parts.append(by_shell(f"{title} between halves of the data", "cc_anomalous", done, "{:.3f}"))
+    parts.extend(quality_sizes.sections(done))
     parts.append(_conclusions(series, done))
     parts.extend(
         f"`{name}` failed: {record['error']}\n" for name, record in records.items() if record["error"]
@@ -94,112 +102,61 @@ def _describe(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
     return f"{source} Integrated to {series['d_min']} Angstrom.\n"
 
 
-_Column = tuple[str, Callable[[Record], str]]
-
-
 def _overview(done: Mapping[str, Record]) -> str:
-    columns: list[_Column] = [
+    columns: list[Column] = [
         ("options", lambda record: f"`{record['wish']['words']}`" if record["wish"]["words"] else "none"),
         ("size, MB", lambda record: f"{record['bytes'] / 1e6:.2f}"),
         ("ratio", lambda record: f"{record['ratio']:.1f}"),
-        ("ratio, bszstd", lambda record: f"{record['ratio_strong']:.1f}"),
+        ("ratio, bszstd", lambda record: number(record["ratio_strong"], "{:.1f}")),
         ("to stored input", lambda record: f"{record['ratio_stored']:.2f}"),
         ("spots", lambda record: f"{record['spots']}"),
         ("indexed, %", lambda record: f"{100 * record['indexed_fraction']:.1f}"),
-        ("cell off by, %", lambda record: _number(_percent(record["cell_error"]), "{:.3f}")),
-        ("CC1/2", lambda record: _number(_overall(record)["cc_half"], "{:.4f}")),
-        ("mid shell", lambda record: _number(_middle(record)["cc_half"], "{:.3f}")),
-        ("outer shell", lambda record: _number(_outer(record)["cc_half"], "{:.3f}")),
-        ("CC with reference", lambda record: _number(_overall(record)["cc_reference"], "{:.4f}")),
-        ("outer shell", lambda record: _number(_outer(record)["cc_reference"], "{:.3f}")),
-        ("I/sigma, outer", lambda record: _number(_outer(record)["i_over_sigma"], "{:.1f}")),
+        ("cell off by, %", lambda record: number(_percent(record["cell_error"]), "{:.3f}")),
+        ("CC1/2", lambda record: number(overall(record)["cc_half"], "{:.4f}")),
+        ("mid shell", lambda record: number(middle(record)["cc_half"], "{:.3f}")),
+        ("outer shell", lambda record: number(outer(record)["cc_half"], "{:.3f}")),
+        ("CC with reference", lambda record: number(overall(record)["cc_reference"], "{:.4f}")),
+        ("outer shell", lambda record: number(outer(record)["cc_reference"], "{:.3f}")),
+        ("I/sigma, outer", lambda record: number(outer(record)["i_over_sigma"], "{:.1f}")),
     ]
-    rows = [[f"`{name}`", *(cell(record) for _, cell in columns)] for name, record in done.items()]
-    return _table(["setting", *(title for title, _ in columns)], rows)
-
-
-def _by_shell(title: str, column: str, done: Mapping[str, Record], form: str) -> str:
-    shells = next(iter(done.values()))["shells"][1:]
-    rows = [
-        [
-            f"{shell['d_max']:.2f} - {shell['d_min']:.2f}",
-            *(_number(record["shells"][number][column], form) for record in done.values()),
-        ]
-        for number, shell in enumerate(shells, start=1)
-    ]
-    rows.append(["all", *(_number(_overall(record)[column], form) for record in done.values())])
-    return f"**{title}** by shell\n\n" + _table(["d, Angstrom", *(f"`{name}`" for name in done)], rows)
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
-    lines.extend("| " + " | ".join(row) + " |" for row in rows)
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None, form: str) -> str:
-    return form.format(value) if value is not None and isfinite(value) else "-"
+    return overview(done, columns)
 
 
 def _percent(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
 
 
-def _overall(record: Record) -> Shell:
-    return dict(record["shells"][0])
-
-
-def _middle(record: Record) -> Shell:
-    shells = record["shells"][1:]
-    return dict(shells[len(shells) // 2])
-
-
-def _outer(record: Record) -> Shell:
-    return dict(record["shells"][-1])
-
-
-def usable_limit(record: Record) -> float:
-    """The resolution, Angstrom, down to which every shell's correlation with the reference is usable.
-
-    Infinite where already the first shell isn't.
-    """
-    limit = float("inf")
-    for shell in record["shells"][1:]:
-        if not shell["cc_reference"] >= USABLE:
-            break
-        limit = float(shell["d_min"])
-    return limit
-
-
 def outer_verdict(record: Record, raw: Record) -> str:
     """What became of the outer shell: "kept", "weakened", "badly hurt" or "destroyed"."""
-    share = _outer(record)["cc_reference"] / _outer(raw)["cc_reference"]
+    share = outer(record)["cc_reference"] / outer(raw)["cc_reference"]
     return next((verdict for limit, verdict in VERDICTS if not share >= limit), KEPT)
 
 
 def _conclusions(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
     raw = done.get("raw")
-    if raw is None or not isfinite(_outer(raw)["cc_reference"]):
+    if raw is None or not isfinite(outer(raw)["cc_reference"]):
         return ""
-    lines = ["**What this says**\n"]
-    lines.extend(_sentence(name, record, raw) for name, record in done.items() if name != "raw")
-    lines.extend(_advice(done, raw))
+    best = quality_sizes.best_of_tiers(done).values()
+    told = {name: record for name, record in done.items() if name in best or not is_codestream(record)}
+    lines = ["### What this says\n"]
+    lines.extend(_sentence(name, record, raw) for name, record in told.items() if name != "raw")
+    lines.extend(_advice(told, raw))
     if series["anomalous"] == "True":
         lines.extend(_anomalous_advice(done, raw))
     return "\n".join(lines) + "\n"
 
 
 def _sentence(name: str, record: Record, raw: Record) -> str:
-    outer, before, limit = _outer(record), _outer(raw), usable_limit(record)
-    reach = f"usable to {limit:.2f} Angstrom" if isfinite(limit) else "usable at no resolution"
+    shell, before, limit = outer(record), outer(raw), usable_limit(record)
+    usable = f"usable to {limit:.2f} Angstrom" if isfinite(limit) else "usable at no resolution"
     text = (
-        f"- `{name}` ({record['ratio']:.0f}:1): overall CC1/2 {_overall(record)['cc_half']:.4f} "
-        f"(unreduced {_overall(raw)['cc_half']:.4f}). The outer shell, "
-        f"{outer['d_max']:.2f} to {outer['d_min']:.2f} Angstrom, is **{outer_verdict(record, raw)}**: "
-        f"correlation with the reference {outer['cc_reference']:.3f} (unreduced {before['cc_reference']:.3f}), "
-        f"I/sigma {outer['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}), intensity recovered "
-        f"{100 * outer['recovered']:.0f} % ({100 * before['recovered']:.0f} %). "
-        f"By the correlation it is {reach}"
+        f"- `{name}` ({record['ratio']:.0f}:1): overall CC1/2 {overall(record)['cc_half']:.4f} "
+        f"(unreduced {overall(raw)['cc_half']:.4f}). The outer shell, "
+        f"{shell['d_max']:.2f} to {shell['d_min']:.2f} Angstrom, is **{outer_verdict(record, raw)}**: "
+        f"correlation with the reference {shell['cc_reference']:.3f} (unreduced {before['cc_reference']:.3f}), "
+        f"I/sigma {shell['i_over_sigma']:.1f} ({before['i_over_sigma']:.1f}), intensity recovered "
+        f"{100 * shell['recovered']:.0f} % ({100 * before['recovered']:.0f} %). "
+        f"By the correlation it is {usable}"
     )
     if record["indexed_fraction"] < 0.9:
         text += f"; only {100 * record['indexed_fraction']:.0f} % of its spots were indexed"
@@ -220,32 +177,33 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         )
     else:
         lines.append("- None of these settings keeps the outer shell.")
-    fine = {name: _overall(record)["cc_half"] for name, record in reduced.items()}
+    fine = {name: overall(record)["cc_half"] for name, record in reduced.items()}
     deceptive = [
         name for name, cc in fine.items() if cc > FINE and outer_verdict(reduced[name], raw) in LOST
     ]
     if deceptive:
         lines.append(
             "- Don't judge by the overall CC1/2, which strong reflections at low resolution make: "
-            f"{_listed(deceptive)} keep it above {FINE}, and yet the outer shell is lost."
+            f"{listed(deceptive)} keep it above {FINE}, and yet the outer shell is lost."
         )
     lines.extend(_codec_costs(reduced))
     lines.append(
         "- Usable resolution (correlation above "
         f"{USABLE}, what a CC1/2 of 0.3 amounts to): "
-        + ", ".join(f"`{name}` {_reach(record)}" for name, record in done.items())
+        + ", ".join(f"`{name}` {reach(record)}" for name, record in done.items())
         + "."
     )
     return lines
 
 
 def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
-    """What each codec saves and costs beside the same sums and bins without it."""
-    plain = {record["wish"]["words"]: name for name, record in reduced.items()}
+    """What each codec saves and costs beside the same sums and bins without it, all stored with bslz4."""
+    stored = {name: record for name, record in reduced.items() if not is_codestream(record)}
+    plain = {record["wish"]["words"]: name for name, record in stored.items()}
     lines = []
-    for name, record in reduced.items():
-        other = plain.get(_without_codec(record["wish"]["words"]))
-        if other is None or other == name:
+    for name, record in stored.items():
+        other = plain.get(without_codec(record["wish"]["words"]))
+        if other is None or not has_codec(record):
             continue
         without = reduced[other]
         lines.append(
@@ -256,7 +214,7 @@ def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
 
 
 def _reach_change(record: Record, without: Record) -> str:
-    before, after = _reach(without), _reach(record)
+    before, after = reach(without), reach(record)
     if before == after:
         return f"leaves the usable resolution at {after}"
     return f"takes the usable resolution from {before} to {after}"
@@ -267,20 +225,10 @@ def _smaller(record: Record, without: Record, ratio: str) -> str:
     return f"{saved:.0f} % smaller" if saved >= 0 else f"{-saved:.0f} % larger"
 
 
-def _without_codec(words: str) -> str:
-    """The options without the lossy codec's: -H, -J, -K or -T and its value."""
-    return " ".join(re.sub(r"(^|\s)-[HJKT]\s*[\d.]+", "", words).split())
-
-
-def _reach(record: Record) -> str:
-    limit = usable_limit(record)
-    return f"{limit:.2f} Angstrom" if isfinite(limit) else "none"
-
-
 def _anomalous_advice(done: Mapping[str, Record], raw: Record) -> list[str]:
-    before = _overall(raw)["cc_anomalous_reference"]
+    before = overall(raw)["cc_anomalous_reference"]
     parts = [
-        f"`{name}` {_number(_overall(record)['cc_anomalous_reference'], '{:.3f}')}"
+        f"`{name}` {number(overall(record)['cc_anomalous_reference'], '{:.3f}')}"
         for name, record in done.items()
         if name != "raw"
     ]
@@ -289,6 +237,3 @@ def _anomalous_advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         f"and after reduction: {', '.join(parts)}."
     ]
 
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

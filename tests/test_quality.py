@@ -11,7 +11,7 @@ import gemmi
 import numpy as np
 import pytest
 
-from benchmarks import dials_chain, merging, quality, quality_page
+from benchmarks import dials_chain, merging, quality, quality_page, quality_records, quality_sizes
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
 EDGES = merging.shell_edges(30.0, 3.0, 4)
@@ -112,6 +112,16 @@ def test_lost_intensity_shows(rng: np.random.Generator, tmp_path: Path) -> None:
     assert [shell.recovered for shell in shells[1:]] == pytest.approx([1, 1, 1, 0.5], abs=0.03)
 
 
+def test_reflections_without_any_error_do_not_make_i_over_sigma(rng: np.random.Generator, tmp_path: Path) -> None:
+    form = crystal()
+    known = truth(form, rng)
+    data = observe(form, known, 30.0, rng, tmp_path / "a.mtz")
+    before = merging.statistics(data, known, EDGES)[0].i_over_sigma
+    flat = merging.packed(data.hkl) % 50 == 0
+    data = replace(data, sigma=np.where(flat, 1e-14, data.sigma), value=np.where(flat, 0, data.value))
+    assert merging.statistics(data, known, EDGES)[0].i_over_sigma == pytest.approx(before, rel=0.05)
+
+
 def test_no_signal_gives_no_correlation(rng: np.random.Generator, tmp_path: Path) -> None:
     form = crystal()
     known = truth(form, rng)
@@ -207,6 +217,38 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     assert "Don't judge by the overall CC1/2" in text
     table = [line for line in text.splitlines() if line.startswith("| `strong`")]
     assert "| 1.01 | 99.0 | 198.0 | 9.90 | 100 | 99.0 | 0.010 |" in table[0]
+
+
+def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    geometry = {
+        "oscillation": 0.1, "rocking_sigma": 0.1, "spot_sigma": 1.0, "spot_spacing": 12.0, "longest_axis": 79.0,
+    }  # fmt: skip
+    made = [
+        record("raw", "", 12, 0.95, 3.0) | {"geometry": geometry},
+        record("coded", "-b 2 -s 2 -H 16", 70, 0.4, 0.5),
+        record("too_large", "-b 2 -s 2 -T 8 -c htj2k", 64, 0.9, 2.0),
+        record("same", "-b 2 -s 2 -T 9 -c htj2k", 72, 0.8, 2.0),
+        record("smaller", "-b 2 -s 2 -T 14 -c htj2k", 112, 0.7, 2.0),
+        record("other_bins", "-b 2 -s 4 -T 7 -c htj2k", 113, 0.75, 2.0),
+        record("near_50", "-b 2 -s 1 -T 13 -c htj2k", 52, 0.8, 2.0),
+        record("at_50", "-b 2 -s 1", 51, 0.7, 2.0),
+        record("just_larger", "-b 2 -s 2", 47, 0.9, 2.0),
+    ]
+    for one in made:
+        (folder / f"result_{one['wish']['name']}.json").write_text(json.dumps(one))
+    done = quality_records.read_records(folder)
+    assert quality_sizes.partner(done["coded"], done) == "same"
+    assert list(quality_sizes.of_tier(110, done)) == ["other_bins", "smaller"]
+    assert quality_sizes.best_of_tiers(done) == {50: "near_50", 110: "other_bins"}
+    quality_page.write_page(tmp_path / "page.md", [folder])
+    page = (tmp_path / "page.md").read_text()
+    assert "`coded`, 1.4 MB: kept 0.700" in page
+    assert "`same`, 1.4 MB: kept 0.900" in page
+    assert "What keeps the most: `-b 2 -s 1 -T 13 -c htj2k` at 50:1, `-b 2 -s 4 -T 7 -c htj2k` at 110:1." in page
+    assert "| -b 2 -s 4 | 6.0 | 0.40 | 1.7 | - | `other_bins` |" in page
+    assert "smaller files are better made by binning and summing more" in page
 
 
 def test_page_without_records_is_refused(tmp_path: Path) -> None:

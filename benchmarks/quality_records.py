@@ -1,0 +1,128 @@
+"""What the records of :mod:`benchmarks.quality` tell, and tables of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+Shell = Mapping[str, Any]
+Column = tuple[str, Callable[[Record], str]]
+
+# A correlation with the truth of 0.68 is what a CC1/2 of 0.3, the customary limit, amounts to if errors are
+# random: CC* = sqrt(2 CC1/2 / (1 + CC1/2)).
+USABLE = 0.68
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The records of a series by setting's name, the unreduced data first, then by rising ratio."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
+    records.sort(key=lambda record: (record["wish"]["name"] != "raw", record.get("ratio", float("inf"))))
+    return {record["wish"]["name"]: record for record in records}
+
+
+def overall(record: Record) -> Shell:
+    """All shells together."""
+    return dict(record["shells"][0])
+
+
+def middle(record: Record) -> Shell:
+    """The shell half-way to the outer one."""
+    shells = record["shells"][1:]
+    return dict(shells[len(shells) // 2])
+
+
+def outer(record: Record) -> Shell:
+    """The shell of the highest resolution."""
+    return dict(record["shells"][-1])
+
+
+def kept(record: Record) -> float:
+    """How much of the diffraction is left: the correlation with the reference, averaged over the shells."""
+    correlations = [shell["cc_reference"] for shell in record["shells"][1:]]
+    return float(sum(correlations) / len(correlations))
+
+
+def usable_limit(record: Record) -> float:
+    """The resolution, Angstrom, down to which every shell's correlation with the reference is usable.
+
+    Infinite where already the first shell isn't.
+    """
+    limit = float("inf")
+    for shell in record["shells"][1:]:
+        if not shell["cc_reference"] >= USABLE:
+            break
+        limit = float(shell["d_min"])
+    return limit
+
+
+def reach(record: Record) -> str:
+    """`usable_limit` in words."""
+    limit = usable_limit(record)
+    return f"{limit:.2f} Angstrom" if isfinite(limit) else "none"
+
+
+def is_codestream(record: Record) -> bool:
+    """Whether the stored chunks are HTJ2K codestreams, which XDS can't read."""
+    return "-c htj2k" in record["wish"]["words"]
+
+
+def has_codec(record: Record) -> bool:
+    """Whether a lossy codec was at work."""
+    return without_codec(record["wish"]["words"]) != _without_filter(record["wish"]["words"])
+
+
+def without_codec(words: str) -> str:
+    """The options without the lossy codec's (-H, -J, -K or -T and its value) and without the final filter's."""
+    return " ".join(re.sub(r"(^|\s)-[HJKT]\s*[\d.]+", "", _without_filter(words)).split())
+
+
+def _without_filter(words: str) -> str:
+    return " ".join(re.sub(r"(^|\s)-c\s*\w+", "", words).split())
+
+
+def factors(record: Record) -> tuple[int, int]:
+    """The binning factor and the number of frames summed."""
+    found = {flag: int(value) for flag, value in re.findall(r"-([bs])\s*(\d+)", record["wish"]["words"])}
+    return found.get("b", 1), found.get("s", 1)
+
+
+def number(value: float | None, form: str) -> str:
+    """The value in that form; a dash where there is none."""
+    return form.format(value) if value is not None and isfinite(value) else "-"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are set flush right."""
+    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    lines.extend("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def by_shell(title: str, column: str, records: Mapping[str, Record], form: str) -> str:
+    """One figure of every shell, a column a setting."""
+    shells = next(iter(records.values()))["shells"][1:]
+    rows = [
+        [
+            f"{shell['d_max']:.2f} - {shell['d_min']:.2f}",
+            *(number(record["shells"][k][column], form) for record in records.values()),
+        ]
+        for k, shell in enumerate(shells, start=1)
+    ]
+    rows.append(["all", *(number(overall(record)[column], form) for record in records.values())])
+    return f"**{title}** by shell\n\n" + table(["d, Angstrom", *(f"`{name}`" for name in records)], rows)
+
+
+def overview(records: Mapping[str, Record], columns: Sequence[Column]) -> str:
+    """A row a setting."""
+    rows = [[f"`{name}`", *(cell(record) for _, cell in columns)] for name, record in records.items()]
+    return table(["setting", *(title for title, _ in columns)], rows)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names as they stand in a sentence."""
+    return ", ".join(f"`{name}`" for name in names)
