@@ -227,9 +227,9 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
     }  # fmt: skip
     made = [
         record("raw", "", 12, 0.95, 3.0) | {"geometry": geometry},
-        record("coded", "-b 2 -s 2 -H 16", 70, 0.4, 0.5),
+        record("coded", "-b 2 -s 2 -H 16", 70, 0.42, 0.5),
         record("too_large", "-b 2 -s 2 -T 8 -c htj2k", 64, 0.9, 2.0),
-        record("same", "-b 2 -s 2 -T 9 -c htj2k", 72, 0.8, 2.0),
+        record("same", "-b 2 -s 2 -T 9 -c htj2k", 72, 0.85, 2.0),
         record("smaller", "-b 2 -s 2 -T 14 -c htj2k", 112, 0.7, 2.0),
         record("other_bins", "-b 2 -s 4 -T 7 -c htj2k", 113, 0.75, 2.0),
         record("near_50", "-b 2 -s 1 -T 13 -c htj2k", 52, 0.8, 2.0),
@@ -244,8 +244,8 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
     assert quality_sizes.best_of_tiers(done) == {50: "near_50", 110: "other_bins"}
     quality_page.write_page(tmp_path / "page.md", [folder])
     page = (tmp_path / "page.md").read_text()
-    assert "`coded`, 1.4 MB: kept 0.700" in page
-    assert "`same`, 1.4 MB: kept 0.900" in page
+    assert "`coded`, 1.4 MB: kept 0.7" in page
+    assert "`same`, 1.4 MB: kept 0.9" in page
     assert "What keeps the most: `-b 2 -s 1 -T 13 -c htj2k` at 50:1, `-b 2 -s 4 -T 7 -c htj2k` at 110:1." in page
     assert "| -b 2 -s 4 | 6.0 | 0.40 | 1.7 | - | `other_bins` |" in page
     assert "smaller files are better made by binning and summing more" in page
