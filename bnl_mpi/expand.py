@@ -34,6 +34,7 @@ from .pipeline import BlockMaker, BlockReport
 from .plan import Block, Plan
 from .reducer import mark_value
 from .report import Summary
+from .run import Task
 from .source import Segment, Source
 from .treecopy import Item, Keep, TreeCopy, copy_attributes
 
@@ -423,4 +424,4 @@ def _provenance(job: Job) -> dict[str, Any]:
     }
 
 
-EXPANSION = driver.Task(prepare, check_inputs, Expander, write_masters)
+EXPANSION = Task(prepare, check_inputs, Expander, write_masters)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -311,3 +311,14 @@ def remove_surplus_blocks(job: Job) -> None:
 def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
     """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged by the mask."""
     return None if flagged is None else geometry.mask_blank(flagged, job.plan.binning)
+
+
+def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:
+    """The segments of the source that the blocks `numbers` read."""
+    wanted: set[int] = set()
+    for number in numbers:
+        block = job.plan.block(number)
+        first = job.plan.frames_of(block.first_image).start
+        last = job.plan.frames_of(block.first_image + block.n_images - 1).stop
+        wanted.update(k for k, _ in job.source.spans(range(first, last)))
+    return sorted(wanted)

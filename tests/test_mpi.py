@@ -16,7 +16,7 @@ import pytest
 from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, random_mask, write_set
 
-from bnl_mpi import driver, job, watch
+from bnl_mpi import driver, job, watch, work
 from bnl_mpi.errors import BnlError
 from bnl_mpi.options import Options
 from bnl_mpi.pipeline import Pipeline
@@ -212,7 +212,7 @@ def test_a_failing_block_is_named(  # type: ignore[no-untyped-def]
 
     monkeypatch.setattr(Pipeline, "make", fail)
     with pytest.raises((BnlError, RuntimeError), match=f"block 2: set_000002.h5: {told}"):
-        list(driver.work(driver.REDUCTION, prepared.job, [2], 1))
+        list(work.work(driver.REDUCTION, prepared.job, [2], 1))
 
 
 # ---- the watch ------------------------------------------------------------------------------------------

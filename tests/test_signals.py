@@ -15,8 +15,10 @@ from small_sets import random_frames, write_set
 from bnl_mpi import driver, signals
 from bnl_mpi.options import Options
 from bnl_mpi.pipeline import BlockReport
+from bnl_mpi.run import Run
 from bnl_mpi.runlog import RunLog
 from bnl_mpi.signals import StopRequest
+from bnl_mpi.work import Guide
 from bnl_mpi.world import World
 
 SHAPE = (160, 170)
@@ -148,8 +150,8 @@ def test_no_block_is_begun_that_cannot_end_in_time(tmp_path: Path, words: list[s
 
 
 def test_the_time_of_a_block_is_judged_by_those_before() -> None:
-    run = driver.Run(driver.REDUCTION, Options(infile="x"), World(), StopRequest(), RunLog(None))
-    guide = driver.Guide(run, time.time() + 3600)
+    run = Run(driver.REDUCTION, Options(infile="x"), World(), StopRequest(), RunLog(None))
+    guide = Guide(run, time.time() + 3600)
     assert guide.may_begin(100)
     guide.made(BlockReport(1, n_images=100, n_frames=100, seconds=3000.0))
     assert guide.may_begin(100)

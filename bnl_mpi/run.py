@@ -1,0 +1,171 @@
+"""What every process of a run holds: the task, its ranks, the lock, the watch; and what ranks say to one another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import blockfile, watch
+from .errors import BnlError, Interrupted
+from .job import Job, Prepared
+from .lock import Lock, Share
+from .options import Options
+from .pipeline import BlockMaker, BlockReport
+from .runlog import RunLog
+from .signals import StopRequest
+from .world import World
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Broadcast in place of a job or a go-ahead: rank 0 has met, and will tell of, an error."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Go:
+    """Broadcast when the work may begin."""
+
+    end_time: float | None
+    """Seconds since the epoch at which the batch job ends, if that is known."""
+
+
+class StoppedElsewhere(BnlError):
+    """Another rank met the error and tells of it; this one only has to end."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker's last message to rank 0: it makes no more blocks.  Status 0 if it made all that it was to make,
+    that of `Interrupted` if it was stopped."""
+
+    status: int
+
+
+class Dropped(Exception):
+    """Raised within a worker's block that can't be finished any more."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run does; ranks, shares, signals, `--resume` and the order of events are the same for all tasks."""
+
+    prepare: Callable[..., Prepared]
+    """Called with `Options` and the keyword `trust_counts`: everything that can be checked before the first output."""
+    check_inputs: Callable[[Job, Sequence[int]], tuple[list[str], dict[int, int]]]
+    """What is wrong with the input of the blocks of these numbers, a line each, and lengths that differ from the
+    job's."""
+    maker: Callable[[Job, int], BlockMaker]
+    write_masters: Callable[[Prepared, ExitStack], tuple[bool, list[str]]]
+    """Writes them under temporary names; they get their own when the stack closes.  Returns whether the NXmx file
+    could be made, and warnings."""
+
+
+@dataclass
+class Run:
+    """What a process needs from the beginning of a run to its end."""
+
+    task: Task
+    options: Options
+    ranks: World
+    request: StopRequest
+    log: RunLog
+    quiet: bool = False
+    lock: Lock | None = None
+    kept: dict[int, BlockReport] = field(default_factory=dict)
+    """Blocks of an earlier run that need not be made: this worker's own; on rank 0 all of them."""
+    masters_there: bool = False
+    listener: watch.Listener | None = None
+    lifeline: watch.Lifeline | None = None
+
+    def keep_watch(self) -> None:
+        """From now on, notice the death of rank 0, or on rank 0 of any worker, if the launcher wouldn't."""
+        ranks = self.ranks
+        if ranks.size == 1 or not ranks.share(watch.is_needed() if ranks.rank == 0 else None):
+            return
+        if ranks.rank == 0:
+            with contextlib.suppress(OSError):
+                self.listener = watch.Listener()
+        address = ranks.share(self.listener.address if self.listener else None)
+        if ranks.rank and address:
+            self.lifeline = watch.Lifeline(address, ranks.rank)
+        ranks.while_waiting = self.look_around
+
+    def look_around(self) -> None:
+        """What every wait does, and every worker after an image."""
+        if self.lock is not None:
+            self.lock.beat()
+        dead = self.listener.dead() if self.listener else None
+        if dead is not None or (self.lifeline and self.lifeline.is_cut()):
+            who = "rank 0" if dead is None else f"rank {dead}"
+            host = socket.gethostname()
+            os.write(2, f"bnl-mpi: rank {self.ranks.rank} on {host}: {who} died; the run ends\n".encode())
+            self.let_go()
+            self.ranks.abort(BnlError.exit_status)
+
+    def end_watch(self) -> None:
+        for end in (self.listener, self.lifeline):
+            if end is not None:
+                end.close()
+        self.listener = self.lifeline = None
+
+    def take_lock(self, job: Job, share: Share | None = None) -> None:
+        if self.lock is None:
+            self.lock = Lock(job.options.out_file, job.sha256, share)
+        self.lock.acquire()
+        self.ranks.while_waiting = self.look_around
+
+    def let_go(self) -> None:
+        """Leave nothing behind; on the way to an abrupt end too."""
+        blockfile.drop_files_in_hand()
+        if self.lock is not None:
+            self.lock.release()
+
+    def stop_at_once(self) -> None:
+        """A second signal: no time is left to end in step."""
+        os.write(2, f"bnl-mpi: rank {self.ranks.rank} stopped at once by a second signal\n".encode())
+        self.let_go()
+        self.ranks.abort(Interrupted.exit_status)
+        os._exit(Interrupted.exit_status)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            # One write, so that lines of several processes don't mix; over the bar, where there is one.
+            lead = "\r\033[K" if sys.stderr.isatty() else ""
+            sys.stderr.write(f"{lead}bnl-mpi: {text}\n")
+            sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+        self.log.write("warning", text=text)
+
+
+def unless_stopped(ranks: World, message: Any) -> Any:
+    answer = ranks.share(message)
+    if isinstance(answer, Stop):
+        kind = Interrupted if answer.status == Interrupted.exit_status else BnlError
+        error: BnlError = (StoppedElsewhere if ranks.rank else kind)(answer.message)
+        error.exit_status = answer.status
+        raise error
+    return answer
+
+
+def tell_failure(ranks: World, error: BaseException) -> None:
+    """One line that says which rank failed where and why; a traceback only for what is no user's mistake."""
+    text = str(error)
+    if not isinstance(error, BnlError):
+        import traceback
+
+        traceback.print_exception(error)
+        text = f"{type(error).__name__}: {error}"
+    # One write, so that lines of several ranks don't mix.
+    sys.stderr.write(f"bnl-mpi: rank {ranks.rank} on {socket.gethostname()}: {text}\n")
+    sys.stderr.flush()

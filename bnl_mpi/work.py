@@ -1,0 +1,248 @@
+"""Blocks made and reported, on every rank; what stops them (step 4 of `driver`)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from . import job as jobs
+from . import report as reporting
+from .errors import BnlError, Interrupted
+from .job import Job
+from .pipeline import BlockReport
+from .run import Dropped, Ended, Go, Run, Task, tell_failure, unless_stopped
+from .signals import job_end_time
+from .world import World
+
+REPORT_SECONDS = 1.0
+"""How often a worker tells of frames done within a block."""
+
+FAREWELL_SECONDS = 3.0
+"""How long the workers have, after one failed or the grace is over, to drop what they were writing."""
+
+END_MARGIN_SECONDS = 5.0
+"""Kept free before the end of a batch job's time."""
+
+
+class Guide:
+    """Tells a maker of blocks when to begin no more, and when to drop the one in hand."""
+
+    def __init__(self, this: Run, end_time: float | None) -> None:
+        self._this, self._end_time = this, end_time
+        self.task = this.task
+        self._told = False
+        self.stopping = False
+        self._deadline = math.inf
+        self._seconds_per_image = 0.0
+
+    def _look(self) -> None:
+        this, ranks = self._this, self._this.ranks
+        ranks.while_waiting()
+        if this.request.name and not self._told:
+            self._told = True
+            self._stop_by(this.request.since + this.options.grace)
+            if ranks.rank:
+                ranks.tell_signal(this.request.name)
+        grace = ranks.stop_asked() if ranks.rank else None
+        if grace is not None:
+            self._stop_by(time.monotonic() + grace)
+
+    def _stop_by(self, deadline: float) -> None:
+        self.stopping, self._deadline = True, min(self._deadline, deadline)
+
+    def may_begin(self, n_images: int) -> bool:
+        """Whether a block of that many images may be begun: nobody asked to stop, and there is time for it."""
+        self._look()
+        if self._end_time is not None:
+            needed = n_images * self._seconds_per_image + END_MARGIN_SECONDS
+            self.stopping = self.stopping or time.time() + needed > self._end_time
+        return not self.stopping
+
+    def after_image(self) -> None:
+        """Raises Dropped when the grace is over."""
+        self._look()
+        if time.monotonic() > self._deadline:
+            raise Dropped
+
+    def made(self, report: BlockReport) -> None:
+        self._seconds_per_image = max(self._seconds_per_image, report.seconds / max(1, report.n_images))
+
+
+def make_blocks_alone(job: Job, this: Run) -> list[BlockReport]:
+    line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
+    answer = Go(job_end_time() if len(this.kept) < job.plan.n_blocks else None)
+    guide = Guide(this, answer.end_time)
+    reports = []
+    for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide, line.advance):
+        reports.append(report)
+        tell(job, report, this)
+    line.finish()
+    return reports
+
+
+def _frames_to_make(job: Job, this: Run) -> int:
+    return job.plan.n_frames - sum(r.n_frames for r in this.kept.values())
+
+
+def _still_to_make(job: Job, this: Run, worker: int, n_workers: int) -> list[int]:
+    return [k for k in job.plan.share(worker, n_workers) if k not in this.kept]
+
+
+def work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide, progress: Any) -> Any:
+    """`work`, as far as `guide` lets it; a block that is dropped ends it."""
+
+    def after_image(n_frames: int) -> None:
+        progress(n_frames)
+        guide.after_image()
+
+    def may_begin(number: int) -> bool:
+        return guide.may_begin(job.plan.block(number).n_images)
+
+    try:
+        for report in work(guide.task, job, numbers, rank, after_image, may_begin):
+            guide.made(report)
+            yield report
+    except Dropped:
+        return
+
+
+def work_for_rank_0(job: Job, this: Run) -> None:
+    """A worker's part: make its blocks, report each, and learn how the run ended."""
+    ranks = this.ranks
+    go = unless_stopped(ranks, None)
+    guide = Guide(this, go.end_time)
+    sent, status = _Throttled(ranks), 0
+    try:
+        numbers = _still_to_make(job, this, ranks.worker, ranks.n_workers)
+        for report in work_guided(job, numbers, ranks.rank, guide, sent.advance):
+            sent.flush()
+            ranks.send(report)
+        if guide.stopping:
+            status = Interrupted.exit_status
+    except Exception as error:
+        tell_failure(ranks, error)
+        status = getattr(error, "exit_status", BnlError.exit_status)
+    ranks.send(Ended(status))
+    ranks.while_waiting = lambda: _while_idle(this, guide)
+    ranks.flush()
+    unless_stopped(ranks, None)
+
+
+def _while_idle(this: Run, guide: Guide) -> None:
+    """A signal to a worker that has no more to do is meant for the others."""
+    this.look_around()
+    if this.request.name and not guide.stopping:
+        guide.stopping = True
+        this.ranks.tell_signal(this.request.name)
+
+
+class _Throttled:
+    """Sends counts of frames to rank 0, no more than one a second."""
+
+    def __init__(self, ranks: World) -> None:
+        self._ranks, self._frames, self._sent = ranks, 0, time.monotonic()
+
+    def advance(self, n_frames: int) -> None:
+        self._frames += n_frames
+        if time.monotonic() - self._sent >= REPORT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._frames:
+            self._ranks.send(self._frames)
+        self._frames, self._sent = 0, time.monotonic()
+
+
+def gather_reports(job: Job, this: Run) -> list[BlockReport]:
+    """On rank 0: wait, asleep, for the workers' reports and for each one's end."""
+    ranks = this.ranks
+    line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
+    reports: list[BlockReport] = []
+    ended, failure, deadline, told = 0, 0, math.inf, False
+    while ended < ranks.n_workers:
+        message = ranks.poll()
+        if isinstance(message, BlockReport):
+            reports.append(message)
+            tell(job, message, this)
+        elif isinstance(message, Ended):
+            ended += 1
+            if message.status not in (0, Interrupted.exit_status) and not failure:
+                failure, deadline = message.status, time.monotonic() + FAREWELL_SECONDS
+                ranks.tell_stop(0.0)
+        elif message is not None:
+            line.advance(message)
+        if not told and _asked_to_stop(this):
+            told = True
+            left = max(0.0, this.request.since + this.options.grace - time.monotonic())
+            deadline = min(deadline, time.monotonic() + left + FAREWELL_SECONDS)
+            ranks.tell_stop(left)
+        if time.monotonic() > deadline:
+            # Somebody hangs in a read or a write: end everybody, and clear away what was being written.
+            jobs.remove_partial_files(job)
+            this.say("a worker doesn't answer: all ranks are ended; blocks that were complete remain")
+            ranks.abort(failure or Interrupted.exit_status)
+    line.finish()
+    if failure:
+        error = BnlError(
+            "a worker failed, see its line above; blocks that were complete remain, no master is written; --resume "
+            "keeps them"
+        )
+        error.exit_status = failure
+        raise error
+    return reports
+
+
+def _asked_to_stop(this: Run) -> bool:
+    """On rank 0: whether this or another rank got a signal."""
+    request = this.request
+    told = this.ranks.signal_told()
+    if told and request.name is None:
+        request.name, request.since = told, time.monotonic()
+    return request.name is not None
+
+
+def tell(job: Job, report: BlockReport, this: Run) -> None:
+    if job.options.verbose:
+        this.say(reporting.block_line(report, reporting.raw_bytes_per_frame(job)).removeprefix("bnl-mpi: "))
+    this.log.block(report, reporting.raw_bytes_per_frame(job))
+
+
+def work(
+    task: Task,
+    job: Job,
+    numbers: Sequence[int],
+    rank: int,
+    progress: Any = None,
+    may_begin: Callable[[int], bool] = lambda number: True,
+) -> Iterator[BlockReport]:
+    """Make the blocks `numbers`, yielding the report of each; an error says which block it was.
+
+    `may_begin` is asked with each block's number; the first refusal ends the work.
+    """
+    if not numbers:
+        return
+    maker = task.maker(job, rank)
+    try:
+        for number in numbers:
+            if not may_begin(number):
+                return
+            try:
+                yield maker.make(job.plan.block(number), progress)
+            except BnlError as error:
+                # The same kind of error, its text led by the block.
+                error.args = (f"block {number}: {error}",)
+                raise
+            except MemoryError as error:
+                raise BnlError(
+                    f"block {number}: {job.options.data_path(number)}: out of memory; start fewer ranks on a node, or "
+                    "ask for more memory"
+                ) from error
+            except Dropped:
+                raise
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise RuntimeError(f"block {number}: {job.options.data_path(number)}: {what}") from error
+    finally:
+        maker.close()
