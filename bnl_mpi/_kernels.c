@@ -7,6 +7,7 @@
 #include <Python.h>
 
 #include "csrc/chunks.h"
+#include "csrc/compare.h"
 #include "csrc/crc32.h"
 #include "csrc/hcompress.h"
 #include "csrc/reduce.h"
@@ -454,6 +455,26 @@ done:
     return result;
 }
 
+static PyObject *compare(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array a = {.held = 0}, b = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1])) return NULL;
+    if (array_take(&a, objects[0], "image", 2, "u", 0) && item_size_in(&a, "image", 2, 2, 2) &&
+        array_take(&b, objects[1], "decoded", 2, "u", 0) && item_size_in(&b, "decoded", 2, 2, 2) &&
+        has_shape(&b, "decoded", a.view.shape[0], a.view.shape[1])) {
+        uint32_t greatest;
+        uint64_t squares;
+        Py_BEGIN_ALLOW_THREADS
+        compare_u2(a.view.buf, b.view.buf, (size_t)a.view.len / 2, &greatest, &squares);
+        Py_END_ALLOW_THREADS
+        result = Py_BuildValue("IK", greatest, (unsigned long long)squares);
+    }
+    array_drop(&a);
+    array_drop(&b);
+    return result;
+}
+
 #ifdef BNL_CRC32
 static PyObject *crc32(PyObject *self, PyObject *object) {
     Py_buffer data;
@@ -477,6 +498,7 @@ static PyMethodDef methods[] = {
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid)) -> counts"},
+    {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
     {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
 #ifdef BNL_CRC32
     {"crc32", crc32, METH_O, "crc32(data) -> int"},

@@ -45,6 +45,7 @@ __all__ = [
     "bslz4_decode",
     "bslz4_encode",
     "bslz4_reduce",
+    "compare",
     "crc32",
     "finish",
     "hcompress_roundtrip",
@@ -230,6 +231,19 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
         kernels_numpy.mark(values, flags, blank, limit, mark, out)
     else:
         _kernels.mark(values, flags, blank, int(limit), int(mark), out)
+
+
+def compare(image: Array, decoded: Array) -> tuple[int, int]:
+    """How far decoded pixels are from those that were coded.
+
+    Args:
+        image, decoded: (ny, nx) uint16.
+
+    Returns:
+        Largest absolute difference in counts; sum of the squares of the differences, exact.
+    """
+    greatest, squares = (kernels_numpy if _kernels is None else _kernels).compare(image, decoded)
+    return int(greatest), int(squares)
 
 
 def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:

@@ -128,6 +128,23 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
     out[bad] = mark
 
 
+def compare(image: Array, decoded: Array) -> tuple[int, int]:
+    """Greatest difference and sum of squares; see :func:`bnl_mpi.kernels.compare`."""
+    if image.shape != decoded.shape:
+        raise ValueError(f"decoded has shape {decoded.shape}, not {image.shape}")
+    rows = max(1, 65536 // image.shape[1])
+    greatest = squares = 0
+    # A band of rows at a time stays in the processor's cache; sums in integers don't depend on the bands.
+    for top in range(0, image.shape[0], rows):
+        band = slice(top, top + rows)
+        difference = np.subtract(decoded[band], image[band], dtype=np.int32).ravel()
+        greatest = max(greatest, int(difference.max()), -int(difference.min()))
+        # Exact: some 65536 squares of 32 bits stay below 2**53.  The integers' own dot product is slower.
+        wide = difference.astype(np.float64)
+        squares += int(np.dot(wide, wide))
+    return greatest, squares
+
+
 def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
     """HCompress and back by way of astropy; see :func:`bnl_mpi.kernels.hcompress_roundtrip`."""
     from astropy.io.fits.hdu.compressed._codecs import HCompress1

@@ -518,6 +518,27 @@ def test_the_corrupt_one_of_several_chunks_is_told() -> None:
         kernels.bslz4_reduce([], (40, 60), frame.dtype, None, 1, total, flags)
 
 
+@every_implementation
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 300)),
+    top=st.sampled_from([1, 300, 65535]),
+)
+@sampled
+def test_errors_are_exact(impl: ModuleType, seed: int, shape: tuple[int, int], top: int) -> None:
+    rng = np.random.default_rng(seed)
+    image, decoded = (rng.choice(np.array([0, 1, top // 2, top], np.uint16), shape) for _ in range(2))
+    differences = [int(a) - int(b) for a, b in zip(image.flat, decoded.flat, strict=True)]
+    expected = max(map(abs, differences)), sum(d * d for d in differences)
+    assert tuple(impl.compare(image, decoded)) == expected
+
+
+@every_implementation
+def test_errors_need_images_of_one_shape(impl: ModuleType) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        impl.compare(np.zeros((3, 4), np.uint16), np.zeros((3, 5), np.uint16))
+
+
 def test_checksum_is_zlibs() -> None:
     data = np.random.default_rng(7).integers(0, 256, 70_000, dtype=np.uint8)
     for start in (0, 1, 7):

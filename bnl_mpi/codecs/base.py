@@ -11,6 +11,8 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
+from .. import kernels
+
 Image = NDArray[Any]
 
 PEAK = 65535
@@ -39,17 +41,7 @@ class Errors:
 
 def errors_of(image: Image, decoded: Image) -> Errors:
     """The errors of `decoded` against `image`, both (ny, nx) uint16."""
-    rows = max(1, 65536 // image.shape[1])
-    greatest = squares = 0
-    # A band of rows at a time stays in the processor's cache; sums in integers don't depend on the bands.
-    for top in range(0, image.shape[0], rows):
-        band = slice(top, top + rows)
-        difference = np.subtract(decoded[band], image[band], dtype=np.int32).ravel()
-        worst = max(int(difference.max()), -int(difference.min()))
-        greatest = max(greatest, worst)
-        # Exact: some 65536 squares of 32 bits stay below 2**53.  The integers' own dot product is slower.
-        wide = difference.astype(np.float64)
-        squares += int(np.dot(wide, wide))
+    greatest, squares = kernels.compare(image, decoded)
     return Errors(greatest, squares, image.size)
 
 
