@@ -14,8 +14,8 @@ import h5py
 from .. import h5meta
 from ..metadata import DETECTOR, SPECIFIC
 from ..nxmx import chain
-from .rule import DIALS, Function, Observation, rule, worst
-from .subject import Subject, integers, virtual_files
+from .rule import DIALS, Function, rule, worst
+from .subject import Observation, Subject, integers, virtual_files
 
 GEOMETRY = {
     f"{DETECTOR}/geometry/orientation/value": 6,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from .. import h5meta
 from ..metadata import DETECTOR, SPECIFIC
 from .dials import is_variable
-from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, Observation, rule, worst
-from .subject import Stored, Subject, integers
+from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, rule, worst
+from .subject import Observation, Stored, Subject, integers
 from .xds import BITSHUFFLE, BITSHUFFLE_LZ4, LZ4, equal_files
 
 EIGER_SIZES = frozenset(

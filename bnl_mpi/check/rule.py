@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .subject import Subject
+from .subject import Observation, Subject
 
 XDS = "XDS"
 """Through neggia, Dectris' plugin."""
@@ -20,17 +18,7 @@ DECISIVE = (XDS, DIALS, OURS)
 """Failed demands of these make the exit status 1; those of the others are told."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What a rule saw at one object of one file."""
-
-    ok: bool
-    file: str
-    object: str
-    found: str
-
-
-Function = Callable[["Subject"], Iterable[Observation]]
+Function = Callable[[Subject], Iterable[Observation]]
 
 
 @dataclass(frozen=True)

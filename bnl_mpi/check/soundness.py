@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import h5meta
 from ..blockfile import GROUP
-from .rule import OURS, Observation, rule, worst
-from .subject import Block, Stored, Subject
+from .rule import OURS, rule, worst
+from .subject import Block, Observation, Stored, Subject
 
 PROCESS_SHA256 = "entry/process_bnl_mpi/plan_sha256"
 

@@ -17,9 +17,18 @@ from ..blockfile import GROUP
 from ..errors import BnlError
 from ..h5layout import Container, H5Bytes, Layout, LayoutError
 from ..metadata import DETECTOR, SPECIFIC, flavour
-from .rule import Observation
 
 DATA = "entry/data"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a rule saw at one object of one file."""
+
+    ok: bool
+    file: str
+    object: str
+    found: str
 
 
 @dataclass(frozen=True)

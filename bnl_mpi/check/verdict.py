@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import dials, others, soundness, xds  # noqa: F401  (their rules enter the table)
-from .rule import DECISIVE, DIALS, NXMX, OURS, RULES, UPSTREAM, Observation, Rule
-from .subject import Subject, sibling_nxs
+from .rule import DECISIVE, DIALS, NXMX, OURS, RULES, UPSTREAM, Rule
+from .subject import Observation, Subject, sibling_nxs
 
 READ_NXS = (DIALS, UPSTREAM, NXMX)
 """Readers that take OUT.nxs, where it lies beside the master."""

@@ -14,8 +14,8 @@ import numpy as np
 from .. import h5meta
 from ..h5layout import H5Bytes, LayoutError
 from ..metadata import DETECTOR, SPECIFIC
-from .rule import XDS, Observation, rule, worst
-from .subject import Block, Stored, Subject
+from .rule import XDS, rule, worst
+from .subject import Block, Observation, Stored, Subject
 
 MASK = f"{SPECIFIC}/pixel_mask"
 NIMAGES, NTRIGGER = f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger"
