@@ -18,6 +18,7 @@ from small_sets import random_frames, random_mask, read_images, write_set
 import bnl_mpi
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2
+from bnl_mpi.errors import BnlError
 
 SHAPE = (47, 61)
 
@@ -69,6 +70,33 @@ def test_any_reduction(
         scaled_saturation=saturation == "scaled",
     )  # fmt: skip
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("plain", [[], [0], [7, 8], [18, 19, 20], [37]])
+@pytest.mark.parametrize("options", [{}, {"codec": "hcompress", "codec_level": 1}, {"saturation": "scaled"}])
+def test_sums_of_many_frames(tmp_path: Path, plain: list[int], options: dict[str, Any]) -> None:
+    """More frames than go through memory at once, some of them stored as chunks without a filter."""
+    frames, mask = random_frames(38, SHAPE), random_mask(SHAPE)
+    master = write_set(tmp_path, frames, mask=mask, cutoff=9000, per_file=15)
+    for frame in plain:
+        with h5py.File(tmp_path / f"in_data_{frame // 15 + 1:06d}.h5", "r+") as h5:
+            h5["/entry/data/data"].id.write_direct_chunk((frame % 15, 0, 0), frames[frame].tobytes(), filter_mask=1)
+    got = reduced(master, sum=19, bin=2, uint=4, **options)
+    expected = oracle.reduce_set(
+        frames, mask, sum=19, binning=2, satval=9000, out="uint32", scaled_saturation="saturation" in options
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_corrupt_chunk_among_many_is_told(tmp_path: Path) -> None:
+    frames = random_frames(38, SHAPE)
+    master = write_set(tmp_path, frames, per_file=15)
+    with h5py.File(tmp_path / "in_data_000002.h5", "r+") as h5:
+        dataset = h5["/entry/data/data"].id
+        _, chunk = dataset.read_direct_chunk((11, 0, 0))
+        dataset.write_direct_chunk((11, 0, 0), chunk[: len(chunk) // 2])
+    with pytest.raises(BnlError, match=r"in_data_000002\.h5:/entry/data/data: frame 27 \(index 11 of .* is cut short"):
+        reduced(master, sum=19)
 
 
 def test_sums_that_would_wrap(tmp_path: Path) -> None:
