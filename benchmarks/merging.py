@@ -13,7 +13,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-FLAT = 1e-6  # of the median sigma
+FLAT = 1e-6  # of the median sigma of all shells
 NORMAL_QUARTILES = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 
@@ -272,9 +272,7 @@ def statistics(data: Observations, reference: Reference | None, edges: Floats) -
 
 def _mean_i_over_sigma(merged: Merged, inside: npt.NDArray[np.bool_]) -> float:
     """Without the reflections that lie in areas left flat by a codec: no counts, no variance, rounding errors alone."""
-    if not inside.any():
-        return float("nan")
-    known = inside & (merged.sigma > FLAT * np.median(merged.sigma[inside]))
+    known = inside & (merged.sigma > FLAT * np.median(merged.sigma))
     return float(np.mean(merged.mean[known] / merged.sigma[known])) if known.any() else float("nan")
 
 

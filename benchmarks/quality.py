@@ -25,7 +25,7 @@ from benchmarks.dials_chain import ChainError, ChainOptions, ChainResult, missin
 
 UNREDUCED = "raw"
 SHELLS = 10
-RECORD_VERSION = 5
+RECORD_VERSION = 6
 STRONG_FILTER = "bszstd"  # stores smaller than bslz4, which XDS needs
 
 # The settings of the ACA 2025 talk; "raw" is the input itself.

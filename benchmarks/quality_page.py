@@ -44,10 +44,10 @@ with the same resolution limit. Shells have equal volumes in reciprocal space an
 sets. CC1/2 and I/sigma are computed here from DIALS's scaled observations, CC1/2 without random halves
 (Assmann, Brehm and Diederichs, 2016). I/sigma is of merged intensities; its errors are DIALS's, scaled shell
 by shell to the scatter of equivalents, because DIALS's error model differs by factors between sets that hold
-the same photons. Friedel mates count as equivalents in both. *Correlation with the reference* is Pearson's,
-of merged intensities; *intensity recovered* is their sum over the reference's, as a fraction of the same in
-the first shell: a codec that wipes out weak
-spots shows there below 1, one that leaves false ones above.
+the same photons; a dash stands where a codec left a shell flat, with neither counts nor errors. Friedel mates count
+as equivalents in both. *Correlation with the reference* is Pearson's, of merged intensities; *intensity recovered* is
+their sum over the reference's, as a fraction of the same in the first shell: a codec that wipes out weak spots shows
+there below 1, one that leaves false ones above.
 
 Sizes are those of the data files, stored with bslz4 but where the options say `-c htj2k`: a lossy codec's own
 stream is smaller, as it is decoded at once and stored again. *Ratio* is against 2 bytes a pixel of the input, *to

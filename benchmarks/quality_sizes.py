@@ -189,4 +189,4 @@ def _furthest(spacing: float, width: float, used: Sequence[tuple[int, int]]) -> 
     taken = [b * b * s for b, s in used]
     if len(taken) > 1 and taken == sorted(taken) and taken[-1] > taken[0]:
         text += ": smaller files are better made by binning and summing more than by a coarser code"
-    return text + ". This tells nothing of longer axes, split spots or ice rings, which want smaller factors.\n"
+    return text + ". Longer axes, split spots and ice rings, of which this tells nothing, want smaller factors.\n"
