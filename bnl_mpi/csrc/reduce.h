@@ -36,32 +36,50 @@ static void *row_total(const reduction *r, size_t out_row) {
 /* All bits set if a condition holds: what a vector comparison gives. */
 #define ALL_IF(T, condition) ((T) - (T)(condition))
 
-/* All bytes or-ed into one word, byte i into byte i % 8. A constant length leaves no loops' ends. */
-INLINE uint64_t bits_of_all(const void *bytes, size_t n) {
-    const uint8_t *p = bytes;
-    uint64_t all = 0, word = 0;
-    for (size_t i = 0; i < n / 8; i++) {
-        memcpy(&word, p + 8 * i, 8);
-        all |= word;
+/* 32 bytes at any address, or-ed at once where the processor can. */
+#if defined(__GNUC__) || defined(__clang__)
+typedef uint64_t words __attribute__((vector_size(32), aligned(1), may_alias));
+#define OR_WORDS(all, p) ((all) |= *(const words *)(p))
+#define WORD(all, k) ((all)[k])
+#else
+typedef struct {
+    uint64_t word[4];
+} words;
+static void or_words(words *all, const uint8_t *p) {
+    words here;
+    memcpy(&here, p, sizeof here);
+    for (int k = 0; k < 4; k++) all->word[k] |= here.word[k];
+}
+#define OR_WORDS(all, p) or_words(&(all), p)
+#define WORD(all, k) ((all).word[k])
+#endif
+
+/* The bytes of n_rows rows, n bytes each, or-ed into one word, byte i into byte i % 8. */
+INLINE uint64_t bits_of_all(const void *bytes, size_t stride, size_t n_rows, size_t n) {
+    words all = {0};
+    uint64_t rest = 0, word = 0;
+    for (size_t y = 0; y < n_rows; y++) {
+        const uint8_t *p = (const uint8_t *)bytes + y * stride;
+        size_t i = 0;
+        for (; i + sizeof all <= n; i += sizeof all) OR_WORDS(all, p + i);
+        for (; i < n; i += 8) {
+            memcpy(&word, p + i, n - i < 8 ? n - i : 8);
+            rest |= word;
+            word = 0;
+        }
     }
-    word = 0;
-    memcpy(&word, p + n / 8 * 8, n % 8);
-    return all | word;
+    return WORD(all, 0) | WORD(all, 1) | WORD(all, 2) | WORD(all, 3) | rest;
 }
 
-INLINE int none_set(const uint8_t *bytes, size_t n) { return bits_of_all(bytes, n) == 0; }
+INLINE int none_set(const uint8_t *bytes, size_t n) { return bits_of_all(bytes, 0, 1, n) == 0; }
 
 #define DEFINE_CLEAN(T, NAME)                                                                                \
-    /* Sure if it says so: the values or-ed are no less than the greatest of them. */                        \
-    INLINE int all_below_##NAME(const T *src, size_t n, T low) {                                             \
-        uint64_t all = bits_of_all(src, n * sizeof(T));                                                      \
+    /* Whether n_rows rows of n pixels are sure to hold nothing that is flagged, invalid or saturated: their \
+     * values or-ed are no less than the greatest of them. */                                                \
+    INLINE int is_plain_##NAME(const T *src, const uint8_t *mask, size_t nx, size_t n_rows, size_t n, T low) {\
+        uint64_t all = bits_of_all(src, nx * sizeof(T), n_rows, n * sizeof(T));                              \
         for (size_t shift = 32; shift >= 8 * sizeof(T); shift /= 2) all |= all >> shift;                     \
-        return (T)all < low;                                                                                 \
-    }                                                                                                        \
-                                                                                                             \
-    INLINE int is_plain_##NAME(const T *src, const uint8_t *mask, size_t n, T low) {                         \
-        if (n == RUN) return all_below_##NAME(src, RUN, low) && (!mask || none_set(mask, RUN));              \
-        return all_below_##NAME(src, n, low) && (!mask || none_set(mask, n));                                \
+        return (T)all < low && (!mask || bits_of_all(mask, nx, n_rows, n) == 0);                             \
     }                                                                                                        \
                                                                                                              \
     INLINE int clean_run_##NAME(const T *RESTRICT src, const uint8_t *RESTRICT mask, T *RESTRICT dst,        \
@@ -87,11 +105,10 @@ INLINE int none_set(const uint8_t *bytes, size_t n) { return bits_of_all(bytes, 
         }                                                                                                    \
     }                                                                                                        \
                                                                                                              \
-    /* What n contributions add: themselves, or a copy in `space` with zeros up to `whole`. */               \
-    INLINE const T *contributions_##NAME(const reduction *r, const T *src, const uint8_t *mask,              \
-                                         uint8_t *flags, T *space, size_t n, size_t whole) {                 \
+    /* What n contributions add, with zeros up to `whole`, in `space`. */                                    \
+    INLINE const T *cleaned_##NAME(const reduction *r, const T *src, const uint8_t *mask, uint8_t *flags,    \
+                                   T *space, size_t n, size_t whole) {                                       \
         const T top = (T)r->top, low = (T)r->low;                                                            \
-        if (LIKELY(n == whole && is_plain_##NAME(src, mask, n, low))) return src;                            \
         if (mask ? clean_run_##NAME(src, mask, space, n, top, low)                                           \
                  : clean_run_##NAME(src, NULL, space, n, top, low))                                          \
             flag_run_##NAME(r, src, mask, flags, n);                                                         \
@@ -167,11 +184,14 @@ DEFINE_SUMS(uint64_t, w8)
         for (size_t x = 0; x < nx; x += in_run * b, total += in_run, flags += in_run) {                      \
             const int ends = nx - x < in_run * b;                                                            \
             const size_t n = ends ? nx - x : in_run * b, n_out = ends ? (n + b - 1) / b : in_run;            \
-            const T *pair[2] = {nothing, nothing};                                                           \
-            for (size_t y = 0; y < n_rows; y++) {                                                            \
-                const uint8_t *mask = r->mask ? r->mask + (y0 + y) * nx + x : NULL;                          \
-                const T *from = contributions_##NAME(r, rows + y * nx + x, mask, flags, space[y & 1], n,     \
-                                                     n_out * b);                                             \
+            const T *src = rows + x, *pair[2] = {nothing, nothing};                                          \
+            const uint8_t *mask = r->mask ? r->mask + y0 * nx + x : NULL;                                    \
+            /* A constant length leaves the loops without ends. */                                           \
+            const int plain = n == RUN       ? is_plain_##NAME(src, mask, nx, n_rows, RUN, (T)r->low)        \
+                              : n_out * b == n ? is_plain_##NAME(src, mask, nx, n_rows, n, (T)r->low)        \
+                                               : 0;                                                          \
+            for (size_t y = 0; y < n_rows; y++, src += nx, mask = mask ? mask + nx : NULL) {                 \
+                const T *from = plain ? src : cleaned_##NAME(r, src, mask, flags, space[y & 1], n, n_out * b);\
                 if (halves)                                                                                  \
                     pair[y] = from;                                                                          \
                 else if (b == 1)                                                                             \
