@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, inputs, kernels, machine, many_ranks, reductions, scaling, waiting
+from benchmarks import calls, independent, inputs, kernels, machine, many_ranks, reductions, scaling, waiting
 
 WORDS = "-b 2 -s 2 -H 16 -c bslz4"
 
@@ -34,11 +34,13 @@ class Sizes:
     """Numbers of workers to look at growth with."""
     block: int
     """Images a data file while scaling."""
+    moment: float
+    """Seconds for which a kernel is repeated, where processes that share nothing are compared."""
 
 
 DETECTORS = ("1M", "4M", "9M", "16M")
-FULL = Sizes(tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 20, 5, 3, (1, 2), (2, 8, 64), 25)
-QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1)
+FULL = Sizes(tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 60, 5, 3, (1, 2), (2, 8, 64), 25, 0.5)
+QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02)
 
 Section = Callable[[Sizes, Path], Any]
 
@@ -60,7 +62,10 @@ def _scaling(sizes: Sizes, work: Path) -> Any:
     frames = sizes.detector_frames * sizes.copies
     master = inputs.multiplied(_set(sizes, work), sizes.copies)
     scale = scaling.Scale(master, frames, sizes.block)
-    return scaling.measure(scale, sizes.workers, sizes.scaling_repeats, work)
+    found = scaling.measure(scale, sizes.workers, sizes.scaling_repeats, work)
+    repeats = 3 * sizes.scaling_repeats
+    alone = independent.measure(_set(sizes, work), max(sizes.workers), repeats, sizes.moment)
+    return {**found, "independent": alone}
 
 
 def _waiting(sizes: Sizes, work: Path) -> Any:

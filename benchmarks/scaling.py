@@ -124,6 +124,7 @@ def _row(n: int, runs: Sequence[Run], single: Sequence[Run] | None) -> dict[str,
         "peak_bytes_rank_0": max(run.notes[0]["peak_bytes"] for run in runs),
         "peak_bytes_worker": max(note["peak_bytes"] for run in runs for note in run.workers),
         "first_frame": asdict(_over_runs(runs, "first_frame")),
+        "cpu_rank_0": asdict(spread_of([run.notes[0]["cpu"] for run in runs])),
         "cpu_a_frame": asdict(spread_of([_cpu(run) / run.summary["frames"] for run in runs])),
         "ranks": _shares(runs),
     }

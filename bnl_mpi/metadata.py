@@ -171,7 +171,7 @@ def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.
                 f"{h5.filename}: /{path} has the shape {found.shape}, the frames have {shape}; "
                 "put it right, or take it out of the master"
             )
-        return values.astype(np.uint32), f"/{path}"
+        return values.astype(np.uint32, copy=False), f"/{path}"
     return None, None
 
 

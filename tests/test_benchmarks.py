@@ -231,7 +231,7 @@ def test_rank_as_launchers_tell_it() -> None:
 @pytest.mark.skipif(not kernels.COMPILED, reason="the kernel section compares compiled kernels")
 def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     """Sections that need no strace, on the smallest sets; then the page of all their results."""
-    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1)
+    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02)
     results = tmp_path / "results"
     performance.measure(sizes, simulated.parent, results, ["kernels", "stages", "settings", "scaling", "waiting"])
     page = tmp_path / "docs" / "performance.md"
@@ -245,6 +245,7 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
     assert [row["frames"] for row in found["scaling"]["weak"]] == [4, 8]
+    assert all(0 < row["speed"]["median"] < 20 for row in found["scaling"]["independent"])
     for row in found["stages"]:
         assert sum(s["median"] for s in row["stages"].values()) <= 1.05 * row["seconds_a_frame"]["median"]
 
