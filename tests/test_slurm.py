@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -140,6 +141,22 @@ def test_minus_p_in_a_batch_shell_stays_on_its_node(
     assert outputs(tmp_path, "set") == expected
     hosts = {line.split(":")[1].split()[-1] for line in log.splitlines() if ": block" in line}
     assert len(hosts) == 1
+
+
+def test_the_scaling_script(cluster: Cluster, tmp_path: Path) -> None:
+    """Over both nodes, as many workers as the job's tasks allow; benchmarks/ is found in the folder of submission."""
+    small = {"BNL_DETECTOR": "500k", "BNL_BLOCK": "1", "BNL_REPEATS": "1", "BNL_WORK": str(tmp_path / "work")}
+    result = tmp_path / "scaling.json"
+    job = cluster.submit(
+        "-N2", "--ntasks-per-node=2", "-t5", "-o", tmp_path / "log", SCRIPTS / "scaling.sbatch", cwd=SCRIPTS.parent,
+        environment=scripts_environment(BNL_RESULT=str(result), **small),
+    )  # fmt: skip
+    end = cluster.wait_for_end(job, 180)
+    assert end["JobState"] == "COMPLETED", (tmp_path / "log").read_text()
+    found = json.loads(result.read_text())["scaling"]
+    assert [row["workers"] for row in found["strong"]] == [1, 2, 3]
+    assert all(row["frames"] == 24 for row in found["strong"])
+    assert [row["frames"] for row in found["weak"]] == [8, 16, 24]
 
 
 def test_shares_as_an_array_two_at_a_time(
