@@ -56,6 +56,8 @@ TIERS = _codestreams(
     *((2, 2, 62.5), (2, 4, 31.5), (3, 4, 14), (4, 2, 15.8), (4, 4, 7.9), (2, 8, 16), (3, 8, 7)),
 )
 SETTINGS: Mapping[str, str] = {**PUBLISHED, **EXACT, **EQUAL_SIZE, **TIERS}
+# For data of one's own: the published ones, and what kept the most of the simulated data at each size.
+FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2t14", "b3s2t6", "b2s2t25", "b3s4t6", "b4s4t8")
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--truth", type=Path, help="PREFIX_truth.h5 of an --input that was simulated")
     add("--space_group", help="space group of --input, as P43212; else dials.symmetry finds it")
     add("--anomalous", action="store_true", help="keep Friedel mates of --input apart in scaling")
-    add("--settings", nargs="+", help="names of settings to do (default: all)")
+    add("--settings", nargs="+", help="names of settings to do (default: the series' own; fewer with --input)")
     add(
         "--setting",
         type=_named_words,
@@ -174,7 +176,7 @@ def _jobs(namespace: argparse.Namespace, known: Mapping[str, str]) -> list[tuple
         ]
     if namespace.d_min is None:
         raise ValueError("--input needs --d_min: the resolution limit that all settings are integrated to")
-    return [(_given_series(namespace), _order(namespace.settings or [*known]))]
+    return [(_given_series(namespace), _order(namespace.settings or [*FOR_INPUT, *added]))]
 
 
 def _order(names: Sequence[str]) -> list[str]:

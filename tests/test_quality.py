@@ -261,6 +261,10 @@ def test_unknown_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "b9" in capsys.readouterr().err
 
 
+def test_settings_for_data_of_ones_own_are_known() -> None:
+    assert set(quality.FOR_INPUT) <= set(quality.SETTINGS)
+
+
 def test_an_input_needs_a_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quality.main(["--work", str(tmp_path), "--input", "a_master.h5"]) == 2
     assert "--d_min" in capsys.readouterr().err
