@@ -133,7 +133,8 @@ def _bounds(found: Found) -> str:
     text = "## Bounds\n\n" + table(["figure", "bound", "measured", "met"], cells)
     busy = [name for name, machine in found["machine"].items() if machine["load_before"] > 1]
     if busy:
-        text += f"\nThe bounds are meant for an idle machine, and this one wasn't while {', '.join(busy)} ran.\n"
+        sections = ", ".join(f"`{name}`" for name in busy)
+        text += f"\nThe bounds are meant for an idle machine; this one was busy when these began: {sections}.\n"
     if two and "cpu_a_frame" in two[0]:
         text += (
             f"\nA frame took {figure(scaling['strong'][0]['cpu_a_frame'], 1e-3)} ms of a core with one worker and "
@@ -328,7 +329,7 @@ def _calls(found: Found, plots: Plots) -> str:
     ]  # fmt: skip
     text = (
         "System calls on paths of input and output (strace), two workers; a block reads 10 frames of input files of 4 "
-        "frames each, so it opens two or three.\n"
+        "frames each, so it opens two or three of them beside its own.\n"
     )
     header = ["call", "rank 0", "rank 0, twice the blocks", "a worker of two blocks", "each further block"]
     return "\n".join(["## Calls to the file system\n", text, table(header, cells)])

@@ -176,6 +176,8 @@ def _jobs(namespace: argparse.Namespace, known: Mapping[str, str]) -> list[tuple
         ]
     if namespace.d_min is None:
         raise ValueError("--input needs --d_min: the resolution limit that all settings are integrated to")
+    if not namespace.input.is_file():
+        raise ValueError(f"--input {namespace.input}: no such file; give a data set's master")
     return [(_given_series(namespace), _order(namespace.settings or [*FOR_INPUT, *added]))]
 
 

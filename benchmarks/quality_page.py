@@ -184,7 +184,7 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
     if deceptive:
         lines.append(
             "- Don't judge by the overall CC1/2, which strong reflections at low resolution make: "
-            f"{listed(deceptive)} keep it above {FINE}, and yet the outer shell is lost."
+            f"it stays above {FINE} with {listed(deceptive)}, and yet the outer shell is lost."
         )
     lines.extend(_codec_costs(reduced))
     lines.append(

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -188,8 +189,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-VALUE_AFTER = {"-u", "--uint", "-f", "--float", "-S", "--scale"}
-"""Options of a number that users may write with a minus sign."""
+VALUE_AFTER = {
+    "-u", "--uint", "-f", "--float", "-S", "--scale", "-b", "--bin", "-s", "--sum", "-d", "--data_block_size",
+    "-l", "--compression_level", "-N", "--last_image", "-H", "--Hcompress", "-J", "--J2K", "-K", "--J2K2",
+    "-T", "--HTJ2K",
+}  # fmt: skip
+"""Options of a number, which users may write with a minus sign, be it by mistake."""
 
 
 def join_negative_values(words: Sequence[str]) -> list[str]:
@@ -251,6 +256,17 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     return run(parser.parse_args(words))
 
 
+def _tell(error: BnlError) -> None:
+    """One line; of several ranks that can't read the same words, one says so."""
+    from . import world
+
+    if isinstance(error, UsageError) and world.launched() and not world.is_spokesman():
+        # Long enough for the one line to come out before a launcher ends all.
+        time.sleep(1)
+    else:
+        print(f"bnl-mpi: {error}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bnl-mpi`; returns the exit status and never shows a traceback for a user's mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -262,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return UsageError.exit_status
         return _run_main(words)
     except BnlError as error:
-        print(f"bnl-mpi: {error}", file=sys.stderr)
+        _tell(error)
         return error.exit_status
     except BrokenPipeError:
         # `bnl-mpi ... | head`: nobody reads on; say nothing, and keep Python from saying it at exit.

@@ -229,6 +229,8 @@ def check_places(job: Job) -> None:
     for path in there:
         if os.path.realpath(path) in inputs:
             raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
+    if options.json:
+        written.append(options.json)
     for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in written):
         if not os.path.isdir(folder):
             raise OutputError(f"{folder}: no such folder for the output; make it first")

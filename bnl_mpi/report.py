@@ -133,7 +133,8 @@ def notes(job: Job, n_workers: int) -> list[str]:
     if not kernels.COMPILED:
         found.append(
             "the compiled kernels are not in use: NumPy does their work, several times slower; "
-            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew"
+            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew; inside a clone of its "
+            "sources Python takes these, so leave that folder, or pip install -e ."
         )
     if job.options.compression not in (*XDS_COMPRESSIONS, "htj2k"):
         found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")

@@ -108,6 +108,23 @@ def test_mistakes_in_the_options(tmp_path: Path, master: Path) -> None:
     refused("-i", master, "-H", "16", "-b", "14", cwd=tmp_path, message="HCompress", status=2)
 
 
+@pytest.mark.parametrize("option", ["-b", "-s", "-d"])
+def test_minus_one_is_no_value_of_a_count(master: Path, tmp_path: Path, option: str) -> None:
+    refused("-i", master, option, "-1", cwd=tmp_path, message="must be", status=2)
+
+
+def test_a_summary_has_somewhere_to_go(master: Path, tmp_path: Path) -> None:
+    refused("-i", master, "--json", "nowhere/x.json", cwd=tmp_path, message="nowhere: no such folder")
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_several_ranks_tell_of_a_wrong_option_once(master: Path, tmp_path: Path) -> None:
+    done = bnl("-i", master, "-b", "0", cwd=tmp_path, ranks=3, ok=False)
+    assert done.returncode == 2
+    assert done.stderr.count("--bin 0") == 1
+
+
 def test_output_equal_to_input(tmp_path: Path, master: Path) -> None:
     refused("-i", master, "-o", "in_data", cwd=tmp_path, message="is a file of the input")
     refused(
