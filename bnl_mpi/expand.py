@@ -159,13 +159,16 @@ def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]
 
 
 def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
+    if not told:
+        h5meta.open_read(path).close()
+        raise InputError(f"{path}: not made by bnl-mpi, nothing to expand; give the master of a set that was")
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["plan"].items()}
         if not isinstance(told["options"], dict):
             raise TypeError("options")
         return Plan(**values)
     except (KeyError, TypeError, AttributeError) as error:
-        version = told.get("version", "unknown") if told else "none"
+        version = told.get("version", "unknown")
         raise InputError(
             f"{path}: {blockfile.GROUP}/plan isn't understood (written by version {version}, this is {__version__}); "
             "give a set that bnl-mpi made"

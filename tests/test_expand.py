@@ -187,7 +187,17 @@ def test_a_set_without_codestreams(frames: Path, tmp_path: Path) -> None:
 
 
 def test_a_set_of_another_program(frames: Path, tmp_path: Path) -> None:
-    assert "/entry/bnl_mpi/plan isn't understood" in refused(frames, "-o", "full", cwd=tmp_path)
+    assert "nothing to expand" in refused(frames, "-o", "full", cwd=tmp_path)
+
+
+def test_a_set_that_is_cut_short(frames: Path, tmp_path: Path) -> None:
+    bnl("-i", frames, *JOB, "-q", "-c", "bslz4", "-H", "16", "-o", "set", cwd=tmp_path)
+    squash = tmp_path / "set_squash_000001.h5"
+    os.truncate(squash, squash.stat().st_size // 2)
+    done = bnl("expand", "set_master.h5", "-o", "full", cwd=tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "set_squash_000001.h5: damaged or still being written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_missing_file(small: Path, tmp_path: Path) -> None:
