@@ -247,5 +247,3 @@ def _cell(crystal: dict[str, Any]) -> tuple[float, ...]:
     pairs = ((1, 2), (0, 2), (0, 1))
     cosines = [float(axes[i] @ axes[j]) / (lengths[i] * lengths[j]) for i, j in pairs]
     return tuple(lengths) + tuple(float(np.degrees(np.arccos(value))) for value in cosines)
-
-

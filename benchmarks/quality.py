@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dials_chain import ChainError, ChainOptions, ChainResult, missing_dials, run_chain
+from benchmarks.quality_records import stores_codestreams
 
 UNREDUCED = "raw"
 SHELLS = 10
@@ -273,7 +274,7 @@ def run_setting(series: Series, name: str, words: str, folder: Path, nproc: int 
         "ratio_stored": unreduced["bytes"] / size,
         "ratio_strong": (
             None
-            if _stored_as_codestream(words)
+            if stores_codestreams(words)
             else unreduced["unpacked_bytes"] / _strong_size(series, words, folder, nproc)
         ),
         "image": _image_shape(data_files[0]),
@@ -347,10 +348,6 @@ def make_reduced(
         _bnl_mpi(["-i", str(series.master), *common, *words.split(), "-o", str(stem)])
         marker.write_text(wish)
     return Path(f"{stem}.nxs"), _linked_files(master)
-
-
-def _stored_as_codestream(words: str) -> bool:
-    return "-c htj2k" in words
 
 
 def _strong_size(series: Series, words: str, folder: Path, nproc: int) -> int:

@@ -236,4 +236,3 @@ def _anomalous_advice(done: Mapping[str, Record], raw: Record) -> list[str]:
         f"- Anomalous differences correlate with the reference's at {before:.3f} in the unreduced data, "
         f"and after reduction: {', '.join(parts)}."
     ]
-

@@ -66,9 +66,14 @@ def reach(record: Record) -> str:
     return f"{limit:.2f} Angstrom" if isfinite(limit) else "none"
 
 
+def stores_codestreams(words: str) -> bool:
+    """Whether a setting's options make the stored chunks HTJ2K codestreams, which XDS can't read."""
+    return "-c htj2k" in words
+
+
 def is_codestream(record: Record) -> bool:
-    """Whether the stored chunks are HTJ2K codestreams, which XDS can't read."""
-    return "-c htj2k" in record["wish"]["words"]
+    """The same of a setting's record."""
+    return stores_codestreams(record["wish"]["words"])
 
 
 def has_codec(record: Record) -> bool:

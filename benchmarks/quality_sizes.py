@@ -30,6 +30,9 @@ TIERS = (50, 110, 200, 500)
 WITHIN = (0.99, 1.2)
 """Of a tier's ratio: what belongs to it. Larger files would have it easy."""
 
+WIDTH_IN_SIGMAS = 2.355
+"""Full width at half height of a normal distribution, in standard deviations."""
+
 _EQUAL_TEXT = """### The same size, as a codestream
 
 A codec's images stored with bslz4 take many times what its codestreams take. `-T R -c htj2k` stores the codestream
@@ -152,7 +155,7 @@ def _limits(done: Mapping[str, Record]) -> str:
     best = best_of_tiers(done)
     if not found or not best:
         return ""
-    rocking = 2.355 * found["rocking_sigma"]
+    rocking = WIDTH_IN_SIGMAS * found["rocking_sigma"]
     rows = []
     for b, s in sorted({factors(record) for name, record in done.items() if name != "raw"}):
         names = [name for name in best.values() if factors(done[name]) == (b, s)]
@@ -171,7 +174,7 @@ def _limits(done: Mapping[str, Record]) -> str:
         )
     header = ["", "spot spacing, image pixels", "image, degrees", "of the rocking width", "kept without a codec"]
     here = (
-        f"Here: spots of {2.355 * found['spot_sigma']:.1f} pixels (full width at half height), "
+        f"Here: spots of {WIDTH_IN_SIGMAS * found['spot_sigma']:.1f} pixels (full width at half height), "
         f"{found['spot_spacing']:.1f} pixels apart along the longest axis of {found['longest_axis']:.1f} Angstrom; a "
         f"rocking width of {rocking:.2f} degrees; frames of {found['oscillation']:.2f} degrees.\n"
     )

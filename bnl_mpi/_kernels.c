@@ -243,20 +243,13 @@ static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *
     return bad;
 }
 
-static PyObject *chunk_fault(const char *fault, size_t block) {
-    return PyErr_Format(PyExc_ValueError, "the compressed chunk %s (block %zu)", fault, block);
-}
-
-/* The same with the chunk's number as the error's second argument. */
-static PyObject *fault_of(const frame_rows *frames, size_t k) {
-    PyObject *message = PyUnicode_FromFormat("the compressed chunk %s (block %zu)", frames[k].reader.fault,
-                                             frames[k].reader.n_done);
-    if (message) {
-        PyObject *words = Py_BuildValue("(Nn)", message, (Py_ssize_t)k);
-        if (words) {
-            PyErr_SetObject(PyExc_ValueError, words);
-            Py_DECREF(words);
-        }
+/* Raises ValueError(message), or where `number` isn't negative ValueError(message, number of the chunk). */
+static PyObject *chunk_fault(const char *fault, size_t block, Py_ssize_t number) {
+    PyObject *words = NULL, *message = PyUnicode_FromFormat("the compressed chunk %s (block %zu)", fault, block);
+    if (message) words = number < 0 ? Py_BuildValue("(N)", message) : Py_BuildValue("(Nn)", message, number);
+    if (words) {
+        PyErr_SetObject(PyExc_ValueError, words);
+        Py_DECREF(words);
     }
     return NULL;
 }
@@ -300,7 +293,7 @@ static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
     bad = reduce_chunks(frames, (size_t)n, &s.r, ends ? &e : NULL);
     Py_END_ALLOW_THREADS
     if (bad < (size_t)n)
-        fault_of(frames, bad);
+        chunk_fault(frames[bad].reader.fault, frames[bad].reader.n_done, (Py_ssize_t)bad);
     else
         result = ends ? ending_counts(&e) : Py_NewRef(Py_None);
 done:
@@ -327,7 +320,7 @@ static PyObject *decode_with(decode_function decode, PyObject *args) {
         fault = decode(chunk.buf, (size_t)chunk.len, out.view.buf, (size_t)out.view.len,
                        (size_t)out.view.itemsize, &block);
         Py_END_ALLOW_THREADS
-        result = fault ? chunk_fault(fault, block) : Py_NewRef(Py_None);
+        result = fault ? chunk_fault(fault, block, -1) : Py_NewRef(Py_None);
     }
     array_drop(&out);
     PyBuffer_Release(&chunk);

@@ -67,6 +67,7 @@ class Reducer:
         self._coded_type = np.dtype(values_dtype)
         self._out = np.zeros((ny, nx), self._dtype)
         self._scaled = plan.saturation == "scaled"
+        self._cut = None if self._scaled else plan.satval
         self._zeroed = zeroed((ny, nx), self._options.zero) if self._options.zero else None
         self._gaps = GapFiller(self._blank) if self._options.fill_gaps else None
         self.n_clipped = self.n_invalid = 0
@@ -122,19 +123,17 @@ class Reducer:
         return kernels.bslz4_reduce(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
 
     def _finish(self, chunks: Sequence[Any], out: Array, invalid: int) -> None:
-        satval = None if self._scaled else self._plan.satval
         ending = kernels.Ending(
-            self._blank, satval, self._plan.scale, int(self._plan.limit), self._scaled, out, invalid
+            self._blank, self._cut, self._plan.scale, int(self._plan.limit), self._scaled, out, invalid
         )
         finished = self._reduce(chunks, ending) if chunks else kernels.finish(self._total, self._flags, *ending)
         self.n_clipped, self.n_invalid = finished
 
     def _finish_in_double(self, frames: range) -> tuple[Array, int, int]:
-        satval = None if self._scaled else self._plan.satval
         invalid = self.invalid() != 0
         total = self._total.astype(np.float64)
-        cut = np.zeros(total.shape, bool) if satval is None else total > satval
-        values = total if satval is None else np.minimum(total, satval)
+        cut = np.zeros(total.shape, bool) if self._cut is None else total > self._cut
+        values = total if self._cut is None else np.minimum(total, self._cut)
         if self._plan.scale != 1:
             values = np.trunc(values * self._plan.scale)
         values = transform_counts(values, self._options)

@@ -149,6 +149,7 @@ class Run:
 
 
 def unless_stopped(ranks: World, message: Any) -> Any:
+    """What rank 0 gives as `message`, on every rank; if that is a `Stop`, every rank raises the error it tells of."""
     answer = ranks.share(message)
     if isinstance(answer, Stop):
         kind = Interrupted if answer.status == Interrupted.exit_status else BnlError

@@ -12,7 +12,7 @@ from . import report as reporting
 from .errors import BnlError, Interrupted
 from .job import Job
 from .pipeline import BlockReport
-from .run import Dropped, Ended, Go, Run, Task, tell_failure, unless_stopped
+from .run import Dropped, Ended, Run, Task, tell_failure, unless_stopped
 from .signals import job_end_time
 from .world import World
 
@@ -71,9 +71,9 @@ class Guide:
 
 
 def make_blocks_alone(job: Job, this: Run) -> list[BlockReport]:
+    """Make all blocks that aren't kept in this one process; the reports of those that were made."""
     line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
-    answer = Go(job_end_time() if len(this.kept) < job.plan.n_blocks else None)
-    guide = Guide(this, answer.end_time)
+    guide = Guide(this, job_end_time() if len(this.kept) < job.plan.n_blocks else None)
     reports = []
     for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide, line.advance):
         reports.append(report)
@@ -204,6 +204,7 @@ def _asked_to_stop(this: Run) -> bool:
 
 
 def tell(job: Job, report: BlockReport, this: Run) -> None:
+    """A finished block, to the user if he wants each, and to the log."""
     if job.options.verbose:
         this.say(reporting.block_line(report, reporting.raw_bytes_per_frame(job)).removeprefix("bnl-mpi: "))
     this.log.block(report, reporting.raw_bytes_per_frame(job))
