@@ -8,12 +8,12 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint bench clean
 
 # Editable, so that the tests and a working copy are one and the same; the kernels are built in place.
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml bnl_mpi/_kernels.c $(wildcard bnl_mpi/csrc/*.h)
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml bnl_mpi/pixels/_kernels.c $(wildcard bnl_mpi/pixels/csrc/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MPI),htj2k,test,lint,bench]'
 	touch $@
 
-$(VENV)-demo/.installed: setup.cfg setup.py pyproject.toml $(wildcard bnl_mpi/*.py bnl_mpi/*.c bnl_mpi/*/*)
+$(VENV)-demo/.installed: setup.cfg setup.py pyproject.toml $(wildcard bnl_mpi/*.py bnl_mpi/*/* bnl_mpi/*/*/*)
 	$(PYTHON) -m venv $(VENV)-demo
 	$(VENV)-demo/bin/python -m pip install --quiet --disable-pip-version-check '.[$(MPI),htj2k]'
 	touch $@
@@ -40,4 +40,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VENV)-demo $(VENV)-openmpi demo-data build *.egg-info bnl_mpi/_kernels*.so
+	rm -rf $(VENV) $(VENV)-demo $(VENV)-openmpi demo-data build *.egg-info bnl_mpi/pixels/_kernels*.so

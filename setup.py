@@ -16,9 +16,9 @@ FLAGS = [] if os.name == "nt" else ["-O3", "-std=c11"]
 setup(
     ext_modules=[
         Extension(
-            "bnl_mpi._kernels",
-            sources=["bnl_mpi/_kernels.c"],
-            depends=sorted(glob("bnl_mpi/csrc/*.h")),
+            "bnl_mpi.pixels._kernels",
+            sources=["bnl_mpi/pixels/_kernels.c"],
+            depends=sorted(glob("bnl_mpi/pixels/csrc/*.h")),
             extra_compile_args=FLAGS,
             optional=True,
         )

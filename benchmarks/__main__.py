@@ -23,12 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--page", type=Path, help="the page to write (default: docs/performance.md, with --quick WORK/quick/page.md)")
     add("--page_only", action="store_true", help="write the page from the results that are there")
     namespace = parser.parse_args(arguments)
-    from bnl_mpi import kernels
+    from bnl_mpi.pixels import kernels
 
     results = namespace.results or (namespace.work / "quick" if namespace.quick else HERE / "results")
-    page = namespace.page or (
-        results / "page.md" if namespace.quick else HERE.parent / "docs" / "performance.md"
-    )
+    page = namespace.page or (results / "page.md" if namespace.quick else HERE.parent / "docs" / "performance.md")
     if not namespace.page_only:
         if not kernels.COMPILED:
             print(

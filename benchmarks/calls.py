@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bnl_mpi.world import mpiexec_command
+from bnl_mpi.run.world import mpiexec_command
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "stat": ("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),
@@ -53,9 +53,7 @@ def trace(master: Path, words: str, ranks: int, folder: Path) -> list[Counter[st
     with tempfile.TemporaryDirectory(dir=folder) as name:
         out = Path(name) / "out"
         out.mkdir()
-        command, environment = mpiexec_command(
-            ranks, ["-i", str(master), *shlex.split(words), "-o", str(out / "set")]
-        )
+        command, environment = mpiexec_command(ranks, ["-i", str(master), *shlex.split(words), "-o", str(out / "set")])
         at = command.index(sys.executable)
         traced = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "512", "-e", "trace=" + ",".join(_KIND_OF)]
         # A shell a rank, so that each rank's trace has a file of its own.

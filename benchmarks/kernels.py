@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import interleaved, spread_of
-from bnl_mpi import kernels
+from bnl_mpi.pixels import kernels
 
 BINNING, SUM, HCOMPRESS_SCALE, HCOMPRESS_ROWS = 2, 2, 16, 16
 SATVAL = 32765
@@ -75,9 +75,16 @@ class KernelBench:
         blank, image = np.zeros(binned, np.uint8), np.zeros(binned, np.uint16)
         ending = kernels.Ending(blank, SATVAL, 1.0, SATVAL, False, image, 65535)
         return lambda: kernels.bslz4_reduce(
-            self.chunks[:frames], self.shape, self.frame.dtype, self.mask, binning, total, flags,
-            first=True, ending=ending,
-        )  # fmt: skip
+            self.chunks[:frames],
+            self.shape,
+            self.frame.dtype,
+            self.mask,
+            binning,
+            total,
+            flags,
+            first=True,
+            ending=ending,
+        )
 
     def works(self) -> dict[str, tuple[Callable[[], Any], int]]:
         """Name of a kernel: (a call, the bytes that it must move through memory at least)."""
@@ -95,10 +102,11 @@ class KernelBench:
                 2 * image + self.flags.nbytes + self.blank.nbytes,
             ),
             "hcompress round trip": (
-                lambda: kernels.hcompress_roundtrip(self.coded, HCOMPRESS_SCALE, HCOMPRESS_ROWS), 2 * coded,
+                lambda: kernels.hcompress_roundtrip(self.coded, HCOMPRESS_SCALE, HCOMPRESS_ROWS),
+                2 * coded,
             ),
             "crc32 of an image": (lambda: kernels.crc32(self.image), image),
-        }  # fmt: skip
+        }
         if kernels.HAVE_BSLZ4:
             works |= {
                 "bslz4_decode": (lambda: kernels.bslz4_decode(self.chunks[0], self.target), stored + frame),

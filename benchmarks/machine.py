@@ -16,7 +16,8 @@ def describe() -> dict[str, Any]:
     """Processor, cores, versions, the date and the load: figures of another machine can't be compared."""
     import h5py
 
-    from bnl_mpi import kernels, openjpeg
+    from bnl_mpi.codecs import openjpeg
+    from bnl_mpi.pixels import kernels
 
     return {
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnl_mpi.pipeline import STAGES
+from bnl_mpi.tasks.reduction import STAGES
 
 Found = Mapping[str, Any]
 
@@ -239,9 +239,17 @@ def _scaling(found: Found, plots: Plots) -> str:
             speeds = [figure(row[k]) if k in row else "-" for k in ("speed", "speed_at_work")]
             peak = f"{row['peak_bytes_rank_0'] / 1e6:.0f}, {row['peak_bytes_worker'] / 1e6:.0f}"
             cells.append(
-                [kind, str(row["workers"]), str(row["frames"]), figure(row["seconds"]), *speeds,
-                 figure(row["cpu_a_frame"], 1e-3), peak, figure(row["first_frame"])]
-            )  # fmt: skip
+                [
+                    kind,
+                    str(row["workers"]),
+                    str(row["frames"]),
+                    figure(row["seconds"]),
+                    *speeds,
+                    figure(row["cpu_a_frame"], 1e-3),
+                    peak,
+                    figure(row["first_frame"]),
+                ]
+            )
     header = ["scaling", "workers", "frames", "s", "x one worker", "the same at work", "core ms a frame"]
     header += ["peak MB: rank 0, worker", "first frame, s"]
     ranks = [
@@ -292,9 +300,14 @@ def _kernels(rows: Sequence[Found], plots: Plots) -> str:
     for row in rows:
         rate = row["bytes"] / row["seconds"]["minimum"]
         cells.append(
-            [row["kernel"], f"{row['bytes'] / 1e6:.1f}", figure(row["seconds"], 1e-3), f"{rate / 1e9:.1f}",
-             f"{100 * rate / bandwidth:.0f} %"]
-        )  # fmt: skip
+            [
+                row["kernel"],
+                f"{row['bytes'] / 1e6:.1f}",
+                figure(row["seconds"], 1e-3),
+                f"{rate / 1e9:.1f}",
+                f"{100 * rate / bandwidth:.0f} %",
+            ]
+        )
     text = (
         "One call each on a frame, or on the image that two frames make. *MB* is what a call must move through memory "
         "at least. Near the rate of a copy, memory bounds a kernel; far below it, computing does: LZ4 goes a "
@@ -323,10 +336,15 @@ def _waiting(found: Found, plots: Plots) -> str:
 def _calls(found: Found, plots: Plots) -> str:
     kinds = [k for k in found["block"] if found["rank_0"].get(k) or found["worker"].get(k) or found["block"][k]]
     cells = [
-        [kind, str(found["rank_0"].get(kind, 0)), str(found["rank_0_of_twice_the_blocks"].get(kind, 0)),
-         str(found["worker"].get(kind, 0)), f"{found['block'][kind]:g}"]
+        [
+            kind,
+            str(found["rank_0"].get(kind, 0)),
+            str(found["rank_0_of_twice_the_blocks"].get(kind, 0)),
+            str(found["worker"].get(kind, 0)),
+            f"{found['block'][kind]:g}",
+        ]
         for kind in kinds
-    ]  # fmt: skip
+    ]
     text = (
         "System calls on paths of input and output (strace), two workers; a block reads 10 frames of input files of 4 "
         "frames each, so it opens two or three of them beside its own.\n"

@@ -16,11 +16,11 @@ import numpy as np
 
 import bnl_mpi
 from benchmarks.timing import Spread, interleaved, ratio_of, spread_of
-from bnl_mpi import source
-from bnl_mpi.filters import Filter
-from bnl_mpi.h5meta import open_read
-from bnl_mpi.pipeline import STAGES
-from bnl_mpi.report import Summary
+from bnl_mpi.hdf5.access import open_read
+from bnl_mpi.input import source
+from bnl_mpi.output.filters import Filter
+from bnl_mpi.run.report import Summary
+from bnl_mpi.tasks.reduction import STAGES
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ def _stored_images(path: str, most: int) -> list[np.ndarray[Any, Any]]:
     return images
 
 
-def measure_settings(
-    master: Path, folder: Path, settings: Sequence[Setting], repeats: int
-) -> list[dict[str, Any]]:
+def measure_settings(master: Path, folder: Path, settings: Sequence[Setting], repeats: int) -> list[dict[str, Any]]:
     """A row for each setting: seconds of run and floor, their ratio, rates, stages."""
     return [_measure_setting(master, folder, setting, repeats) for setting in available(settings)]
 

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import inputs, laws, machine
 from benchmarks.instrumented import BEGIN
 from benchmarks.timing import Spread, interleaved, ratio_of, spread_of
-from bnl_mpi.world import mpiexec_command
+from bnl_mpi.run.world import mpiexec_command
 
 WORDS = ("-b", "2", "-s", "2", "-H", "16", "-c", "bslz4")
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,11 +159,7 @@ def _shares(runs: Sequence[Run]) -> list[dict[str, float]]:
         for rank in run.summary["ranks"]:
             by_rank.setdefault(rank["rank"], []).append(rank)
     return [
-        {
-            name: sum(row[name] for row in rows) / len(rows)
-            for name in rows[0]
-            if isinstance(rows[0][name], int | float)
-        }
+        {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if isinstance(rows[0][name], int | float)}
         for _, rows in sorted(by_rank.items())
     ]
 

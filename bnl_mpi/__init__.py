@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .report import Summary
+    from .run.report import Summary
 
 __all__ = ["__version__", "reduce"]
 
@@ -31,7 +31,7 @@ def reduce(infile: str, *, comm: Any = None, **options: Any) -> Summary | None:
     """
     import os
 
-    from . import driver
     from .options import Options
+    from .run import driver
 
     return driver.reduce(Options(infile=os.fspath(infile), **options), comm)

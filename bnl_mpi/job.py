@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from . import blockfile, codecs, geometry, h5meta, metadata, source
+from . import codecs
 from ._version import __version__
 from .errors import InputError, OutputError, UsageError
-from .filters import Filter
-from .metadata import Experiment
+from .hdf5 import access
+from .input import experiment as metadata
+from .input import source
+from .input.experiment import Experiment
+from .input.source import Source
 from .options import Options
+from .output import blockfile
+from .output.filters import Filter
+from .pixels import maps
 from .plan import Plan, auto_block_size
-from .source import Source
 
 TOP_VALUE = {"uint8": 255, "uint16": 65535, "uint32": 4294967295, "int16": 32767, "int32": 2147483647}
 
@@ -62,12 +67,10 @@ class Prepared:
 def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     """Read the master, and make and check the plan.  Opens nothing for writing."""
     master = source.find_master(options.infile)
-    with h5meta.open_read(master) as h5:
-        counts = [h5meta.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
+    with access.open_read(master) as h5:
+        counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        found = source.open_source(
-            master, h5, expected, trust_counts=trust_counts, channel=options.channel
-        )
+        found = source.open_source(master, h5, expected, trust_counts=trust_counts, channel=options.channel)
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
     warnings: list[str] = []
@@ -106,9 +109,7 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
     total = found.n_frames
     last = total if options.last_image is None else options.last_image
     if options.first_image > total or last > total:
-        wrong = (
-            f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
-        )
+        wrong = f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
         raise InputError(f"{found.master}: {wrong} is outside the data, which has frames 1 to {total}")
     n_frames = last - options.first_image + 1
     partial = n_frames % options.sum
@@ -143,9 +144,7 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
         size = auto_block_size(plan.n_images, ny * nx * np.dtype(plan.dtype_out).itemsize)
     plan = dataclasses.replace(plan, block_size=int(size))
     if min(found.shape) < plan.binning:
-        raise UsageError(
-            f"--bin {plan.binning} is larger than a frame of {found.shape[1]} x {found.shape[0]} pixels"
-        )
+        raise UsageError(f"--bin {plan.binning} is larger than a frame of {found.shape[1]} x {found.shape[0]} pixels")
     if plan.n_blocks > 999999:
         raise UsageError(f"{plan.n_blocks} data files are more than six digits can number; raise -d")
     return plan
@@ -166,9 +165,7 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
             return greatest
         return transformed
     limit = (
-        int(transformed + (0.5 if options.exponential else 0.0))
-        if np.isfinite(transformed)
-        else TOP_VALUE["uint32"]
+        int(transformed + (0.5 if options.exponential else 0.0)) if np.isfinite(transformed) else TOP_VALUE["uint32"]
     )
     # A type's top value is the mark; of signed types -1 is, so all their positive values count.
     top = TOP_VALUE[options.dtype] - (1 if options.dtype.startswith("uint") else 0)
@@ -206,9 +203,7 @@ def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: 
             f"of the rotation, {shown}; choose -s, -1 and -N to fit, or add --allow_jumps"
         )
     if not experiment.is_rotation:
-        warnings.append(
-            f"-s {plan.sum} adds up frames of a data set without rotation (stills or a grid scan)"
-        )
+        warnings.append(f"-s {plan.sum} adds up frames of a data set without rotation (stills or a grid scan)")
 
 
 def _output_stems(options: Options) -> list[str]:
@@ -312,7 +307,7 @@ def remove_surplus_blocks(job: Job) -> None:
 
 def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
     """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged by the mask."""
-    return None if flagged is None else geometry.mask_blank(flagged, job.plan.binning)
+    return None if flagged is None else maps.mask_blank(flagged, job.plan.binning)
 
 
 def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:

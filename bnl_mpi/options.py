@@ -35,9 +35,23 @@ MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
 FLOAT_DTYPES = {2: "float16", 4: "float32"}
 
 NOT_IN_IDENTITY = frozenset(
-    {"infile", "out_file", "out_master", "out_squash", "parallel", "thread", "force", "resume", "verbose",
-     "json", "log_json", "grace", "progress", "codec_threads"}
-)  # fmt: skip
+    {
+        "infile",
+        "out_file",
+        "out_master",
+        "out_squash",
+        "parallel",
+        "thread",
+        "force",
+        "resume",
+        "verbose",
+        "json",
+        "log_json",
+        "grace",
+        "progress",
+        "codec_threads",
+    }
+)
 """Options that change how or where a run works, never what it computes."""
 
 
@@ -175,9 +189,7 @@ class Options:
         self._check_compression(fix)
         if isinstance(self.data_block_size, str):
             if self.data_block_size != "auto":
-                raise UsageError(
-                    f"--data_block_size {self.data_block_size}: give a number of images, or auto"
-                )
+                raise UsageError(f"--data_block_size {self.data_block_size}: give a number of images, or auto")
         elif self.data_block_size < 1:
             raise UsageError(f"--data_block_size {self.data_block_size}: must be 1 or more, or auto")
         if self.uint is not None and self.float is not None:
@@ -205,9 +217,7 @@ class Options:
             if self.parallel is None:
                 raise UsageError(f"-t {self.thread} needs -p, the number of shares that the work is cut into")
             if not 0 <= self.thread <= self.parallel:
-                raise UsageError(
-                    f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}"
-                )
+                raise UsageError(f"-t {self.thread}: give 0 (the masters) or a share from 1 to -p {self.parallel}")
 
     @property
     def error_target(self) -> tuple[str, Real] | None:
@@ -240,9 +250,7 @@ class Options:
         if self.logarithm is not None and self.dtype != "uint16":
             raise UsageError(f"{flag} after -L works on 2-byte output only; give -u 2")
         if self.codec != "hcompress" and self.dtype != "uint16":
-            raise UsageError(
-                f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output"
-            )
+            raise UsageError(f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output")
 
     def _check_error_target(self, fix: Any) -> None:
         given = [name for name in ERROR_TARGETS if getattr(self, name) is not None]
@@ -278,9 +286,7 @@ class Options:
 
     def _check_compression(self, fix: Any) -> None:
         if self.compression not in COMPRESSIONS:
-            raise UsageError(
-                f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}"
-            )
+            raise UsageError(f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}")
         if self.compression == "htj2k":
             self._check_stored_codestreams(fix)
         if self.compression not in LEVELS:

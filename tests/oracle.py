@@ -29,9 +29,7 @@ def reduce_image(
     oy, ox = -(-ny // binning), -(-nx // binning)
     top = int(np.iinfo(out).max) - (1 if out.startswith("u") else 0)
     if scaled_saturation:
-        limit = min(
-            int(binning * binning * (total_frames or n) * satval * scale + 0.5), int(np.iinfo(out).max) - 1
-        )
+        limit = min(int(binning * binning * (total_frames or n) * satval * scale + 0.5), int(np.iinfo(out).max) - 1)
     else:
         limit = min(int(satval * scale + 0.5), top)
     values = np.zeros((oy, ox), np.int64)
@@ -60,9 +58,7 @@ def reduce_image(
     return values, invalid, limit
 
 
-def stored(
-    values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: int, out: str
-) -> np.ndarray[Any, Any]:
+def stored(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: int, out: str) -> np.ndarray[Any, Any]:
     """Step 6: clipped, and marked where invalid."""
     image = np.clip(values, 0, limit).astype(out)
     image[invalid] = np.iinfo(out).max if out.startswith("u") else -1
@@ -82,8 +78,6 @@ def reduce_set(
     out = options.get("out", "uint16")
     images = []
     for k in range(0, len(frames), sum):
-        values, invalid, limit = reduce_image(
-            frames[k : k + sum], mask, binning, satval, total_frames=sum, **options
-        )
+        values, invalid, limit = reduce_image(frames[k : k + sum], mask, binning, satval, total_frames=sum, **options)
         images.append(stored(values, invalid, limit, out))
     return np.array(images)

@@ -137,9 +137,14 @@ class Cluster:
         )
         (folder / "slurm.conf").write_text(conf)
         self._call(
-            "munged", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.sock",
-            f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed",
-        )  # fmt: skip
+            "munged",
+            "--force",
+            f"--key-file={folder}/munge.key",
+            f"--socket={folder}/munge.sock",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munge.seed",
+        )
         self._call("slurmctld", "-c", "-f", f"{folder}/slurm.conf")
         for name in NODES:
             self._start_node(name)

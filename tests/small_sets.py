@@ -75,9 +75,15 @@ def write_set(
         detector["description"] = np.bytes_("Dectris Eiger 1M")
         detector["detector_number"] = np.bytes_("E-01-0001")
         for key, value in {
-            "beam_center_x": nx / 2, "beam_center_y": ny / 2, "x_pixel_size": 75e-6, "y_pixel_size": 75e-6,
-            "count_time": 0.0099, "frame_time": 0.01, "sensor_thickness": 0.00045, "detector_distance": 0.1,
-        }.items():  # fmt: skip
+            "beam_center_x": nx / 2,
+            "beam_center_y": ny / 2,
+            "x_pixel_size": 75e-6,
+            "y_pixel_size": 75e-6,
+            "count_time": 0.0099,
+            "frame_time": 0.01,
+            "sensor_thickness": 0.00045,
+            "detector_distance": 0.1,
+        }.items():
             detector[key] = np.float32(value)
         detector["sensor_material"] = np.bytes_("Si")
         detector["bit_depth_image"] = np.uint32(frames.dtype.itemsize * 8)
@@ -109,9 +115,7 @@ def write_set(
             file_name = f"{name}_data_{first_file + k:06d}.h5"
             data[f"data_{first_file + k:06d}"] = h5py.ExternalLink(file_name, dataset)
             with h5py.File(folder / file_name, "w") as out:
-                d = out.create_dataset(
-                    dataset, data=part, chunks=(chunk_frames, ny, nx), **FILTERS[filter_name]
-                )
+                d = out.create_dataset(dataset, data=part, chunks=(chunk_frames, ny, nx), **FILTERS[filter_name])
                 d.attrs["image_nr_low"], d.attrs["image_nr_high"] = (
                     np.int32(begin + 1),
                     np.int32(begin + len(part)),

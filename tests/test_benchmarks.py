@@ -27,7 +27,8 @@ from benchmarks import (
     timing,
 )
 from benchmarks.__main__ import main
-from bnl_mpi import kernels, source
+from bnl_mpi.input import source
+from bnl_mpi.pixels import kernels
 
 WORDS = "-b 2 -s 2 -H 16 -c bslz4"
 
@@ -265,10 +266,17 @@ def test_calls_of_rank_0_dont_grow_with_blocks(simulated: Path, tmp_path: Path) 
 def test_page_says_which_bound_is_missed(tmp_path: Path) -> None:
     spread = {"minimum": 1.0, "median": 3.1, "spread": 0.1, "n": 5}
     row = {
-        "setting": "b2s2 H16", "frames": 4, "raw_bytes": 1, "run_seconds": spread, "floor_seconds": spread,
-        "over_floor": spread, "raw_mb_per_s": spread, "whole_job_seconds": spread, "ratio_to_raw16": 9.0,
+        "setting": "b2s2 H16",
+        "frames": 4,
+        "raw_bytes": 1,
+        "run_seconds": spread,
+        "floor_seconds": spread,
+        "over_floor": spread,
+        "raw_mb_per_s": spread,
+        "whole_job_seconds": spread,
+        "ratio_to_raw16": 9.0,
         "stages": dict.fromkeys(reductions.STAGES, spread),
-    }  # fmt: skip
+    }
     page = tmp_path / "performance.md"
     performance_page.write_page(page, {"machine": {}, "settings": [row]})
     assert "| b2s2 H16 over the floor | at most 3.0 | 3.10 (1.00; 0.10) | **no** |" in page.read_text()

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
 
-from bnl_mpi import driver
 from bnl_mpi.check.dials import is_detector_size
 from bnl_mpi.check.rule import DECISIVE, DIALS, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
 from bnl_mpi.check.subject import Subject, sibling_nxs, stored
@@ -22,7 +21,8 @@ from bnl_mpi.check.verdict import READ_NXS, judge
 from bnl_mpi.check.xds import path_fault
 from bnl_mpi.cli import main, options_from
 from bnl_mpi.errors import InputError
-from bnl_mpi.h5layout import H5Bytes, LayoutError
+from bnl_mpi.hdf5.layout import H5Bytes, LayoutError
+from bnl_mpi.run import driver
 
 SHAPE = (11, 14)
 BSLZ4 = dict(hdf5plugin.Bitshuffle(cname="lz4"))
@@ -255,10 +255,17 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
     (XDS, "address-size", "older", narrow_addresses),
     (XDS, "groups", "older", copied_whole),
     (XDS, "groups", "older", rebuilt(track_order=True)),
-    (XDS, "layout-version", "older", several(
-        rebuilt(libver="latest"),
-        setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<u4"), libver="latest", compression="gzip", chunks=(1, 14)),
-    )),
+    (
+        XDS,
+        "layout-version",
+        "older",
+        several(
+            rebuilt(libver="latest"),
+            setting(
+                f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, "<u4"), libver="latest", compression="gzip", chunks=(1, 14)
+            ),
+        ),
+    ),
     (XDS, "mask", "older", drop(f"{SPECIFIC}/pixel_mask")),
     (XDS, "mask", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros(SHAPE, ">u4"))),
     (XDS, "mask", "older", setting(f"{SPECIFIC}/pixel_mask", np.zeros((1, *SHAPE), "<u4"))),
@@ -342,9 +349,15 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
     (DIALS, "bit-depth", "nxmx", setting(f"{DETECTOR}/bit_depth_readout", np.uint8(12))),
     (UPSTREAM, "known-size", "nxmx_eiger", setting(f"{MODULE}/data_size", np.array([257, 515]))),
     (UPSTREAM, "bit-depth-image", "nxmx_u4", setting(f"{DETECTOR}/bit_depth_image", np.uint8(16))),
-    (EIGER2CBF, "image-count", "older", several(
-        setting(f"{SPECIFIC}/nimages", np.uint32(1)), setting(f"{SPECIFIC}/ntrigger", np.uint32(12)),
-    )),
+    (
+        EIGER2CBF,
+        "image-count",
+        "older",
+        several(
+            setting(f"{SPECIFIC}/nimages", np.uint32(1)),
+            setting(f"{SPECIFIC}/ntrigger", np.uint32(12)),
+        ),
+    ),
     (EIGER2CBF, "image-size", "older", setting(f"{SPECIFIC}/x_pixels_in_detector", np.uint32(28))),
     (EIGER2CBF, "image-size", "older", drop(f"{SPECIFIC}/y_pixels_in_detector")),
     (EIGER2CBF, "first-file", "older", drop("/entry/data/data_000001")),
@@ -362,7 +375,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
     (OURS, "block-number", "ours", swap_blocks),
     (OURS, "records", "ours", in_block(2, setting("/entry/bnl_mpi/frames", np.array([[5, 6], [8, 8]], "u4")))),
     (OURS, "records", "ours", in_block(2, drop("/entry/bnl_mpi/chunk_crc32"))),
-]  # fmt: skip
+]
 
 
 def seen(master: Path, reader: str, name: str) -> list[bool]:

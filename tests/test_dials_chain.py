@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import dials_chain, quality
+from bnl_mpi.quality import chain, study
 
 pytestmark = pytest.mark.dials
 
@@ -22,12 +22,12 @@ REDUCED = "-b 2 -s 2 -H 12"
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """The records of the unreduced set and of a reduced one."""
-    if reason := dials_chain.missing_dials():
+    if reason := chain.missing_dials():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}, and CI must run this test: install the package dials")
         pytest.skip(reason)
     folder: Path = tmp_path_factory.mktemp("chain")
-    series = quality.Series(
+    series = study.Series(
         "chain",
         "chain",
         SERIES,
@@ -36,14 +36,12 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         truth=folder / "input_truth.h5",
         quick=True,
     )
-    settings = {quality.UNREDUCED: "", "reduced": REDUCED}
-    return {name: quality.run_setting(series, name, words, folder) for name, words in settings.items()}
+    settings = {study.UNREDUCED: "", "reduced": REDUCED}
+    return {name: study.run_setting(series, name, words, folder) for name, words in settings.items()}
 
 
 @pytest.mark.parametrize(("name", "images", "shape"), [("raw", 450, [1065, 1030]), ("reduced", 225, [533, 515])])
-def test_every_image_is_seen(
-    records: dict[str, dict[str, Any]], name: str, images: int, shape: list[int]
-) -> None:
+def test_every_image_is_seen(records: dict[str, dict[str, Any]], name: str, images: int, shape: list[int]) -> None:
     assert records[name]["images"] == images
     assert records[name]["image"] == shape
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from small_sets import random_frames, random_mask, write_set
 
-from bnl_mpi import driver, h5meta
 from bnl_mpi import job as jobs
 from bnl_mpi.errors import OutputError
+from bnl_mpi.hdf5 import access
 from bnl_mpi.options import Options
+from bnl_mpi.run import driver
 
 
 @pytest.fixture
@@ -42,9 +43,7 @@ def test_a_failed_run_drops_them(prepared: jobs.Prepared, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("o*"))
 
 
-def test_the_master_is_named_last(
-    prepared: jobs.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_master_is_named_last(prepared: jobs.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     replace = driver.os.replace
 
@@ -88,7 +87,7 @@ def test_the_work_is_done_once(early: bool) -> None:
 
 
 def write_half(path: Path) -> None:
-    with h5meta.write_at_once(path) as file:
+    with access.write_at_once(path) as file:
         file["entry/values"] = 1
         raise ValueError("half done")
 
@@ -96,10 +95,10 @@ def write_half(path: Path) -> None:
 def test_a_file_made_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     values = np.arange(100_000, dtype="<u4")
-    with h5meta.write_at_once(path) as file:
+    with access.write_at_once(path) as file:
         file["entry/values"] = values
         assert not path.exists()
-    with h5meta.open_read(path) as file:
+    with access.open_read(path) as file:
         np.testing.assert_array_equal(file["entry/values"][()], values)
     with pytest.raises(ValueError, match="half"):
         write_half(tmp_path / "b.h5")

@@ -25,9 +25,7 @@ def refused(*words: object, cwd: Path, message: str, status: int = 1, ranks: int
     before = {p.name: p.lstat().st_mtime_ns for p in cwd.rglob("*")}
     done = bnl(*words, cwd=cwd, ranks=ranks, ok=False)
     assert done.returncode == status, done.stderr
-    lines = [
-        line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line
-    ]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:") and "warning" not in line]
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert "Traceback" not in done.stderr
@@ -93,9 +91,13 @@ def test_files_that_are_not_as_long_as_the_first_suggests(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["-N", "13"], "frames 1 to 12"), (["-1", "13"], "frames 1 to 12"), (["-b", "41"], "larger than a frame"),
-     (["--drop_partial", "-s", "13"], "no whole image")],
-)  # fmt: skip
+    [
+        (["-N", "13"], "frames 1 to 12"),
+        (["-1", "13"], "frames 1 to 12"),
+        (["-b", "41"], "larger than a frame"),
+        (["--drop_partial", "-s", "13"], "no whole image"),
+    ],
+)
 def test_ranges_outside_the_data(tmp_path: Path, master: Path, words: list[str], message: str) -> None:
     status = 2 if words[0] in ("-b", "--drop_partial") else 1
     refused("-i", master, *words, cwd=tmp_path, message=message, status=status)
@@ -127,9 +129,7 @@ def test_several_ranks_tell_of_a_wrong_option_once(master: Path, tmp_path: Path)
 
 def test_output_equal_to_input(tmp_path: Path, master: Path) -> None:
     refused("-i", master, "-o", "in_data", cwd=tmp_path, message="is a file of the input")
-    refused(
-        "-i", master, "-o", "x", "-m", "in_master", "--force", cwd=tmp_path, message="is a file of the input"
-    )
+    refused("-i", master, "-o", "x", "-m", "in_master", "--force", cwd=tmp_path, message="is a file of the input")
 
 
 def test_output_folder(tmp_path: Path, master: Path) -> None:
@@ -174,9 +174,7 @@ def test_a_share_refuses_blocks_of_another_plan(tmp_path: Path, master: Path) ->
         message="another run",
     )
     bnl("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "2", cwd=tmp_path)
-    refused(
-        "-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path, message="--force"
-    )
+    refused("-i", master, "-o", "set", "-d", "3", "-b", "2", "-p", "2", "-t", "1", cwd=tmp_path, message="--force")
 
 
 def corrupt(path: Path, frame: int) -> None:
@@ -238,9 +236,7 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) 
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
-        done = bnl(
-            "-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False
-        )
+        done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
         left = [p.name for p in full.iterdir()]
     finally:
         subprocess.run(["umount", str(full)], check=True)

@@ -17,8 +17,8 @@ from small_sets import read_images
 from test_squash import CODECS, write_input
 
 from bnl_mpi import expand
-from bnl_mpi.blockfile import COUNTS
 from bnl_mpi.errors import BnlError, UsageError
+from bnl_mpi.output.blockfile import COUNTS
 
 pytest.importorskip("imagecodecs")
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnl_mpi.filters import Filter
-from bnl_mpi.gaps import Filler, GapFiller
+from bnl_mpi.output.filters import Filter
+from bnl_mpi.pixels.gaps import Filler, GapFiller
 
 
 def filled(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -13,9 +13,9 @@ from astropy.io.fits.hdu.compressed.utils import _tile_shape, _validate_tile_sha
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnl_mpi import kernels, kernels_numpy
 from bnl_mpi.codecs.hcompress import HCompress, tile_rows
 from bnl_mpi.errors import UsageError
+from bnl_mpi.pixels import kernels, kernels_numpy
 
 SCALES = [1, 2, 3, 12, 16, 17, 100, 1000]
 KINDS = ["poisson", "noise", "sparse", "constant", "edge"]
@@ -55,13 +55,15 @@ def test_round_trip_equals_astropy(kind: str, scale: int, top: int) -> None:
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), ny=st.integers(4, 70), nx=st.integers(4, 90), kind=st.sampled_from(KINDS),
-    top=st.integers(0, 2**31 - 1), scale=st.one_of(st.integers(1, 40), st.integers(1, 100_000)),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    ny=st.integers(4, 70),
+    nx=st.integers(4, 90),
+    kind=st.sampled_from(KINDS),
+    top=st.integers(0, 2**31 - 1),
+    scale=st.one_of(st.integers(1, 40), st.integers(1, 100_000)),
+)
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_round_trip_equals_astropy_on_any_image(
-    seed: int, ny: int, nx: int, kind: str, top: int, scale: int
-) -> None:
+def test_round_trip_equals_astropy_on_any_image(seed: int, ny: int, nx: int, kind: str, top: int, scale: int) -> None:
     if ny <= 30 and nx < ny and 0 < ny % nx < 4:
         ny = nx  # astropy refuses its own tiles there
     image = make_image(kind, (ny, nx), top, seed)
@@ -76,9 +78,7 @@ def test_tiles_of_any_height(impl: ModuleType, rows: int) -> None:
     for y in range(0, 50, rows):
         expected[y : y + rows] = 0
         tile = image[y : y + rows]
-        hdu = fits.CompImageHDU(
-            tile.copy(), compression_type="HCOMPRESS_1", hcomp_scale=12, tile_shape=tile.shape
-        )
+        hdu = fits.CompImageHDU(tile.copy(), compression_type="HCOMPRESS_1", hcomp_scale=12, tile_shape=tile.shape)
         stream = BytesIO()
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
         stream.seek(0)
@@ -104,9 +104,7 @@ def test_tile_rows_are_astropys() -> None:
         for ny in range(4, 601):
             header = {"NAXIS": 2, "NAXIS1": nx, "NAXIS2": ny}
             try:
-                rows, _ = _validate_tile_shape(
-                    tile_shape=(), compression_type="HCOMPRESS_1", image_header=header
-                )
+                rows, _ = _validate_tile_shape(tile_shape=(), compression_type="HCOMPRESS_1", image_header=header)
             except ValueError:
                 assert ny <= 30
                 assert tile_rows((ny, nx)) == ny

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs.registry import get_codec
 
-from bnl_mpi import openjpeg
-from bnl_mpi.codecs import htj2k
-from bnl_mpi.codecs.base import errors_of
+from bnl_mpi.codecs import htj2k, openjpeg
+from bnl_mpi.codecs.contract import errors_of
 from bnl_mpi.codecs.htj2k import HTJ2K, StepSearch, Target, encode_at_step, encode_lossless
 from bnl_mpi.errors import BnlError, UsageError
 

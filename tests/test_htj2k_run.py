@@ -21,7 +21,7 @@ from test_htj2k import diffraction
 from test_squash import write_input
 
 import bnl_mpi
-from bnl_mpi import openjpeg
+from bnl_mpi.codecs import openjpeg
 from bnl_mpi.errors import BnlError
 from bnl_mpi.simulate import simulate
 
@@ -161,9 +161,7 @@ def errors_of_set(folder: Path, exact: np.ndarray[Any, Any]) -> np.ndarray[Any, 
 
 
 @pytest.mark.parametrize("bound", [2, 9])
-def test_the_greatest_error_is_bounded(
-    bound: int, frames: Path, exact: np.ndarray[Any, Any], tmp_path: Path
-) -> None:
+def test_the_greatest_error_is_bounded(bound: int, frames: Path, exact: np.ndarray[Any, Any], tmp_path: Path) -> None:
     summary = run(frames, tmp_path, "--max_error", bound, "-c", "bslz4", "--fill_gaps")
     greatest = int(np.abs(errors_of_set(tmp_path, exact)).max())
     assert 0 < greatest <= summary["greatest_error"] <= bound
@@ -264,9 +262,13 @@ def test_dials_masks_the_same_pixels(tmp_path: Path) -> None:
         assert DIALS is not None
         done = subprocess.run(
             [DIALS, str(Path(__file__).with_name("dials_masks.py")), f"{name}.nxs", f"{name}.npz"],
-            env={**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}, cwd=tmp_path,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            env={**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         seen[name] = np.load(tmp_path / f"{name}.npz")
     masks = seen["full"]["masks"]

@@ -11,7 +11,7 @@ import numcodecs
 import numpy as np
 import pytest
 
-from bnl_mpi import openjpeg
+from bnl_mpi.codecs import openjpeg
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2, ladder
 from bnl_mpi.errors import BnlError
 
@@ -94,7 +94,7 @@ def test_threads_change_nothing() -> None:
 def test_pillow_s_library_where_the_system_has_none() -> None:
     code = (
         "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
-        "import numpy as np; from bnl_mpi import openjpeg\n"
+        "import numpy as np; from bnl_mpi.codecs import openjpeg\n"
         "path = openjpeg.find_library(); assert path and 'pillow' in path.lower(), path\n"
         "image = np.arange(4096, dtype='u2').reshape(64, 64)\n"
         "assert (openjpeg.decode(openjpeg.encode(image, [1.0], irreversible=False)) == image).all()\n"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnl_mpi import kernels, kernels_numpy
+from bnl_mpi.pixels import kernels, kernels_numpy
 
 IMPLEMENTATIONS = [kernels_numpy, *([kernels] if kernels.COMPILED else [])]
 INTEGERS = ["u1", "u2", "u4", "i1", "i2", "i4"]
@@ -173,9 +173,15 @@ def test_compiled_kernels_refuse_layouts_they_cannot_read(name: str, array: np.n
 
 
 def finish_by_pixel(
-    total: np.ndarray, flags: np.ndarray, blank: np.ndarray | None, satval: int | None, scale: float,
-    limit: int, mark_saturated: bool, mark: int = 0,
-) -> tuple[list[list[int]], tuple[int, int]]:  # fmt: skip
+    total: np.ndarray,
+    flags: np.ndarray,
+    blank: np.ndarray | None,
+    satval: int | None,
+    scale: float,
+    limit: int,
+    mark_saturated: bool,
+    mark: int = 0,
+) -> tuple[list[list[int]], tuple[int, int]]:
     values = [[mark] * total.shape[1] for _ in range(total.shape[0])]
     clipped = invalid = 0
     for y, x in np.ndindex(*total.shape):
@@ -427,9 +433,12 @@ def mutate(chunk: bytes, changes: list[tuple[float, int, str]], keep: int) -> by
 
 @compiled_only
 @given(
-    content=st.sampled_from(CONTENTS), dtype=st.sampled_from(["u1", "u2", "u4"]), changes=mutations,
-    keep=st.sampled_from([0, 12, 16]), how=st.sampled_from(["bslz4", "lz4", "fused"]),
-)  # fmt: skip
+    content=st.sampled_from(CONTENTS),
+    dtype=st.sampled_from(["u1", "u2", "u4"]),
+    changes=mutations,
+    keep=st.sampled_from([0, 12, 16]),
+    how=st.sampled_from(["bslz4", "lz4", "fused"]),
+)
 @settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_mutated_chunks_never_leave_the_buffers(
     content: str, dtype: str, changes: list[tuple[float, int, str]], keep: int, how: str
@@ -555,9 +564,7 @@ def test_the_environment_forces_numpy(forced: bool) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "BNL_MPI_KERNELS"}
     if forced:
         environment["BNL_MPI_KERNELS"] = "numpy"
-    program = "from bnl_mpi import kernels; print(kernels.COMPILED, kernels.HAVE_BSLZ4)"
-    run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    compiled = find_spec("bnl_mpi._kernels") is not None and not forced
+    program = "from bnl_mpi.pixels import kernels; print(kernels.COMPILED, kernels.HAVE_BSLZ4)"
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    compiled = find_spec("bnl_mpi.pixels._kernels") is not None and not forced
     assert run.stdout.split() == [str(compiled)] * 2

@@ -16,8 +16,10 @@ from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, MadeInput, make_in
 from small_sets import shared_data
 from test_metadata import brute, make_plan
 
-from bnl_mpi import h5meta, master, metadata
 from bnl_mpi.errors import InputError
+from bnl_mpi.hdf5 import access
+from bnl_mpi.input import experiment as metadata
+from bnl_mpi.output import master
 from bnl_mpi.plan import Plan
 
 GONIOMETER = "/entry/sample/goniometer"
@@ -25,12 +27,10 @@ TRANSFORMATIONS = "/entry/sample/transformations"
 PROVENANCE = {"program": "bnl_mpi", "version": "1", "options": {"bin": 2}}
 
 
-def reduce_master(
-    made: MadeInput, target: Path | None = None, **changes: Any
-) -> tuple[Path, list[str], Plan]:
+def reduce_master(made: MadeInput, target: Path | None = None, **changes: Any) -> tuple[Path, list[str], Plan]:
     """Write OUT_master.h5 for the plan, without data files."""
     spec = made.spec
-    with h5meta.open_read(made.master) as h5:
+    with access.open_read(made.master) as h5:
         experiment = metadata.read_experiment(h5, spec.n_frames, np.dtype(spec.dtype), spec.shape)
     plan = make_plan(spec.n_frames, shape_in=spec.shape, satval=experiment.satval, limit=experiment.satval)
     plan = replace(plan, **changes)
@@ -48,7 +48,7 @@ def reduce_master(
 
 
 def value(h5: h5py.File, path: str) -> Any:
-    return h5meta.scalar(h5[path])
+    return access.scalar(h5[path])
 
 
 def nxmx(**changes: Any) -> InputSpec:
@@ -64,7 +64,7 @@ def test_pixels_and_counts(tmp_path: Path, flavour: str, scalar_shape: tuple[int
     made = make_input(tmp_path, InputSpec(flavour=flavour, scalar_shape=scalar_shape, libver="v110"))
     path, warnings, _ = reduce_master(made, binning=3, sum=2, limit=20000, dtype_out="uint32")
     assert warnings == []
-    with h5meta.open_read(path) as h5, h5meta.open_read(made.master) as source:
+    with access.open_read(path) as h5, access.open_read(made.master) as source:
         expected = {
             f"{DETECTOR}/beam_center_x": 0.0004 / PIXEL / 3,
             f"{DETECTOR}/beam_center_y": 0.00035 / PIXEL / 3,
@@ -94,7 +94,7 @@ def test_pixels_and_counts(tmp_path: Path, flavour: str, scalar_shape: tuple[int
 def test_mask_and_flat_field(tmp_path: Path, binning: int) -> None:
     made = make_input(tmp_path, InputSpec(filtered_mask=True))
     path, _, plan = reduce_master(made, binning=binning)
-    with h5meta.open_read(path) as h5, h5meta.open_read(made.master) as source:
+    with access.open_read(path) as h5, access.open_read(made.master) as source:
         expected = brute(made.mask, binning, lambda y, x: np.bitwise_or.reduce(made.mask[y, x].reshape(-1)))
         flat = source[f"{DETECTOR}/flatfield"][()].astype(np.float64)
 
@@ -124,7 +124,7 @@ def test_a_mask_in_one_place_is_put_in_both(tmp_path: Path, where: str) -> None:
         del h5[f"{DETECTOR}/pixel_mask"], h5[f"{SPECIFIC}/pixel_mask"]
         h5[f"{where}/pixel_mask"] = made.mask.astype(np.int32)
     path, _, _ = reduce_master(made, binning=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         a, b = (h5[f"{group}/pixel_mask"] for group in (DETECTOR, SPECIFIC))
         np.testing.assert_array_equal(a[()], b[()])
         assert a.dtype == np.uint32
@@ -132,7 +132,7 @@ def test_a_mask_in_one_place_is_put_in_both(tmp_path: Path, where: str) -> None:
 
 def test_no_mask_is_invented(tmp_path: Path) -> None:
     path, _, _ = reduce_master(make_input(tmp_path, InputSpec(mask=False)), binning=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert "pixel_mask" not in h5[DETECTOR]
         assert "pixel_mask" not in h5[SPECIFIC]
         assert value(h5, f"{SPECIFIC}/number_of_excluded_pixels") == 0
@@ -149,13 +149,11 @@ def test_no_mask_is_invented(tmp_path: Path) -> None:
         (1, 1, (6, 1)),
     ],
 )
-def test_triggers(
-    tmp_path: Path, nimages: int, ntrigger: int | None, expected: tuple[int, int | None]
-) -> None:
+def test_triggers(tmp_path: Path, nimages: int, ntrigger: int | None, expected: tuple[int, int | None]) -> None:
     made = make_input(tmp_path, InputSpec(nimages=nimages, ntrigger=ntrigger))
     path, _, plan = reduce_master(made, sum=2)
-    with h5meta.open_read(path) as h5:
-        found = h5meta.number(h5, f"{SPECIFIC}/nimages"), h5meta.number(h5, f"{SPECIFIC}/ntrigger")
+    with access.open_read(path) as h5:
+        found = access.number(h5, f"{SPECIFIC}/nimages"), access.number(h5, f"{SPECIFIC}/ntrigger")
         assert found == expected
         assert (found[0] or 0) * (found[1] or 1) == plan.n_images
 
@@ -164,7 +162,7 @@ def test_triggers(
 def test_counts_are_little_endian_integers(tmp_path: Path, stored: Any) -> None:
     made = make_input(tmp_path, InputSpec(extra={f"{SPECIFIC}/nimages": stored}))
     path, _, _ = reduce_master(made)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         found = h5[f"{SPECIFIC}/nimages"]
         assert found.dtype.kind in "iu"
         assert found.dtype == found.dtype.newbyteorder("<")
@@ -189,16 +187,14 @@ def test_axes(tmp_path: Path, selection: dict[str, int], step: float) -> None:
     s, first, n = plan.sum, plan.first_frame, plan.n_frames
     images = [spec.starts[first : first + n][k : k + s] for k in range(0, n, s)]
     starts, ends = [one[0] for one in images], [one[-1] + step for one in images]
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         near = {"atol": 1e-5, "rtol": 0}
         for place in (f"{GONIOMETER}/omega", f"{TRANSFORMATIONS}/omega", "/entry/data/omega"):
             np.testing.assert_allclose(h5[place][()], starts, **near)
             assert h5[place].dtype == np.float32
         for place in (GONIOMETER, TRANSFORMATIONS):
             np.testing.assert_allclose(h5[f"{place}/omega_end"][()], ends, **near)
-        np.testing.assert_allclose(
-            h5[f"{TRANSFORMATIONS}/omega_increment_set"][()], [step * s] * len(images), **near
-        )
+        np.testing.assert_allclose(h5[f"{TRANSFORMATIONS}/omega_increment_set"][()], [step * s] * len(images), **near)
         assert h5[f"{GONIOMETER}/chi"].shape == (len(images),)
         assert h5[f"{TRANSFORMATIONS}/chi"][()].tolist() == [1.5]
         expected = {
@@ -220,7 +216,7 @@ def test_scalars_of_an_axis_without_its_array(tmp_path: Path, step: float) -> No
             del h5[f"{GONIOMETER}/{name}"]
         h5[f"{GONIOMETER}/omega_end"] = 10 + 12 * step
     path, _, _ = reduce_master(made, first_frame=3, n_frames=6, sum=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert value(h5, f"{GONIOMETER}/omega_start") == pytest.approx(10 + 3 * step)
         assert value(h5, f"{GONIOMETER}/omega_end") == pytest.approx(10 + 9 * step)
         assert value(h5, f"{GONIOMETER}/omega_range_total") == pytest.approx(6 * step)
@@ -230,16 +226,14 @@ def test_surplus_of_an_axis_is_cut_with_a_warning(tmp_path: Path) -> None:
     made = make_input(tmp_path, InputSpec(extra_axis_values=5))
     path, warnings, _ = reduce_master(made, sum=2)
     assert f"{GONIOMETER}/omega has 17 values for 12 frames: the surplus is cut off" in warnings
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         np.testing.assert_allclose(h5[f"{GONIOMETER}/omega"][()], 10 + np.arange(6))
 
 
 @pytest.mark.parametrize("length", [0, 2, 11])
 def test_an_axis_that_fits_nothing_is_an_error(tmp_path: Path, length: int) -> None:
     made = make_input(tmp_path, InputSpec(extra={f"{GONIOMETER}/omega": np.zeros(length)}))
-    with pytest.raises(
-        InputError, match=rf"in_master\.h5: {GONIOMETER}/omega has {length} values for 12 frames"
-    ):
+    with pytest.raises(InputError, match=rf"in_master\.h5: {GONIOMETER}/omega has {length} values for 12 frames"):
         reduce_master(made)
 
 
@@ -255,7 +249,7 @@ def test_values_for_each_frame_in_other_places(tmp_path: Path) -> None:
     with h5py.File(made.master, "r+") as h5:
         h5["/entry/instrument/stage"].attrs["NX_class"] = "NXpositioner"
     path, _, _ = reduce_master(made, sum=5)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         for place in ("instrument/beam/total_flux", "instrument/stage/value", "data/image_time"):
             assert h5[f"/entry/{place}"][()].tolist() == [0, 5, 10], place
         assert h5[f"{DETECTOR}/count_time"][()].tolist() == [10, 35, 21]
@@ -266,7 +260,7 @@ def test_values_for_each_frame_in_other_places(tmp_path: Path) -> None:
 def test_module(tmp_path: Path, reversed_size: bool) -> None:
     made = make_input(tmp_path, nxmx(reversed_size=reversed_size))
     path, _, _ = reduce_master(made, binning=3)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         module = h5[f"{DETECTOR}/module"]
         assert module["data_size"][()].tolist() == ([5, 4] if reversed_size else [4, 5])
         assert module["data_origin"][()].tolist() == [0, 0]
@@ -282,7 +276,7 @@ def test_a_part_of_the_modules(tmp_path: Path) -> None:
         h5[f"{DETECTOR}/module/data_origin"][...] = [4, 3]
         h5[f"{DETECTOR}/module/data_size"][...] = [7, 11]
     path, warnings, _ = reduce_master(made, binning=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert h5[f"{DETECTOR}/module/data_origin"][()].tolist() == [2, 1]
         assert h5[f"{DETECTOR}/module/data_size"][()].tolist() == [4, 6]
     assert any("data_origin: [4, 3] is no multiple of 2" in one for one in warnings)
@@ -295,7 +289,7 @@ def test_integers_that_become_fractions_or_grow(tmp_path: Path) -> None:
         f"{SPECIFIC}/nframes_sum": np.uint8(200),
     }
     path, _, _ = reduce_master(make_input(tmp_path, InputSpec(extra=extra)), binning=2, sum=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert value(h5, f"{DETECTOR}/beam_center_x") == 3.5
         assert value(h5, f"{SPECIFIC}/frame_period") == 72800
         assert h5[f"{SPECIFIC}/frame_period"].dtype == np.int64
@@ -308,11 +302,9 @@ def test_integers_that_become_fractions_or_grow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
 @pytest.mark.parametrize("first_file", [0, 1])
 def test_data_links(tmp_path: Path, flavour: str, first_file: int) -> None:
-    made = make_input(
-        tmp_path, InputSpec(flavour=flavour, first_file=first_file, virtual=False, libver="v110")
-    )
+    made = make_input(tmp_path, InputSpec(flavour=flavour, first_file=first_file, virtual=False, libver="v110"))
     path, _, _ = reduce_master(made, sum=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         group = h5["/entry/data"]
         links = {name: group.get(name, getlink=True) for name in group}
         external = {name: (one.filename, one.path) for name, one in links.items() if name != "omega"}
@@ -324,11 +316,11 @@ def test_virtual_dataset(tmp_path: Path) -> None:
     made = make_input(tmp_path, nxmx(extra={}))
     path, _, plan = reduce_master(made, sum=2, binning=2)
     first = np.arange(4 * 6 * 7, dtype=np.uint16).reshape(4, 6, 7)
-    with h5meta.open_write(tmp_path / "out_000001.h5") as h5:
+    with access.open_write(tmp_path / "out_000001.h5") as h5:
         h5["/entry/data/data"] = first
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         data = h5["/entry/data/data"]
-        assert h5meta.attribute_text(h5["/entry/data"], "signal") == "data"
+        assert access.attribute_text(h5["/entry/data"], "signal") == "data"
         assert data.is_virtual
         assert (data.shape, data.dtype, data.fillvalue) == ((6, *plan.shape_out), np.uint16, 65535)
         np.testing.assert_array_equal(data[:4], first)
@@ -339,7 +331,7 @@ def test_virtual_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dtype", "mark"), [("uint32", 2**32 - 1), ("int16", -1), ("float32", np.nan)])
 def test_missing_files_read_as_the_mark(tmp_path: Path, dtype: str, mark: float) -> None:
     path, _, _ = reduce_master(make_input(tmp_path, nxmx()), dtype_out=dtype)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5["/entry/data/data"][0, 0, 0], np.dtype(dtype).type(mark))
 
 
@@ -352,7 +344,7 @@ def test_the_data_themselves_are_never_copied(tmp_path: Path) -> None:
         h5[f"{DETECTOR}/data"] = h5["/entry/data/data"]
         h5[f"{DETECTOR}/other"] = h5py.SoftLink("/entry/data/data")
     path, _, _ = reduce_master(made, sum=3)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert h5["/entry/data/data"].is_virtual
         for name in ("data", "other"):
             assert h5[DETECTOR].get(name, getlink=True).path == "/entry/data/data"
@@ -366,14 +358,14 @@ def test_frames_elsewhere_in_an_older_master_are_left_out(tmp_path: Path) -> Non
     }
     path, warnings, _ = reduce_master(make_input(tmp_path, InputSpec(extra=extra)))
     assert [one for one in warnings if one.startswith(f"{DETECTOR}/snapshot is left out")]
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert "snapshot" not in h5[DETECTOR]
         assert list(h5["/entry/data"]) == ["data_000001", "data_000002", "data_000003"]
 
 
 def test_squash_links_lie_beside_the_data(tmp_path: Path) -> None:
     made = make_input(tmp_path)
-    with h5meta.open_read(made.master) as h5:
+    with access.open_read(made.master) as h5:
         experiment = metadata.read_experiment(h5, 12, np.dtype("u2"))
     target = tmp_path / "out_master.h5"
     common: dict[str, Any] = {"experiment": experiment, "provenance": {}, "data_dtype": np.dtype("u2")}
@@ -381,7 +373,7 @@ def test_squash_links_lie_beside_the_data(tmp_path: Path) -> None:
     master.write_master(
         target, made.master, make_plan(12), data_files=[("o_000001.h5", 12)], squash_files=files, **common
     )
-    with h5meta.open_read(target) as h5:
+    with access.open_read(target) as h5:
         links = [h5["/entry/squash"].get(name, getlink=True) for name in h5["/entry/squash"]]
         assert [(one.filename, one.path) for one in links] == [(name, "/entry/data") for name, _ in files]
 
@@ -391,12 +383,12 @@ def test_provenance(tmp_path: Path) -> None:
     once, _, _ = reduce_master(made)
     again = MadeInput(once, made.frames, made.mask, made.spec)
     twice, _, _ = reduce_master(again, tmp_path / "again_master.h5")
-    with h5meta.open_read(twice) as h5:
+    with access.open_read(twice) as h5:
         for name in ("process_bnl_mpi", "process_bnl_mpi_1"):
             group = h5[f"/entry/{name}"]
-            assert h5meta.attribute_text(group, "NX_class") == "NXprocess"
-            assert h5meta.scalar(group["program"]) == "bnl_mpi"
-            assert json.loads(h5meta.scalar(group["options"])) == {"bin": 2}
+            assert access.attribute_text(group, "NX_class") == "NXprocess"
+            assert access.scalar(group["program"]) == "bnl_mpi"
+            assert json.loads(access.scalar(group["options"])) == {"bin": 2}
 
 
 # The copy in kind
@@ -407,7 +399,7 @@ def test_provenance(tmp_path: Path) -> None:
 def test_strings_keep_their_kind(tmp_path: Path, kind: str, flavour: str) -> None:
     made = make_input(tmp_path, InputSpec(flavour=flavour, string_kind=kind, libver="v110"))
     path, _, _ = reduce_master(made, binning=2)
-    with h5meta.open_read(path) as h5, h5meta.open_read(made.master) as source:
+    with access.open_read(path) as h5, access.open_read(made.master) as source:
         for where in (f"{DETECTOR}/description", "/entry/sample/name", f"{SPECIFIC}/eiger_fw_version"):
             assert h5[where][()] == source[where][()]
             assert h5[where].id.get_type() == source[where].id.get_type()
@@ -448,7 +440,7 @@ def test_rare_kinds_are_kept(tmp_path: Path) -> None:
         "/entry/rare/references",
         "/entry/rare@reference",
     ]
-    with h5meta.open_read(path) as h5, h5meta.open_read(made.master) as source:
+    with access.open_read(path) as h5, access.open_read(made.master) as source:
         got, given = h5["/entry/rare"], source["/entry/rare"]
         assert isinstance(got["named_type"], h5py.Datatype)
         assert isinstance(got["empty"][()], h5py.Empty)
@@ -469,9 +461,7 @@ def test_external_metadata_is_brought_in(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "meta.h5", "w") as meta:
         meta["mask"] = made.mask.astype(np.int32)
         meta["cutoff"] = np.array([777])
-        meta.create_dataset(
-            "config/words", data=["a"], maxshape=(None,), chunks=(8,), dtype=h5py.string_dtype()
-        )
+        meta.create_dataset("config/words", data=["a"], maxshape=(None,), chunks=(8,), dtype=h5py.string_dtype())
         meta["config/inner"] = h5py.SoftLink("/cutoff")
     with h5py.File(made.master, "r+") as h5:
         del h5[f"{DETECTOR}/pixel_mask"], h5[f"{SPECIFIC}/pixel_mask"]
@@ -487,10 +477,10 @@ def test_external_metadata_is_brought_in(tmp_path: Path) -> None:
         f"{DETECTOR}/lost is left out: it is a link to /x in meta.h5",
     ]
     os.unlink(tmp_path / "meta.h5")
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert h5[f"{DETECTOR}/saturation_value"][()].tolist() == [777]
         assert h5[f"{DETECTOR}/settings/inner"][()].tolist() == [777]
-        assert h5meta.scalar(h5[f"{DETECTOR}/settings/words"]) == "a"
+        assert access.scalar(h5[f"{DETECTOR}/settings/words"]) == "a"
         assert h5[f"{DETECTOR}/settings/words"].chunks is None
         assert h5[f"{SPECIFIC}/pixel_mask"] == h5[f"{DETECTOR}/pixel_mask"]
 
@@ -498,9 +488,9 @@ def test_external_metadata_is_brought_in(tmp_path: Path) -> None:
 def test_the_container_is_one_that_every_reader_parses(tmp_path: Path) -> None:
     path, _, _ = reduce_master(make_input(tmp_path), binning=2)
     assert path.read_bytes()[8] in (0, 2, 3)  # the superblock's version
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert h5.userblock_size == 0
-        for where, dataset in h5meta.walk(h5["/entry"]):
+        for where, dataset in access.walk(h5["/entry"]):
             assert dataset.chunks is None, where
 
 
@@ -519,7 +509,7 @@ def test_nothing_changes_where_nothing_is_reduced(tmp_path: Path) -> None:
     for spec in (InputSpec(), nxmx()):
         made = make_input(tmp_path, spec, spec.flavour)
         path, _, _ = reduce_master(made)
-        with h5meta.open_read(made.master) as source, h5meta.open_read(path) as h5:
+        with access.open_read(made.master) as source, access.open_read(path) as h5:
             for where, given in items(source["/entry"], "/entry"):
                 if isinstance(given, h5py.Dataset) and not where.startswith("/entry/data/data"):
                     np.testing.assert_array_equal(h5[where][()], given[()], err_msg=where)
@@ -544,7 +534,7 @@ def items(group: h5py.Group, path: str) -> Iterator[tuple[str, h5py.Group | h5py
         where = f"{path}/{name}"
         if path == "/entry/data" and name.startswith("data_"):
             continue
-        found = h5meta.resolve(group, name)
+        found = access.resolve(group, name)
         yield where, found
         if isinstance(found, h5py.Group):
             yield from items(found, where)
@@ -552,12 +542,12 @@ def items(group: h5py.Group, path: str) -> Iterator[tuple[str, h5py.Group | h5py
 
 def assert_nothing_is_lost(infile: Path, outfile: Path, left_out: set[str]) -> None:
     """Each item of the input is in the output, with its attributes: equal, or of a name that has a rule."""
-    with h5meta.open_read(infile) as source, h5meta.open_read(outfile) as target:
+    with access.open_read(infile) as source, access.open_read(outfile) as target:
         for where, given in items(source["/entry"], "/entry"):
             if given is None:
                 assert where in left_out
                 continue
-            got = h5meta.resolve(target, where)
+            got = access.resolve(target, where)
             assert type(got) is type(given), where
             assert set(given.attrs) == set(got.attrs), where
             for name, one in given.attrs.items():
@@ -587,7 +577,7 @@ def test_every_item_of_a_real_master(
     left_out = {one.split(" is left out")[0] for one in warnings}
     assert len(left_out) == (11 if name.startswith("dls") else 0)
     assert_nothing_is_lost(folder / name, path, left_out)
-    with h5meta.open_read(path) as h5, h5meta.open_read(folder / name) as source:
+    with access.open_read(path) as h5, access.open_read(folder / name) as source:
         assert value(h5, f"{DETECTOR}/beam_center_x") == value(source, f"{DETECTOR}/beam_center_x") / 2
         omega = h5[f"{TRANSFORMATIONS}/omega"]
         assert omega.shape == (plan.n_images,)

@@ -14,7 +14,8 @@ PROGRAM = """
 import resource, sys
 from bnl_mpi.cli import main
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-import bnl_mpi.driver, bnl_mpi.pipeline, bnl_mpi.master, bnl_mpi.nxmx, hdf5plugin, bnl_mpi.codecs.jpeg2000
+import bnl_mpi.run.driver, bnl_mpi.tasks.reduction, bnl_mpi.output.master, bnl_mpi.output.nexus
+import hdf5plugin, bnl_mpi.codecs.jpeg2000
 bnl_mpi.codecs.jpeg2000.openjpeg.library()
 loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert main(sys.argv[1:]) == 0

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input, make_mask
 
-from bnl_mpi import h5meta, metadata
 from bnl_mpi.errors import InputError, OutputError
+from bnl_mpi.hdf5 import access
+from bnl_mpi.input import experiment as metadata
 from bnl_mpi.plan import Plan
 
 U2 = np.dtype("uint16")
@@ -39,7 +40,7 @@ def make_plan(total: int, **changes: Any) -> Plan:
 
 def read(folder: Path, spec: InputSpec, dtype: str = "uint16") -> metadata.Experiment:
     made = make_input(folder, spec)
-    with h5meta.open_read(made.master) as h5:
+    with access.open_read(made.master) as h5:
         return metadata.read_experiment(h5, spec.n_frames, np.dtype(dtype), spec.shape)
 
 
@@ -48,69 +49,65 @@ def read(folder: Path, spec: InputSpec, dtype: str = "uint16") -> metadata.Exper
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_scalar_of_any_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with h5meta.open_write(tmp_path / "a.h5") as h5:
-        assert h5meta.scalar(h5.create_dataset("n", data=np.full(shape, 7, dtype="u4"))) == 7
-        assert h5meta.scalar(h5.create_dataset("t", data=np.full(shape, b"Si"))) == "Si"
-        assert (
-            h5meta.scalar(h5.create_dataset("v", shape=shape, data="Si", dtype=h5py.string_dtype())) == "Si"
-        )
+    with access.open_write(tmp_path / "a.h5") as h5:
+        assert access.scalar(h5.create_dataset("n", data=np.full(shape, 7, dtype="u4"))) == 7
+        assert access.scalar(h5.create_dataset("t", data=np.full(shape, b"Si"))) == "Si"
+        assert access.scalar(h5.create_dataset("v", shape=shape, data="Si", dtype=h5py.string_dtype())) == "Si"
 
 
 def test_scalar_refuses_arrays(tmp_path: Path) -> None:
-    with h5meta.open_write(tmp_path / "a.h5") as h5:
+    with access.open_write(tmp_path / "a.h5") as h5:
         h5["many"] = [1, 2]
         h5["none"] = np.zeros(0)
         for name, n in (("many", 2), ("none", 0)):
             with pytest.raises(InputError, match=rf"a\.h5: /{name} has {n} values"):
-                h5meta.scalar(h5[name])
+                access.scalar(h5[name])
 
 
-@pytest.mark.parametrize(
-    "value", ["Si", b"Si", np.bytes_(b"Si"), np.array([b"Si"]), np.array("Si"), b"Si\0\0"]
-)
+@pytest.mark.parametrize("value", ["Si", b"Si", np.bytes_(b"Si"), np.array([b"Si"]), np.array("Si"), b"Si\0\0"])
 def test_text(value: Any) -> None:
-    assert h5meta.text(value) == "Si"
+    assert access.text(value) == "Si"
 
 
 def test_open_read_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        h5meta.open_read(tmp_path / "absent.h5")
+        access.open_read(tmp_path / "absent.h5")
     (tmp_path / "text.h5").write_text("not this")
     with pytest.raises(InputError, match="not an HDF5 file"):
-        h5meta.open_read(tmp_path / "text.h5")
+        access.open_read(tmp_path / "text.h5")
     with pytest.raises(InputError, match="is a folder"):
-        h5meta.open_read(tmp_path)
-    with h5meta.open_write(tmp_path / "whole.h5") as h5:
+        access.open_read(tmp_path)
+    with access.open_write(tmp_path / "whole.h5") as h5:
         h5["a"] = np.arange(1000)
     (tmp_path / "cut.h5").write_bytes((tmp_path / "whole.h5").read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged or still being written") as caught:
-        h5meta.open_read(tmp_path / "cut.h5")
+        access.open_read(tmp_path / "cut.h5")
     assert "\n" not in str(caught.value)
 
 
 def test_open_write_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't be created"):
-        h5meta.open_write(tmp_path / "no" / "folder.h5")
+        access.open_write(tmp_path / "no" / "folder.h5")
 
 
 def test_files_are_not_locked(tmp_path: Path) -> None:
-    with h5meta.open_write(tmp_path / "a.h5") as h5:
+    with access.open_write(tmp_path / "a.h5") as h5:
         h5["a"] = 1
         h5.flush()
-        with h5meta.open_read(tmp_path / "a.h5"):
+        with access.open_read(tmp_path / "a.h5"):
             pass
 
 
 def test_walk_survives_cycles_and_dangling_links(tmp_path: Path) -> None:
-    with h5meta.open_write(tmp_path / "a.h5") as h5:
+    with access.open_write(tmp_path / "a.h5") as h5:
         h5["g/d"] = 1
         h5["g/self"] = h5["g"]
         h5["g/up"] = h5py.SoftLink("/")
         h5["g/nowhere"] = h5py.SoftLink("/not/here")
         h5["g/gone"] = h5py.ExternalLink("gone.h5", "/x")
         h5["g/data_000001"] = h5py.ExternalLink("a.h5", "/g/d")
-        assert "/g/d" in [path for path, _ in h5meta.walk(h5)]
-        assert not [path for path, _ in h5meta.walk(h5) if "gone" in path or "data_" in path]
+        assert "/g/d" in [path for path, _ in access.walk(h5)]
+        assert not [path for path, _ in access.walk(h5) if "gone" in path or "data_" in path]
 
 
 # Saturation, mask, counts
@@ -168,7 +165,7 @@ def test_mask_behind_a_filter_plugin(tmp_path: Path) -> None:
 def test_mask_of_another_shape_is_an_error(tmp_path: Path) -> None:
     made = make_input(tmp_path)
     with (
-        h5meta.open_read(made.master) as h5,
+        access.open_read(made.master) as h5,
         pytest.raises(InputError, match=r"pixel_mask has the shape \(11, 14\), the frames have \(14, 11\)"),
     ):
         metadata.read_experiment(h5, 12, U2, (14, 11))
@@ -207,7 +204,7 @@ def test_an_axis_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
     starts = np.arange(12.0)
     starts[4] = np.nan
     made = make_input(tmp_path, InputSpec(omega=list(starts)))
-    with h5meta.open_read(made.master) as h5, pytest.raises(InputError, match=r"omega is not.* at frame 5"):
+    with access.open_read(made.master) as h5, pytest.raises(InputError, match=r"omega is not.* at frame 5"):
         metadata.read_experiment(h5, 12, U2)
 
 
@@ -247,9 +244,7 @@ def test_sum_breaks(tmp_path: Path, spec: InputSpec, changes: dict[str, Any], ex
 
 @pytest.mark.parametrize("step", [0.01, 0.1, 1.0])
 def test_single_precision_makes_no_breaks(tmp_path: Path, step: float) -> None:
-    spec = InputSpec(
-        n_frames=400, frames_per_file=400, shape=(2, 2), mask=False, omega_start=-179.9, omega_step=step
-    )
+    spec = InputSpec(n_frames=400, frames_per_file=400, shape=(2, 2), mask=False, omega_start=-179.9, omega_step=step)
     assert breaks_of(tmp_path, spec, sum=400) == []
 
 
@@ -271,9 +266,7 @@ def test_breaks_are_told_with_frames_from_one(tmp_path: Path) -> None:
 def brute(values: npt.NDArray[Any], binning: int, one: Any) -> npt.NDArray[Any]:
     ny, nx = values.shape
     rows = range(0, ny, binning)
-    return np.array(
-        [[one(slice(y, y + binning), slice(x, x + binning)) for x in range(0, nx, binning)] for y in rows]
-    )
+    return np.array([[one(slice(y, y + binning), slice(x, x + binning)) for x in range(0, nx, binning)] for y in rows])
 
 
 @pytest.mark.parametrize("binning", [1, 2, 3, 5, 9, 20])

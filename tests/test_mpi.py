@@ -16,10 +16,11 @@ import pytest
 from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, random_mask, write_set
 
-from bnl_mpi import driver, job, watch, work
+from bnl_mpi import job
 from bnl_mpi.errors import BnlError
 from bnl_mpi.options import Options
-from bnl_mpi.pipeline import Pipeline
+from bnl_mpi.run import driver, watch, work
+from bnl_mpi.tasks.reduction import Pipeline
 
 pytestmark = [pytest.mark.mpi, needs_mpi]
 
@@ -223,7 +224,7 @@ def test_the_watch_tells_death_from_goodbye(monkeypatch: pytest.MonkeyPatch) -> 
     listener = watch.Listener()
     _, port, token = listener.address
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi import watch\n"
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi.run import watch\n"
         "line = watch.Lifeline(('127.0.0.1', int(sys.argv[2]), bytes.fromhex(sys.argv[3])), int(sys.argv[4]))\n"
         "line.close() if sys.argv[5] == 'close' else os._exit(0)"
     )
@@ -246,7 +247,7 @@ def test_the_watch_tells_death_from_goodbye(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_worker_notices_that_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi import watch\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from bnl_mpi.run import watch\n"
         "one = watch.Listener(); print(one.address[1], one.address[2].hex(), flush=True)\n"
         "sys.stdin.read(1)"
     )

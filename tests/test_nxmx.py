@@ -13,7 +13,9 @@ from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, MadeInput, make_in
 from test_master import SELECTIONS, TRANSFORMATIONS, value
 from test_metadata import make_plan
 
-from bnl_mpi import h5meta, metadata, nxmx
+from bnl_mpi.hdf5 import access
+from bnl_mpi.input import experiment as metadata
+from bnl_mpi.output import nexus
 from bnl_mpi.plan import Plan
 
 BEAM = "/entry/instrument/beam/incident_wavelength"
@@ -21,11 +23,11 @@ BEAM = "/entry/instrument/beam/incident_wavelength"
 
 def reduce_nxs(made: MadeInput, **changes: Any) -> tuple[Path, list[str], Plan]:
     spec = made.spec
-    with h5meta.open_read(made.master) as h5:
+    with access.open_read(made.master) as h5:
         experiment = metadata.read_experiment(h5, spec.n_frames, np.dtype(spec.dtype), spec.shape)
     plan = make_plan(spec.n_frames, shape_in=spec.shape, satval=experiment.satval, **changes)
     target = made.master.with_name("out.nxs")
-    lacking = nxmx.write_nxs(
+    lacking = nexus.write_nxs(
         target,
         made.master,
         plan,
@@ -54,17 +56,15 @@ def package() -> Any:
 
 @pytest.mark.parametrize("spec", FLAVOURS, ids=lambda spec: spec.flavour)
 @pytest.mark.parametrize("binning", [1, 2, 3])
-def test_an_independent_reader_sees_the_experiment(
-    tmp_path: Path, package: Any, spec: InputSpec, binning: int
-) -> None:
+def test_an_independent_reader_sees_the_experiment(tmp_path: Path, package: Any, spec: InputSpec, binning: int) -> None:
     made = make_input(tmp_path, spec)
     path, lacking, plan = reduce_nxs(made, sum=2, binning=binning, limit=20000)
     assert lacking == []
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         (entry,) = package.NXmx(h5).entries
         assert entry.definition == "NXmx"
         (data,), (instrument,), (sample,) = entry.data, entry.instruments, entry.samples
-        assert h5meta.text(data.signal) == "data"
+        assert access.text(data.signal) == "data"
         assert data["data"].shape == (6, *plan.shape_out)
         (detector,), (beam,) = instrument.detectors, instrument.beams
         assert beam.incident_wavelength.to("angstrom").magnitude == pytest.approx(0.9795)
@@ -103,7 +103,7 @@ def test_the_scan_axis(tmp_path: Path, spec: InputSpec, selection: dict[str, int
     images = [chosen[k : k + plan.sum] for k in range(0, len(chosen), plan.sum)]
     near = {"atol": 1e-5, "rtol": 0}
     sense = 1 if step > 0 else -1  # a falling angle is told as a rising one about the opposite vector
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         omega = h5[f"{TRANSFORMATIONS}/omega"]
         assert omega.dtype == np.float64
         np.testing.assert_allclose(sense * omega[()], [one[0] for one in images], **near)
@@ -114,33 +114,31 @@ def test_the_scan_axis(tmp_path: Path, spec: InputSpec, selection: dict[str, int
         for name in ("vector", "units", "transformation_type", "depends_on"):
             assert name in omega.attrs
         plotted = h5["/entry/data/omega"]
-        np.testing.assert_allclose(
-            np.outer(plotted[()], plotted.attrs["vector"]), np.outer(omega[()], [-sense, 0, 0])
-        )
-        assert h5meta.text(h5["/entry/data"].attrs["axes"]) == "omega"
+        np.testing.assert_allclose(np.outer(plotted[()], plotted.attrs["vector"]), np.outer(omega[()], [-sense, 0, 0]))
+        assert access.text(h5["/entry/data"].attrs["axes"]) == "omega"
 
 
 def test_every_axis_of_the_chains_is_in_double(tmp_path: Path) -> None:
     made = make_input(tmp_path, nxmx_spec(axis_dtype="f4"))
     path, _, _ = reduce_nxs(made, sum=3)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         for start in (f"{DETECTOR}/module/fast_pixel_direction", f"{TRANSFORMATIONS}/chi"):
-            chain = nxmx.chain(h5[start])
+            chain = nexus.chain(h5[start])
             assert len(chain) > 1
             assert {str(one.dtype) for one in chain} == {"float64"}
-            assert h5meta.attribute_text(chain[-1], "depends_on") == "."
+            assert access.attribute_text(chain[-1], "depends_on") == "."
 
 
 @pytest.mark.parametrize("spec", FLAVOURS, ids=lambda spec: spec.flavour)
 def test_it_does_not_pass_for_a_detector_s_own_file(tmp_path: Path, spec: InputSpec) -> None:
     path, _, _ = reduce_nxs(make_input(tmp_path, spec))
     names: list[str] = []
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         h5.visit_links(names.append)
         assert not [name for name in names if "detectorSpecific" in name or "eiger_fw" in name]
         assert not [name for name in names if name.startswith("entry/data/data_")]
         for name in names:
-            assert h5meta.resolve(h5, name) is not None, name
+            assert access.resolve(h5, name) is not None, name
 
 
 @pytest.mark.parametrize("spec", FLAVOURS, ids=lambda spec: spec.flavour)
@@ -148,9 +146,9 @@ def test_the_virtual_dataset_reads_the_blocks(tmp_path: Path, spec: InputSpec) -
     path, _, plan = reduce_nxs(make_input(tmp_path, spec), binning=2, sum=2)
     blocks = [np.random.default_rng(b.number).integers(0, 99, (b.n_images, 6, 7)) for b in plan.blocks()]
     for number, images in enumerate(blocks, 1):
-        with h5meta.open_write(tmp_path / f"out_{number:06d}.h5") as h5:
+        with access.open_write(tmp_path / f"out_{number:06d}.h5") as h5:
             h5["/entry/data/data"] = images.astype(np.uint16)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5["/entry/data/data"][()], np.concatenate(blocks))
 
 
@@ -159,7 +157,7 @@ def test_size_is_slow_then_fast_however_it_was(tmp_path: Path) -> None:
         made = make_input(tmp_path, nxmx_spec(reversed_size=reversed_size))
         for binning in (1, 3):
             path, _, plan = reduce_nxs(made, binning=binning)
-            with h5meta.open_read(path) as h5:
+            with access.open_read(path) as h5:
                 assert tuple(h5[f"{DETECTOR}/module/data_size"][()]) == plan.shape_out
 
 
@@ -176,8 +174,8 @@ def test_older_geometry(
 ) -> None:
     extra = {f"{DETECTOR}/beam_center_x": centre[0], f"{DETECTOR}/beam_center_y": centre[1]}
     made = make_input(tmp_path, InputSpec(translation=translation, extra=extra))
-    with h5meta.open_read(made.master) as h5:
-        origin, fast, slow = nxmx.older_geometry(h5)
+    with access.open_read(made.master) as h5:
+        origin, fast, slow = nexus.older_geometry(h5)
     np.testing.assert_allclose(origin, expected, rtol=1e-6)
     np.testing.assert_allclose([fast, slow], [[-1, 0, 0], [0, -1, 0]])
 
@@ -188,7 +186,7 @@ def test_a_tilted_older_detector(tmp_path: Path) -> None:
     made = make_input(tmp_path, InputSpec(extra={f"{DETECTOR}/geometry/orientation/value": np.array(value6)}))
     path, lacking, _ = reduce_nxs(made)
     assert lacking == []
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         slow = h5[f"{DETECTOR}/module/slow_pixel_direction"].attrs["vector"]
     np.testing.assert_allclose(slow, [0, -np.cos(tilt), np.sin(tilt)], atol=1e-12)
 
@@ -196,7 +194,7 @@ def test_a_tilted_older_detector(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "axis"), [("E-02-0100", [-1, 0, 0]), ("E-32-0105", [0, 1, 0])])
 def test_older_rotation_axis(tmp_path: Path, number: str, axis: list[float]) -> None:
     path, _, _ = reduce_nxs(make_input(tmp_path, InputSpec(detector_number=number)))
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5[f"{TRANSFORMATIONS}/omega"].attrs["vector"], axis)
 
 
@@ -208,7 +206,7 @@ def test_stills_of_the_older_flavour_depend_on_nothing(tmp_path: Path) -> None:
                 del h5["/entry/sample/goniometer"][name]
     path, lacking, _ = reduce_nxs(made)
     assert lacking == []
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         assert value(h5, "/entry/sample/depends_on") == "."
 
 
@@ -263,5 +261,5 @@ def test_the_mask_comes_from_detector_specific_too(tmp_path: Path) -> None:
         del h5[f"{DETECTOR}/pixel_mask"]
         assert f"{SPECIFIC}/pixel_mask" in h5
     path, _, _ = reduce_nxs(made, binning=2)
-    with h5meta.open_read(path) as h5:
+    with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5[f"{DETECTOR}/pixel_mask"][()], metadata.bin_mask(made.mask, 2))

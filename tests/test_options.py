@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bnl_mpi.cli import join_negative_values, options_from
+from bnl_mpi.arguments import join_negative_values, options_from
 from bnl_mpi.errors import UsageError
 from bnl_mpi.options import Options, parse_frame_list, parse_zero_pattern
 
@@ -32,19 +32,39 @@ def test_an_option_without_its_value_takes_its_default(option: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "codec", "level"),
-    [("-H", "hcompress", 16), ("-H 0", "hcompress", 16), ("-H 12", "hcompress", 12), ("-J 0.5", "j2k", 125),
-     ("-J", "j2k", 125), ("-K 360", "j2k2", 360), ("--J2K2 7.5", "j2k2", 7.5), ("--Hcompress 4", "hcompress", 4)],
-)  # fmt: skip
+    [
+        ("-H", "hcompress", 16),
+        ("-H 0", "hcompress", 16),
+        ("-H 12", "hcompress", 12),
+        ("-J 0.5", "j2k", 125),
+        ("-J", "j2k", 125),
+        ("-K 360", "j2k2", 360),
+        ("--J2K2 7.5", "j2k2", 7.5),
+        ("--Hcompress 4", "hcompress", 4),
+    ],
+)
 def test_codecs(text: str, codec: str, level: float) -> None:
     assert (parse(text).codec, parse(text).codec_level) == (codec, level)
 
 
 @pytest.mark.parametrize(
     ("text", "dtype", "first"),
-    [("-u", "uint16", 1), ("-u 4", "uint32", 1), ("-u -2", "int16", 1), ("-u -4", "int32", 1), ("-u-4", "int32", 1),
-     ("--uint -4", "int32", 1), ("--uint=-2", "int16", 1), ("-u -1 5", "uint16", 5), ("-u -4 -1 7", "int32", 7),
-     ("-f", "float32", 1), ("-f -2", "float16", 1), ("-f 4 -1 3", "float32", 3), ("-f -1 3", "float32", 3)],
-)  # fmt: skip
+    [
+        ("-u", "uint16", 1),
+        ("-u 4", "uint32", 1),
+        ("-u -2", "int16", 1),
+        ("-u -4", "int32", 1),
+        ("-u-4", "int32", 1),
+        ("--uint -4", "int32", 1),
+        ("--uint=-2", "int16", 1),
+        ("-u -1 5", "uint16", 5),
+        ("-u -4 -1 7", "int32", 7),
+        ("-f", "float32", 1),
+        ("-f -2", "float16", 1),
+        ("-f 4 -1 3", "float32", 3),
+        ("-f -1 3", "float32", 3),
+    ],
+)
 def test_values_that_look_like_options(text: str, dtype: str, first: int) -> None:
     assert (parse(text).dtype, parse(text).first_image) == (dtype, first)
 
@@ -186,9 +206,7 @@ def test_help_and_version_need_no_mpi_and_no_hdf5() -> None:
     assert done.returncode == 0, done.stderr
     for name in ("--Hcompress", "--data_block_size", "simulate"):
         assert name in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "bnl_mpi", "-V"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "bnl_mpi", "-V"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith("bnl-mpi 0.1.0 (20")
 

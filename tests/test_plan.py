@@ -10,9 +10,19 @@ from bnl_mpi.plan import Plan, auto_block_size, better_block_size
 
 def plan_of(n_frames: int, first: int, total: int, block: int) -> Plan:
     return Plan(
-        n_frames_in=first + n_frames, first_frame=first, n_frames=n_frames, sum=total, binning=1, scale=1.0,
-        shape_in=(5, 7), dtype_in="uint16", dtype_out="uint16", block_size=block, satval=1, limit=1,
-    )  # fmt: skip
+        n_frames_in=first + n_frames,
+        first_frame=first,
+        n_frames=n_frames,
+        sum=total,
+        binning=1,
+        scale=1.0,
+        shape_in=(5, 7),
+        dtype_in="uint16",
+        dtype_out="uint16",
+        block_size=block,
+        satval=1,
+        limit=1,
+    )
 
 
 @given(st.integers(1, 300), st.integers(0, 20), st.integers(1, 12), st.integers(1, 40), st.integers(1, 9))
@@ -25,9 +35,7 @@ def test_every_frame_is_in_one_image_of_one_block_of_one_share(
     assert [list(plan.frames_of(i)) for i in range(plan.n_images)] == images
     blocks = list(plan.blocks())
     assert [b.number for b in blocks] == list(range(1, plan.n_blocks + 1))
-    assert [i for b in blocks for i in range(b.first_image, b.first_image + b.n_images)] == list(
-        range(len(images))
-    )
+    assert [i for b in blocks for i in range(b.first_image, b.first_image + b.n_images)] == list(range(len(images)))
     assert all(b.n_images == block for b in blocks[:-1])
     assert 1 <= blocks[-1].n_images <= block
     shares = [plan.share(w, workers) for w in range(1, workers + 1)]
@@ -37,9 +45,19 @@ def test_every_frame_is_in_one_image_of_one_block_of_one_share(
 @given(st.integers(1, 64), st.integers(1, 5000), st.integers(1, 5000))
 def test_shape_is_rounded_up(binning: int, ny: int, nx: int) -> None:
     plan = Plan(
-        n_frames_in=1, first_frame=0, n_frames=1, sum=1, binning=binning, scale=1.0, shape_in=(ny, nx),
-        dtype_in="uint16", dtype_out="uint16", block_size=1, satval=1, limit=1,
-    )  # fmt: skip
+        n_frames_in=1,
+        first_frame=0,
+        n_frames=1,
+        sum=1,
+        binning=binning,
+        scale=1.0,
+        shape_in=(ny, nx),
+        dtype_in="uint16",
+        dtype_out="uint16",
+        block_size=1,
+        satval=1,
+        limit=1,
+    )
     assert plan.shape_out == (len(range(0, ny, binning)), len(range(0, nx, binning)))
 
 

@@ -11,7 +11,7 @@ import gemmi
 import numpy as np
 import pytest
 
-from benchmarks import dials_chain, merging, quality, quality_page, quality_records, quality_sizes
+from bnl_mpi.quality import chain, merging, page, records, sizes, study
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
 EDGES = merging.shell_edges(30.0, 3.0, 4)
@@ -201,9 +201,9 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
         record("strong", "-b 2 -J 999", 99, 0.1, 0.01),
     ]
     for one in made:
-        quality.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
+        study.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
     page = tmp_path / "docs" / "quality.md"
-    quality_page.write_page(page, [folder])
+    page.write_page(page, [folder])
     text = page.read_text()
     assert "`strong` (99:1)" in text
     sentence = next(line for line in text.splitlines() if line.startswith("- `strong`"))
@@ -223,8 +223,12 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
     folder = tmp_path / "made_up"
     folder.mkdir()
     geometry = {
-        "oscillation": 0.1, "rocking_sigma": 0.1, "spot_sigma": 1.0, "spot_spacing": 12.0, "longest_axis": 79.0,
-    }  # fmt: skip
+        "oscillation": 0.1,
+        "rocking_sigma": 0.1,
+        "spot_sigma": 1.0,
+        "spot_spacing": 12.0,
+        "longest_axis": 79.0,
+    }
     made = [
         record("raw", "", 12, 0.95, 3.0) | {"geometry": geometry},
         record("coded", "-b 2 -s 2 -H 16", 70, 0.42, 0.5),
@@ -238,46 +242,46 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
     ]
     for one in made:
         (folder / f"result_{one['wish']['name']}.json").write_text(json.dumps(one))
-    done = quality_records.read_records(folder)
-    assert quality_sizes.partner(done["coded"], done) == "same"
-    assert list(quality_sizes.of_tier(110, done)) == ["other_bins", "smaller"]
-    assert quality_sizes.best_of_tiers(done) == {50: "near_50", 110: "other_bins"}
-    quality_page.write_page(tmp_path / "page.md", [folder])
-    page = (tmp_path / "page.md").read_text()
-    assert "`coded`, 1.4 MB: kept 0.7" in page
-    assert "`same`, 1.4 MB: kept 0.9" in page
-    assert "What keeps the most: `-b 2 -s 1 -T 13 -c htj2k` at 50:1, `-b 2 -s 4 -T 7 -c htj2k` at 110:1." in page
-    assert "| -b 2 -s 4 | 6.0 | 0.40 | 1.7 | - | `other_bins` |" in page
-    assert "smaller files are better made by binning and summing more" in page
+    done = records.read_records(folder)
+    assert sizes.partner(done["coded"], done) == "same"
+    assert list(sizes.of_tier(110, done)) == ["other_bins", "smaller"]
+    assert sizes.best_of_tiers(done) == {50: "near_50", 110: "other_bins"}
+    page.write_page(tmp_path / "page.md", [folder])
+    written = (tmp_path / "page.md").read_text()
+    assert "`coded`, 1.4 MB: kept 0.7" in written
+    assert "`same`, 1.4 MB: kept 0.9" in written
+    assert "What keeps the most: `-b 2 -s 1 -T 13 -c htj2k` at 50:1, `-b 2 -s 4 -T 7 -c htj2k` at 110:1." in written
+    assert "| -b 2 -s 4 | 6.0 | 0.40 | 1.7 | - | `other_bins` |" in written
+    assert "smaller files are better made by binning and summing more" in written
 
 
 def test_page_without_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no records"):
-        quality_page.write_page(tmp_path / "page.md", [tmp_path])
+        page.write_page(tmp_path / "page.md", [tmp_path])
 
 
 def test_unknown_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quality.main(["--work", str(tmp_path), "--settings", "b9"]) == 2
+    assert study.main(["--work", str(tmp_path), "--settings", "b9"]) == 2
     assert "b9" in capsys.readouterr().err
 
 
 def test_settings_for_data_of_ones_own_are_known() -> None:
-    assert set(quality.FOR_INPUT) <= set(quality.SETTINGS)
+    assert set(study.FOR_INPUT) <= set(study.SETTINGS)
 
 
 def test_an_input_needs_a_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quality.main(["--work", str(tmp_path), "--input", "a_master.h5"]) == 2
+    assert study.main(["--work", str(tmp_path), "--input", "a_master.h5"]) == 2
     assert "--d_min" in capsys.readouterr().err
 
 
 def test_absent_dials_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "dials.integrate" in dials_chain.missing_dials()
-    with pytest.raises(dials_chain.ChainError, match="isn't installed"):
-        dials_chain.run_chain(tmp_path / "a.nxs", tmp_path, dials_chain.ChainOptions(2.0))
+    assert "dials.integrate" in chain.missing_dials()
+    with pytest.raises(chain.ChainError, match="isn't installed"):
+        chain.run_chain(tmp_path / "a.nxs", tmp_path, chain.ChainOptions(2.0))
 
 
 def test_a_failed_reduction_names_its_words(tmp_path: Path) -> None:
-    series = quality.Series("s", "s", "", tmp_path / "absent_master.h5", 2.0)
-    with pytest.raises(dials_chain.ChainError, match=r"-b 2.*absent_master"):
-        quality.make_reduced(series, "b2", "-b 2", tmp_path, 1)
+    series = study.Series("s", "s", "", tmp_path / "absent_master.h5", 2.0)
+    with pytest.raises(chain.ChainError, match=r"-b 2.*absent_master"):
+        study.make_reduced(series, "b2", "-b 2", tmp_path, 1)

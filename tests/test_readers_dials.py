@@ -16,8 +16,8 @@ from make_inputs import InputSpec, MadeInput, make_input
 from test_master import reduce_master
 from test_nxmx import reduce_nxs
 
-from bnl_mpi import h5meta
-from bnl_mpi.metadata import bin_mask
+from bnl_mpi.hdf5 import access
+from bnl_mpi.input.experiment import bin_mask
 from bnl_mpi.plan import Plan
 
 PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
@@ -30,9 +30,7 @@ pytestmark = [
 SIZE_OF_500K = (514, 1030)
 """DIALS reads an older master only if its image is as large as some Eiger's."""
 
-OLDER = InputSpec(
-    shape=SIZE_OF_500K, compression="gzip", translation=(0.0386, 0.0193, -0.15), frames_per_file=7
-)
+OLDER = InputSpec(shape=SIZE_OF_500K, compression="gzip", translation=(0.0386, 0.0193, -0.15), frames_per_file=7)
 NXMX = InputSpec(flavour="nxmx", libver="v110", shape=(11, 14))
 
 TWO_STARTS = tuple(float(one) for one in [*(np.arange(6) * 0.5), *(90 + np.arange(6) * 0.5)])
@@ -99,7 +97,7 @@ def write_blocks(folder: Path, plan: Plan) -> None:
     """Blocks whose pixels tell image and place; the last pixel of each has the mark."""
     n = int(np.prod(plan.shape_out))
     for block in plan.blocks():
-        with h5meta.open_write(folder / f"out_{block.number:06d}.h5") as h5:
+        with access.open_write(folder / f"out_{block.number:06d}.h5") as h5:
             shape = (block.n_images, *plan.shape_out)
             data = h5.create_dataset(
                 "/entry/data/data",
@@ -142,8 +140,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         made[name] = (source, plan, [source.master, nxs, master])
     found = run_dials([path for _, _, paths in made.values() for path in paths])
     return {
-        name: Case(source, plan, *(found[str(path)] for path in paths))
-        for name, (source, plan, paths) in made.items()
+        name: Case(source, plan, *(found[str(path)] for path in paths)) for name, (source, plan, paths) in made.items()
     }
 
 
@@ -160,9 +157,7 @@ def test_the_same_experiment(seen: Seen, name: str) -> None:
     np.testing.assert_allclose(after["rotation_axis"], np.multiply(sense, before["rotation_axis"]))
     np.testing.assert_allclose(after["beam_centre"], before["beam_centre"], rtol=2e-7)
     assert after["material"] == before["material"]
-    np.testing.assert_allclose(
-        after["pixel_size"], np.multiply(before["pixel_size"], plan.binning), rtol=2e-7
-    )
+    np.testing.assert_allclose(after["pixel_size"], np.multiply(before["pixel_size"], plan.binning), rtol=2e-7)
     assert after["image_size"] == list(plan.shape_out[::-1])
     np.testing.assert_allclose(after["exposure"], before["exposure"] * plan.sum, rtol=1e-6)
     assert after["images"] == plan.n_images
@@ -209,9 +204,7 @@ def test_the_new_master_is_read_where_the_input_is(seen: Seen, name: str) -> Non
     for what in ("origin", "fast", "slow", "wavelength", "rotation_axis", "beam_centre"):
         np.testing.assert_allclose(after[what], before[what], rtol=2e-7, atol=1e-9, err_msg=what)
     assert after["images"] == plan.n_images
-    np.testing.assert_allclose(
-        after["pixel_size"], np.multiply(before["pixel_size"], plan.binning), rtol=2e-7
-    )
+    np.testing.assert_allclose(after["pixel_size"], np.multiply(before["pixel_size"], plan.binning), rtol=2e-7)
     if plan.n_images > 1:
         assert after["oscillation"][1] == pytest.approx(made.spec.omega_step * plan.sum, abs=1e-5)
 

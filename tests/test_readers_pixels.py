@@ -62,8 +62,12 @@ def test_dials(reduced: Path, tmp_path: Path) -> None:
     assert PYTHON is not None
     done = subprocess.run(
         [PYTHON, str(script), str(reduced / "out.nxs"), str(target)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     seen, written = np.load(target), as_written(reduced).astype(np.int64)
     assert seen.shape == written.shape

@@ -57,18 +57,34 @@ def test_every_stored_type(tmp_path: Path, dtype: str, binning: int, total: int)
     masked=st.booleans(),
 )
 def test_any_reduction(
-    tmp_path: Path, shape: tuple[int, int], n: int, total: int, binning: int, satval: int, scale: float,
-    dtype: str, out: tuple[str, int], saturation: str, seed: int, masked: bool,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    shape: tuple[int, int],
+    n: int,
+    total: int,
+    binning: int,
+    satval: int,
+    scale: float,
+    dtype: str,
+    out: tuple[str, int],
+    saturation: str,
+    seed: int,
+    masked: bool,
+) -> None:
     binning = min(binning, *shape)
     frames = random_frames(n, shape, dtype, seed)
     mask = random_mask(shape, seed) if masked else None
     master = write_set(tmp_path, frames, mask=mask, cutoff=satval, name=f"s{seed}")
     got = reduced(master, sum=total, bin=binning, scale=scale, uint=out[1], saturation=saturation)
     expected = oracle.reduce_set(
-        frames, mask, sum=total, binning=binning, satval=satval, scale=scale, out=out[0],
+        frames,
+        mask,
+        sum=total,
+        binning=binning,
+        satval=satval,
+        scale=scale,
+        out=out[0],
         scaled_saturation=saturation == "scaled",
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(got, expected)
 
 
@@ -122,22 +138,21 @@ def test_default_saturation_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "codec"),
-    [({"codec": "hcompress", "codec_level": 16}, HCompress(16)), ({"codec": "j2k", "codec_level": 12}, J2K(12)),
-     ({"codec": "j2k2", "codec_level": 12}, J2K2(12)),
-     ({"codec": "hcompress", "codec_level": 7, "uint": 4}, HCompress(7))],
-)  # fmt: skip
-def test_codecs_are_applied_between_scaling_and_marking(
-    tmp_path: Path, options: dict[str, Any], codec: Any
-) -> None:
+    [
+        ({"codec": "hcompress", "codec_level": 16}, HCompress(16)),
+        ({"codec": "j2k", "codec_level": 12}, J2K(12)),
+        ({"codec": "j2k2", "codec_level": 12}, J2K2(12)),
+        ({"codec": "hcompress", "codec_level": 7, "uint": 4}, HCompress(7)),
+    ],
+)
+def test_codecs_are_applied_between_scaling_and_marking(tmp_path: Path, options: dict[str, Any], codec: Any) -> None:
     shape = (95, 131)
     frames, mask = random_frames(5, shape), random_mask(shape)
     master = write_set(tmp_path, frames, mask=mask, cutoff=3000)
     got = reduced(master, sum=2, bin=2, scale=1.5, **options)
     out = str(got.dtype)
     for k, image in enumerate(got):
-        values, invalid, limit = oracle.reduce_image(
-            frames[2 * k : 2 * k + 2], mask, 2, 3000, scale=1.5, out=out
-        )
+        values, invalid, limit = oracle.reduce_image(frames[2 * k : 2 * k + 2], mask, 2, 3000, scale=1.5, out=out)
         decoded = codec.decode(codec.encode(values.astype(codec.image_dtype)))
         np.testing.assert_array_equal(image, oracle.stored(decoded, invalid, limit, out))
 
@@ -176,9 +191,7 @@ def test_float_output_logarithm_and_back(tmp_path: Path) -> None:
         np.testing.assert_allclose(image[~invalid], np.log(values[~invalid] + 1.0), rtol=1e-6)
     ten = reduced(master, sum=2, bin=2, uint=2, logarithm=10, scale=1000)
     for image, (values, invalid, _) in zip(ten, plain, strict=True):
-        np.testing.assert_array_equal(
-            image[~invalid], np.trunc(np.log1p(values[~invalid] * 1000) / np.log(10))
-        )
+        np.testing.assert_array_equal(image[~invalid], np.trunc(np.log1p(values[~invalid] * 1000) / np.log(10)))
         assert (image[invalid] == 65535).all()
 
 
@@ -193,8 +206,14 @@ def test_exponential_takes_float_input(tmp_path: Path) -> None:
     frames, mask = random_frames(2, SHAPE, marks=False), random_mask(SHAPE)
     master = write_set(tmp_path, frames, mask=mask, cutoff=9000)
     bnl_mpi.reduce(str(master), out_file=str(tmp_path / "log"), float=4, logarithm=2, compression="none")
-    bnl_mpi.reduce(str(tmp_path / "log_master.h5"), out_file=str(tmp_path / "back"), uint=4, exponential=2, scale=1.0,
-                   compression="none")  # fmt: skip
+    bnl_mpi.reduce(
+        str(tmp_path / "log_master.h5"),
+        out_file=str(tmp_path / "back"),
+        uint=4,
+        exponential=2,
+        scale=1.0,
+        compression="none",
+    )
     back, expected = read_images(tmp_path / "back_master.h5"), read_images(master).astype(np.int64)
     valid = (mask == 0)[None] & (expected <= 9000)
     # 4-byte floats hold a logarithm to 1e-7 of itself, and the inverse is cut to an integer.
@@ -207,9 +226,7 @@ def test_zero_patterns_and_omit(tmp_path: Path) -> None:
     plain = oracle.reduce_set(frames, None, sum=2, binning=1, satval=9000)
     from bnl_mpi.options import parse_zero_pattern
 
-    got = reduced(
-        master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0))
-    )
+    got = reduced(master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0)))
     expected = plain.copy()
     expected[:, :, ::2] = 0
     expected[:, np.arange(SHAPE[0]) % 3 < 2, :] = 0
@@ -245,9 +262,13 @@ def test_a_partial_last_image_is_kept_or_left_out(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    first=st.integers(1, 23), last=st.integers(1, 23), total=st.integers(1, 4), block=st.integers(1, 9),
-    per_file=st.sampled_from([(5, 5, 5, 5, 3), (1, 7, 2, 9, 4), (23,), (10, 13)]), first_file=st.sampled_from([0, 1]),
-)  # fmt: skip
+    first=st.integers(1, 23),
+    last=st.integers(1, 23),
+    total=st.integers(1, 4),
+    block=st.integers(1, 9),
+    per_file=st.sampled_from([(5, 5, 5, 5, 3), (1, 7, 2, 9, 4), (23,), (10, 13)]),
+    first_file=st.sampled_from([0, 1]),
+)
 def test_ranges_inside_and_across_data_files(
     tmp_path: Path, first: int, last: int, total: int, block: int, per_file: tuple[int, ...], first_file: int
 ) -> None:
@@ -277,7 +298,7 @@ def test_input_filters_and_chunks(tmp_path: Path, filter_name: str, chunk_frames
 
 
 def test_numpy_kernels_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnl_mpi import kernels
+    from bnl_mpi.pixels import kernels
 
     shape = (60, 70)
     frames, mask = random_frames(5, shape), random_mask(shape)

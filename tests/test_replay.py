@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_inputs import make_input
 
-from bnl_mpi import driver
 from bnl_mpi.cli import main, options_from
+from bnl_mpi.commands.replay import NAMES, Record, checked_words, make_words
 from bnl_mpi.errors import InputError, UsageError
 from bnl_mpi.options import NOT_IN_IDENTITY, Options
-from bnl_mpi.replay import NAMES, Record, checked_words, make_words
+from bnl_mpi.run import driver
 
 
 def record_of(options: Options) -> Record:
@@ -40,18 +40,82 @@ def round_trip(text: str) -> Options:
 
 
 SETS = [
-    "", "-1 5 -N 60", "-1 5", "-s 10 -b 2", "-S 0.125", "-S 1e-3", "-S 0", "-u", "-u 2", "-u 4", "-u -2", "-u -4",
-    "-f", "-f 2", "-f -2", "-f -4", "-f 4", "-L", "-L e", "-L 10", "-X 2.5", "-X", "-u 4 -L 2", "-H", "-H 12", "-J 500",
-    "-K 7.5", "-J", "-H 16 -q", "-J 125 -q sq", "-H -q out_file -o o", "-H -q out_data_squash.h5",
-    "-R rows_1::2", "-C columns_::2", "-R columns_::2 -C rows_::3", "-R 0,5 -C 0,5 -C 1,2,3,4",
-    "-R zero_2_of_3_columns -R ::2 -C rows_::2 -C 1::4 -C zero_1_of_2", "--RO=-3::", "--CO=-2:-1",
-    "-R rows_1::2 -0 1,5,10-20", "-C ::2 --omit 3-3", "-R 3,4 -R columns_::2 -C 3,4", "--saturation scaled",
-    "--saturation clip", "--drop_partial", "--allow_jumps", "-H --fill_gaps", "-J 60 --fill_gaps --drop_partial",
-    "-c bslz4", "-c none", "-c bshuf", "-c zstd -l 0", "-c zstd -l 9", "-c bszstd", "-c bszstd -l 22", "-d 7",
-    "--channel 2", "-T 60", "-T", "-T 7.5 -c htj2k", "-c htj2k", "-T --rms 2", "--rms 0.5 -c htj2k", "--max_error 4 -q",
-    "--psnr 81", "-d auto", "-d", "-o a -m b", "-o a -m a_master", "-o 'a b' -m 'c d_master'", "-o a.h5 -m b_master.h5",
-    "-p 3", "-p 2 -t 1 -c bslz4", "--force -v --json x.json", "-N 10 -s 2 -S 2 -u -2 -R 0,1 -o=-x",
-]  # fmt: skip
+    "",
+    "-1 5 -N 60",
+    "-1 5",
+    "-s 10 -b 2",
+    "-S 0.125",
+    "-S 1e-3",
+    "-S 0",
+    "-u",
+    "-u 2",
+    "-u 4",
+    "-u -2",
+    "-u -4",
+    "-f",
+    "-f 2",
+    "-f -2",
+    "-f -4",
+    "-f 4",
+    "-L",
+    "-L e",
+    "-L 10",
+    "-X 2.5",
+    "-X",
+    "-u 4 -L 2",
+    "-H",
+    "-H 12",
+    "-J 500",
+    "-K 7.5",
+    "-J",
+    "-H 16 -q",
+    "-J 125 -q sq",
+    "-H -q out_file -o o",
+    "-H -q out_data_squash.h5",
+    "-R rows_1::2",
+    "-C columns_::2",
+    "-R columns_::2 -C rows_::3",
+    "-R 0,5 -C 0,5 -C 1,2,3,4",
+    "-R zero_2_of_3_columns -R ::2 -C rows_::2 -C 1::4 -C zero_1_of_2",
+    "--RO=-3::",
+    "--CO=-2:-1",
+    "-R rows_1::2 -0 1,5,10-20",
+    "-C ::2 --omit 3-3",
+    "-R 3,4 -R columns_::2 -C 3,4",
+    "--saturation scaled",
+    "--saturation clip",
+    "--drop_partial",
+    "--allow_jumps",
+    "-H --fill_gaps",
+    "-J 60 --fill_gaps --drop_partial",
+    "-c bslz4",
+    "-c none",
+    "-c bshuf",
+    "-c zstd -l 0",
+    "-c zstd -l 9",
+    "-c bszstd",
+    "-c bszstd -l 22",
+    "-d 7",
+    "--channel 2",
+    "-T 60",
+    "-T",
+    "-T 7.5 -c htj2k",
+    "-c htj2k",
+    "-T --rms 2",
+    "--rms 0.5 -c htj2k",
+    "--max_error 4 -q",
+    "--psnr 81",
+    "-d auto",
+    "-d",
+    "-o a -m b",
+    "-o a -m a_master",
+    "-o 'a b' -m 'c d_master'",
+    "-o a.h5 -m b_master.h5",
+    "-p 3",
+    "-p 2 -t 1 -c bslz4",
+    "--force -v --json x.json",
+    "-N 10 -s 2 -S 2 -u -2 -R 0,1 -o=-x",
+]
 
 
 @pytest.mark.parametrize("text", SETS)
@@ -69,15 +133,22 @@ PATTERN = st.sampled_from(
     values=st.fixed_dictionaries(
         {},
         optional={
-            "-1": st.integers(1, 9), "-N": st.integers(10, 99), "-s": st.integers(1, 30), "-b": st.integers(1, 64),
-            "-d": st.integers(1, 2000) | st.just("auto"), "-H": st.integers(0, 400), "-J": st.floats(1, 1e6),
-            "-L": st.floats(2, 1e9) | st.just("e"), "-S": st.floats(0, 1e9), "-u": st.sampled_from([2, 4, -2, -4]),
+            "-1": st.integers(1, 9),
+            "-N": st.integers(10, 99),
+            "-s": st.integers(1, 30),
+            "-b": st.integers(1, 64),
+            "-d": st.integers(1, 2000) | st.just("auto"),
+            "-H": st.integers(0, 400),
+            "-J": st.floats(1, 1e6),
+            "-L": st.floats(2, 1e9) | st.just("e"),
+            "-S": st.floats(0, 1e9),
+            "-u": st.sampled_from([2, 4, -2, -4]),
         },
     ),
     flags=st.sets(st.sampled_from(["--drop_partial", "--allow_jumps", "--fill_gaps", "-q"])),
     rows=st.lists(PATTERN, max_size=4),
     columns=st.lists(PATTERN, max_size=4),
-)  # fmt: skip
+)
 def test_identity_survives_any_options(
     values: dict[str, int | float | str], flags: set[str], rows: list[str], columns: list[str]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from running import bnl
 from small_sets import random_frames, random_mask, write_set
 
-from bnl_mpi import report
+from bnl_mpi.run import report
 
 
 class Terminal(io.StringIO):

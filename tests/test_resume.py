@@ -16,7 +16,7 @@ from running import background, bnl, needs_mpi, outputs, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.errors import OutputError
-from bnl_mpi.lock import STALE_SECONDS, Lock, Share
+from bnl_mpi.run.lock import STALE_SECONDS, Lock, Share
 
 SHAPE = (40, 44)
 RANKS = [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])]

@@ -12,14 +12,14 @@ import pytest
 from running import background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, write_set
 
-from bnl_mpi import driver, signals
 from bnl_mpi.options import Options
-from bnl_mpi.pipeline import BlockReport
-from bnl_mpi.run import Run
-from bnl_mpi.runlog import RunLog
-from bnl_mpi.signals import StopRequest
-from bnl_mpi.work import Guide
-from bnl_mpi.world import World
+from bnl_mpi.run import driver, signals
+from bnl_mpi.run.log import RunLog
+from bnl_mpi.run.signals import StopRequest
+from bnl_mpi.run.state import Run
+from bnl_mpi.run.work import Guide
+from bnl_mpi.run.world import World
+from bnl_mpi.tasks.reduction import BlockReport
 
 SHAPE = (160, 170)
 N_FRAMES = 300

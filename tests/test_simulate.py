@@ -12,9 +12,9 @@ import hdf5plugin  # noqa: F401  (registers the filters)
 import numpy as np
 import pytest
 
+from bnl_mpi.commands.simulate import add_arguments, run
 from bnl_mpi.errors import OutputError, UsageError
 from bnl_mpi.simulate import simulate
-from bnl_mpi.simulate.cli import add_arguments, run
 from bnl_mpi.simulate.crystal import make_crystal, random_rotation
 from bnl_mpi.simulate.detector import GAP, make_geometry, module_layout, silicon_attenuation
 from bnl_mpi.simulate.diffraction import crossings, rotate
@@ -110,9 +110,7 @@ def test_whole_files_are_reproduced(tmp_path: Path) -> None:
 
 def test_beamstop_lies_on_sensitive_pixels(tmp_path: Path) -> None:
     """Around the beam centre hardly anything is counted, half-way to the water ring it is."""
-    master = simulate(
-        tmp_path / "x", detector="1M", frames=4, background=40.0, brightness=0.0, bad_pixels=0.0
-    )
+    master = simulate(tmp_path / "x", detector="1M", frames=4, background=40.0, brightness=0.0, bad_pixels=0.0)
     (x, y), frames = read_truth(master)["experiment/beam_center"].astype(int), read_frames(master)
     assert frames[:, y - 8 : y + 8, x - 8 : x + 8].mean() < 0.3
     assert frames[:, y - 8 : y + 8, x + 40 : x + 56].mean() > 1
@@ -255,9 +253,7 @@ def test_equivalents_have_equal_intensity_and_mates_differ_only_if_asked() -> No
         group = gemmi.find_spacegroup_by_name("I 21 3")
         asu, operations = gemmi.ReciprocalAsu(group), group.operations()
         seen = {tuple(hkl): value for hkl, value in zip(crystal.unique.hkl, crystal.unique.plus, strict=True)}
-        mates = {
-            tuple(hkl): value for hkl, value in zip(crystal.unique.hkl, crystal.unique.minus, strict=True)
-        }
+        mates = {tuple(hkl): value for hkl, value in zip(crystal.unique.hkl, crystal.unique.minus, strict=True)}
         for hkl, intensity in zip(crystal.all_hkl.tolist(), crystal.all_intensity, strict=True):
             unique, isym = asu.to_asu(hkl, operations)
             assert intensity == (seen if isym % 2 else mates)[tuple(unique)]
@@ -416,9 +412,7 @@ def test_command_line(tmp_path: Path, dash: str, capsys: pytest.CaptureFixture[s
 
 
 def test_command_line_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, bnl_mpi.simulate.cli; print({'numpy', 'h5py', 'gemmi', 'hdf5plugin'} & set(sys.modules))"
-    )
+    code = "import sys, bnl_mpi.commands.simulate; print({'numpy', 'h5py', 'gemmi', 'hdf5plugin'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -107,9 +107,18 @@ def test_a_wrong_pairing_is_refused(
 ) -> None:
     python = request.getfixturevalue("open_mpi") if with_open_mpi else sys.executable
     done = cluster.run(
-        "srun", "-n3", "-t5", *([f"--mpi={mpi}"] if mpi else []), python, MAIN, "-i", master, "-o", "set",
+        "srun",
+        "-n3",
+        "-t5",
+        *([f"--mpi={mpi}"] if mpi else []),
+        python,
+        MAIN,
+        "-i",
+        master,
+        "-o",
+        "set",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi:")]
     assert len(lines) == 1, done.stderr
@@ -148,9 +157,15 @@ def test_the_scaling_script(cluster: Cluster, tmp_path: Path) -> None:
     small = {"BNL_DETECTOR": "500k", "BNL_BLOCK": "1", "BNL_REPEATS": "1", "BNL_WORK": str(tmp_path / "work")}
     result = tmp_path / "scaling.json"
     job = cluster.submit(
-        "-N2", "--ntasks-per-node=2", "-t5", "-o", tmp_path / "log", SCRIPTS / "scaling.sbatch", cwd=SCRIPTS.parent,
+        "-N2",
+        "--ntasks-per-node=2",
+        "-t5",
+        "-o",
+        tmp_path / "log",
+        SCRIPTS / "scaling.sbatch",
+        cwd=SCRIPTS.parent,
         environment=scripts_environment(BNL_RESULT=str(result), **small),
-    )  # fmt: skip
+    )
     end = cluster.wait_for_end(job, 180)
     assert end["JobState"] == "COMPLETED", (tmp_path / "log").read_text()
     found = json.loads(result.read_text())["scaling"]
@@ -163,9 +178,16 @@ def test_shares_as_an_array_two_at_a_time(
     cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path
 ) -> None:
     job = cluster.submit(
-        "--array=0-3%2", SCRIPTS / "array_shares.sbatch", "-i", master, *REDUCTION, "-o", "set", cwd=tmp_path,
+        "--array=0-3%2",
+        SCRIPTS / "array_shares.sbatch",
+        "-i",
+        master,
+        *REDUCTION,
+        "-o",
+        "set",
+        cwd=tmp_path,
         environment=scripts_environment(),
-    )  # fmt: skip
+    )
     cluster.wait_for_end(job)
     logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
     assert cluster.states(job) == ["COMPLETED"] * 4, logs
@@ -181,9 +203,13 @@ def test_a_list_with_one_bad_master(
     other.symlink_to(master)
     (tmp_path / "list").write_text(f"{master}\n{bad}\n{other}\n")
     done = cluster.run(
-        SCRIPTS / "submit.sh", "list", *REDUCTION, cwd=tmp_path, seconds=120,
+        SCRIPTS / "submit.sh",
+        "list",
+        *REDUCTION,
+        cwd=tmp_path,
+        seconds=120,
         **scripts_environment(BNL_RANKS="3", BNL_WAIT="1", BNL_AT_A_TIME="3"),
-    )  # fmt: skip
+    )
     logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
     assert done.returncode != 0, logs
     assert f"failed: {bad}" in logs
@@ -207,9 +233,19 @@ def begun(folder: Path, n: int = 2) -> bool:
 def slow_job(cluster: Cluster, master: Path, folder: Path, *options: str) -> str:
     """The first script at work on a set of some seconds, its first blocks done."""
     job = cluster.submit(
-        "-n3", "-N2", "-t5", *options, SCRIPTS / "one_dataset.sbatch", "-i", master, *SLOW, "-o", "set", cwd=folder,
+        "-n3",
+        "-N2",
+        "-t5",
+        *options,
+        SCRIPTS / "one_dataset.sbatch",
+        "-i",
+        master,
+        *SLOW,
+        "-o",
+        "set",
+        cwd=folder,
         environment=scripts_environment(),
-    )  # fmt: skip
+    )
     wait_until(lambda: begun(folder), 60, "waited for the first blocks")
     assert not (folder / "set_master.h5").exists(), "the job was over too early"
     return job
@@ -250,9 +286,17 @@ def test_a_time_limit_requeue_and_resume(
 
 def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
     job = cluster.submit(
-        "--array=1", "-t5", SCRIPTS / "array_shares.sbatch", "-i", slow_master, *SLOW, "-o", "set", cwd=tmp_path,
+        "--array=1",
+        "-t5",
+        SCRIPTS / "array_shares.sbatch",
+        "-i",
+        slow_master,
+        *SLOW,
+        "-o",
+        "set",
+        cwd=tmp_path,
         environment=scripts_environment(BNL_SHARES="2"),
-    )  # fmt: skip
+    )
     wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
     # What --signal=B:USR1@120 does.
     cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_1", cwd=tmp_path)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import h5py
 
-from .. import h5meta
-from ..metadata import DETECTOR, SPECIFIC
-from ..nxmx import chain
+from ..hdf5 import access
+from ..input.experiment import DETECTOR, SPECIFIC
+from ..output.nexus import chain
 from .rule import DIALS, Function, rule, worst
 from .subject import Observation, Subject, integers, virtual_files
 
@@ -70,10 +70,10 @@ def beam_and_sensor(s: Subject) -> Iterator[Observation]:
     seen = []
     for place in (WAVELENGTH, THICKNESS):
         found = s.dataset(place)
-        units = "" if found is None else h5meta.attribute_text(found, "units")
+        units = "" if found is None else access.attribute_text(found, "units")
         seen.append(s.saw(place, bool(units), "absent" if found is None else f"units '{units}'"))
     material = s.dataset(MATERIAL)
-    name = None if material is None else h5meta.text(material[()])
+    name = None if material is None else access.text(material[()])
     seen.append(s.saw(MATERIAL, name in MATERIALS, name or "absent"))
     return worst(seen)
 
@@ -82,7 +82,7 @@ def beam_and_sensor(s: Subject) -> Iterator[Observation]:
 def classes(s: Subject) -> Iterator[Observation]:
     seen = []
     for place, wanted in CLASSES.items():
-        group = h5meta.get_group(s.h5, place)
+        group = access.get_group(s.h5, place)
         for nx_class in wanted:
             n = 0 if group is None else len(_of_class(group, nx_class))
             ok = n == 1 or (n > 1 and nx_class == "NXbeam")
@@ -91,8 +91,8 @@ def classes(s: Subject) -> Iterator[Observation]:
 
 
 def _of_class(group: h5py.Group, nx_class: str) -> list[h5py.Group]:
-    found = [h5meta.get_group(group, name) for name in group if not h5meta.is_data_link(group, name)]
-    return [g for g in found if g is not None and h5meta.attribute_text(g, "NX_class") == nx_class]
+    found = [access.get_group(group, name) for name in group if not access.is_data_link(group, name)]
+    return [g for g in found if g is not None and access.attribute_text(g, "NX_class") == nx_class]
 
 
 # The older flavour
@@ -101,12 +101,12 @@ def _of_class(group: h5py.Group, nx_class: str) -> list[h5py.Group]:
 @rule(DIALS, "entry-class", "older flavour: /entry@NX_class a fixed-length 'NXentry'")
 @_older
 def entry_class(s: Subject) -> Iterator[Observation]:
-    group = h5meta.get_group(s.h5, "entry")
+    group = access.get_group(s.h5, "entry")
     if group is None or "NX_class" not in group.attrs:
         yield s.saw("entry@NX_class", False, "absent")
         return
     is_vlen = is_variable(h5py.h5a.open(group.id, b"NX_class").get_type())
-    value = h5meta.attribute_text(group, "NX_class")
+    value = access.attribute_text(group, "NX_class")
     kind = "variable-length" if is_vlen else "fixed-length"
     yield s.saw("entry@NX_class", not is_vlen and value == "NXentry", f"'{value}', {kind}")
 
@@ -120,7 +120,7 @@ def is_variable(kind: h5py.h5t.TypeID) -> bool:
 @_older
 def description(s: Subject) -> Iterator[Observation]:
     found = s.dataset(f"{DETECTOR}/description")
-    value = "absent" if found is None else h5meta.text(found[()])
+    value = "absent" if found is None else access.text(found[()])
     ok = found is not None and "dectris eiger" in value.lower()
     yield s.saw(f"{DETECTOR}/description", ok, value)
 
@@ -192,9 +192,9 @@ def _absent(s: Subject, places: Iterable[str]) -> Iterator[Observation]:
 @rule(DIALS, "data-only-links", "older flavour: nothing in /entry/data but data_000001 and on")
 @_older
 def data_only_links(s: Subject) -> Iterator[Observation]:
-    group = h5meta.get_group(s.h5, "entry/data")
+    group = access.get_group(s.h5, "entry/data")
     names = [] if group is None else sorted(group)
-    others = [name for name in names if h5meta.DATA_NAME.fullmatch(name) is None]
+    others = [name for name in names if access.DATA_NAME.fullmatch(name) is None]
     has_first = "data_000001" in names
     if others:
         yield from (s.saw(f"entry/data/{name}", False, "present") for name in others)
@@ -249,7 +249,7 @@ def signal(s: Subject) -> Iterator[Observation]:
 
 
 def _module(s: Subject) -> h5py.Group | None:
-    detector = h5meta.get_group(s.h5, DETECTOR)
+    detector = access.get_group(s.h5, DETECTOR)
     found = [] if detector is None else _of_class(detector, "NXdetector_module")
     return found[0] if found else None
 
@@ -258,7 +258,7 @@ def _module(s: Subject) -> h5py.Group | None:
 @_nxmx
 def data_size(s: Subject) -> Iterator[Observation]:
     module = _module(s)
-    size = None if module is None else h5meta.get_dataset(module, "data_size")
+    size = None if module is None else access.get_dataset(module, "data_size")
     if module is None or size is None:
         yield s.saw(f"{DETECTOR}/module/data_size", False, "absent")
     elif s.image_shape is not None:
@@ -268,12 +268,12 @@ def data_size(s: Subject) -> Iterator[Observation]:
 
 def _sample_start(s: Subject) -> tuple[str | None, h5py.Dataset | None]:
     """(place, first axis) of the sample's chain; (None, None) where it rests on nothing."""
-    sample = h5meta.get_group(s.h5, "entry/sample")
-    told = None if sample is None else h5meta.get_dataset(sample, "depends_on")
+    sample = access.get_group(s.h5, "entry/sample")
+    told = None if sample is None else access.get_dataset(sample, "depends_on")
     if sample is None or told is None:
         return "entry/sample/depends_on", None
-    name = h5meta.text(told[()])
-    return (None, None) if name == "." else (name, h5meta.get_dataset(sample, name))
+    name = access.text(told[()])
+    return (None, None) if name == "." else (name, access.get_dataset(sample, name))
 
 
 def _starts(s: Subject) -> Iterator[tuple[str, h5py.Dataset | None]]:
@@ -283,7 +283,7 @@ def _starts(s: Subject) -> Iterator[tuple[str, h5py.Dataset | None]]:
         yield place, start
     module = _module(s)
     for name in ("fast_pixel_direction", "slow_pixel_direction"):
-        yield f"{DETECTOR}/module/{name}", None if module is None else h5meta.get_dataset(module, name)
+        yield f"{DETECTOR}/module/{name}", None if module is None else access.get_dataset(module, name)
 
 
 @rule(DIALS, "chains", "NXmx: complete depends_on chains of the sample and of the module's pixel directions")
@@ -303,7 +303,7 @@ def chain_fault(start: h5py.Dataset) -> str | None:
         for name in ("vector", "transformation_type", "units", "depends_on"):
             if name not in axis.attrs:
                 return f"{axis.name} has no {name}"
-    end = h5meta.attribute_text(axes[-1], "depends_on")
+    end = access.attribute_text(axes[-1], "depends_on")
     return None if end == "." else f"{axes[-1].name} depends on {end}, which isn't there"
 
 
@@ -312,7 +312,7 @@ def chain_fault(start: h5py.Dataset) -> str | None:
 def scan_axis(s: Subject) -> Iterator[Observation]:
     _, start = _sample_start(s)
     for axis in [] if start is None else chain(start):
-        if h5meta.attribute_text(axis, "transformation_type") != "rotation" or (axis.size or 0) < 2:
+        if access.attribute_text(axis, "transformation_type") != "rotation" or (axis.size or 0) < 2:
             continue
         ok = axis.dtype.kind == "f" and axis.dtype.itemsize == 8
         found = s.signal[1]

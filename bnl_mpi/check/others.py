@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .. import h5meta
-from ..metadata import DETECTOR, SPECIFIC
+from ..hdf5 import access
+from ..input.experiment import DETECTOR, SPECIFIC
 from .dials import is_variable
 from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, rule, worst
 from .subject import Observation, Stored, Subject, integers
 from .xds import BITSHUFFLE, BITSHUFFLE_LZ4, LZ4, equal_files
 
 EIGER_SIZES = frozenset(
-    {(4362, 4148), (3262, 3108), (2162, 2068), (1062, 1028), (512, 4148), (512, 2068), (512, 1028),
-     (514, 1030), (1065, 1030), (2167, 2070), (3269, 3110), (4371, 4150)}
-)  # fmt: skip
+    {
+        (4362, 4148),
+        (3262, 3108),
+        (2162, 2068),
+        (1062, 1028),
+        (512, 4148),
+        (512, 2068),
+        (512, 1028),
+        (514, 1030),
+        (1065, 1030),
+        (2167, 2070),
+        (3269, 3110),
+        (4371, 4150),
+    }
+)
 """(slow, fast) of the Eiger and Eiger 2 detectors and their regions of interest."""
 
 STRINGS = (
-    f"{DETECTOR}/description", f"{DETECTOR}/detector_number", f"{DETECTOR}/sensor_material",
-    f"{SPECIFIC}/data_collection_date", f"{SPECIFIC}/software_version", f"{SPECIFIC}/eiger_fw_version",
-)  # fmt: skip
+    f"{DETECTOR}/description",
+    f"{DETECTOR}/detector_number",
+    f"{DETECTOR}/sensor_material",
+    f"{SPECIFIC}/data_collection_date",
+    f"{SPECIFIC}/software_version",
+    f"{SPECIFIC}/eiger_fw_version",
+)
 FIRMWARE = f"{SPECIFIC}/eiger_fw_version"
 
 
@@ -123,14 +139,14 @@ def cbf_string_kind(s: Subject) -> Iterator[Observation]:
 
 @rule(FABIO, "images-once", "each image once under the names /entry/data/data*")
 def images_once(s: Subject) -> Iterator[Observation]:
-    group = h5meta.get_group(s.h5, "entry/data")
+    group = access.get_group(s.h5, "entry/data")
     if group is None or s.n_images is None:
         return
     linked = {block.name: block.n_images for block in s.blocks}
     total = sum(linked.values())
     for name in group:
         if name.startswith("data") and name not in linked:
-            found = h5meta.get_dataset(group, name)
+            found = access.get_dataset(group, name)
             total += int(found.shape[0]) if found is not None and found.ndim == 3 else 0
     yield s.saw("entry/data", total == s.n_images, f"{total} read, {s.n_images} stored")
 
@@ -138,4 +154,4 @@ def images_once(s: Subject) -> Iterator[Observation]:
 @rule(NXMX, "definition", "an entry whose definition is NXmx")
 def definition(s: Subject) -> Iterator[Observation]:
     found = s.dataset("entry/definition")
-    yield s.saw("entry/definition", s.is_nxmx, "absent" if found is None else h5meta.text(found[()]))
+    yield s.saw("entry/definition", s.is_nxmx, "absent" if found is None else access.text(found[()]))

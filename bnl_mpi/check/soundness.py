@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from .. import h5meta
-from ..blockfile import GROUP
+from ..hdf5 import access
+from ..output.blockfile import GROUP
 from .rule import OURS, rule, worst
 from .subject import Block, Observation, Stored, Subject
 
@@ -25,7 +25,7 @@ def _ours(s: Subject) -> Iterator[tuple[Block, Stored]]:
 
 def _records(s: Subject) -> Iterator[tuple[Block, Stored, h5py.Group]]:
     for block, images in _ours(s):
-        with h5meta.open_read(images.file) as file:
+        with access.open_read(images.file) as file:
             yield block, images, file[GROUP]
 
 
@@ -40,7 +40,7 @@ def blocks(s: Subject) -> Iterator[Observation]:
 @rule(OURS, "one-plan", "master and data files of one run's plan")
 def one_plan(s: Subject) -> Iterator[Observation]:
     told = s.dataset(PROCESS_SHA256)
-    wanted = None if told is None else h5meta.text(told[()])
+    wanted = None if told is None else access.text(told[()])
     seen = []
     for block, _ in s.present:
         if wanted is None and block.plan_sha256 is None:
@@ -55,7 +55,7 @@ def one_plan(s: Subject) -> Iterator[Observation]:
 def plan_hash(s: Subject) -> Iterator[Observation]:
     seen = []
     for block, images, group in _records(s):
-        plan = h5meta.get_dataset(group, "plan")
+        plan = access.get_dataset(group, "plan")
         text = b"" if plan is None else bytes(plan[()])
         digest = hashlib.sha256(text).hexdigest()
         seen.append(Observation(digest == block.plan_sha256, images.file, f"{GROUP}/plan", digest[:12]))
@@ -92,7 +92,7 @@ def records(s: Subject) -> Iterator[Observation]:
 
 
 def _length(group: h5py.Group, name: str) -> int:
-    found = h5meta.get_dataset(group, name)
+    found = access.get_dataset(group, name)
     return -1 if found is None or not found.ndim else int(found.shape[0])
 
 
@@ -103,7 +103,7 @@ def stored_chunks(s: Subject) -> Iterator[Observation]:
     """
     for _, images, group in _records(s):
         noted = group["chunk_crc32"][()] if _length(group, "chunk_crc32") == images.shape[0] else None
-        dataset = h5meta.get_dataset(group.file, images.path)
+        dataset = access.get_dataset(group.file, images.path)
         if noted is None or dataset is None or dataset.chunks is None:
             yield Observation(False, images.file, f"{GROUP}/chunk_crc32", "no checksum for every image")
             continue

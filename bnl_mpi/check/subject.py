@@ -12,11 +12,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .. import h5meta
-from ..blockfile import GROUP
 from ..errors import BnlError
-from ..h5layout import Container, H5Bytes, Layout, LayoutError
-from ..metadata import DETECTOR, SPECIFIC, flavour
+from ..hdf5 import access
+from ..hdf5.layout import Container, H5Bytes, Layout, LayoutError
+from ..input.experiment import DETECTOR, SPECIFIC, flavour
+from ..output.blockfile import GROUP
 
 DATA = "entry/data"
 
@@ -83,7 +83,7 @@ class Subject:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.h5 = h5meta.open_read(path)
+        self.h5 = access.open_read(path)
 
     def __enter__(self) -> Subject:
         return self
@@ -99,10 +99,10 @@ class Subject:
         return Observation(ok, self.path, "/" + place.lstrip("/"), str(found))
 
     def dataset(self, place: str) -> h5py.Dataset | None:
-        return h5meta.get_dataset(self.h5, place)
+        return access.get_dataset(self.h5, place)
 
     def number(self, place: str) -> float | None:
-        return h5meta.number(self.h5, place)
+        return access.number(self.h5, place)
 
     def stored(self, place: str) -> Stored | None:
         found = self.dataset(place)
@@ -131,8 +131,8 @@ class Subject:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """All links to data files, in order of their names."""
-        group = h5meta.get_group(self.h5, DATA)
-        names = [] if group is None else sorted(n for n in group if h5meta.DATA_NAME.fullmatch(n))
+        group = access.get_group(self.h5, DATA)
+        names = [] if group is None else sorted(n for n in group if access.DATA_NAME.fullmatch(n))
         return tuple(read_block(group, name) for name in names)
 
     @property
@@ -143,11 +143,11 @@ class Subject:
     @cached_property
     def signal(self) -> tuple[str, h5py.Dataset | None]:
         """The dataset of all images that @signal names, or the first in the group."""
-        group = h5meta.get_group(self.h5, DATA)
+        group = access.get_group(self.h5, DATA)
         if group is None:
             return DATA, None
-        name = h5meta.attribute_text(group, "signal") or next(iter(group), "")
-        return f"{DATA}/{name}", h5meta.get_dataset(group, name) if name else None
+        name = access.attribute_text(group, "signal") or next(iter(group), "")
+        return f"{DATA}/{name}", access.get_dataset(group, name) if name else None
 
     @cached_property
     def image_shape(self) -> tuple[int, int] | None:
@@ -181,7 +181,7 @@ def integers(dataset: h5py.Dataset) -> tuple[int, ...]:
     """A dataset's values where they are whole numbers, else nothing."""
     if dataset.dtype.kind not in "iu" or dataset.shape is None:
         return ()
-    return tuple(int(n) for n in np.ravel(h5meta.read(dataset)))
+    return tuple(int(n) for n in np.ravel(access.read(dataset)))
 
 
 def stored(dataset: h5py.Dataset) -> Stored:
@@ -212,20 +212,20 @@ def stored(dataset: h5py.Dataset) -> Stored:
 
 def read_block(group: h5py.Group, name: str) -> Block:
     """Facts of one link and of the data file that it leads to."""
-    link = h5meta.link(group, name)
+    link = access.link(group, name)
     folder = os.path.dirname(group.file.filename)
     target, place = group.file.filename, f"/{DATA}/{name}"
     if isinstance(link, h5py.ExternalLink):
         target, place = os.path.join(folder, link.filename), link.path
-    found = h5meta.get_dataset(group, name)
+    found = access.get_dataset(group, name)
     if found is None:
         problem = _problem(target, place)
         return Block(name, target, None, problem, 0, 0, None)
     missing, skipping = _chunk_faults(found)
     sha = None
-    ours = h5meta.get_group(found.file, GROUP)
+    ours = access.get_group(found.file, GROUP)
     if ours is not None:
-        sha = h5meta.attribute_text(ours, "plan_sha256") or None
+        sha = access.attribute_text(ours, "plan_sha256") or None
     return Block(name, target, stored(found), None, missing, skipping, sha)
 
 
@@ -233,8 +233,8 @@ def _problem(path: str, place: str) -> str:
     if not os.path.exists(path):
         return "missing"
     try:
-        with h5meta.open_read(path) as file:
-            return "unreadable" if h5meta.get_dataset(file, place) is not None else f"no images at {place}"
+        with access.open_read(path) as file:
+            return "unreadable" if access.get_dataset(file, place) is not None else f"no images at {place}"
     except BnlError as error:
         return str(error).removeprefix(f"{path}: ")
 

@@ -35,9 +35,15 @@ class Finding:
     def as_json(self) -> dict[str, object]:
         rule, seen = self.rule, self.seen
         return {
-            "reader": rule.reader, "rule": rule.name, "demand": rule.demand, "required": rule.required,
-            "ok": seen.ok, "file": seen.file, "object": seen.object, "found": seen.found,
-        }  # fmt: skip
+            "reader": rule.reader,
+            "rule": rule.name,
+            "demand": rule.demand,
+            "required": rule.required,
+            "ok": seen.ok,
+            "file": seen.file,
+            "object": seen.object,
+            "found": seen.found,
+        }
 
 
 @dataclass(frozen=True)

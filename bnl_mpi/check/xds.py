@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .. import h5meta
-from ..h5layout import H5Bytes, LayoutError
-from ..metadata import DETECTOR, SPECIFIC
+from ..hdf5 import access
+from ..hdf5.layout import H5Bytes, LayoutError
+from ..input.experiment import DETECTOR, SPECIFIC
 from .rule import XDS, rule, worst
 from .subject import Block, Observation, Stored, Subject
 
@@ -27,8 +27,18 @@ BITSHUFFLE_LZ4 = 2
 """The fifth parameter of the bitshuffle filter, where it compresses with LZ4."""
 EXTENSIBLE_ARRAY_IMAGES = 4
 """As many chunks of an extensible array lie in its index block; neggia looks no further."""
-FILTER_NAMES = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", LZ4: "lz4", BITSHUFFLE: "bitshuffle",
-                32001: "blosc", 32015: "zstd", 32026: "blosc2", 32033: "htj2k"}  # fmt: skip
+FILTER_NAMES = {
+    1: "gzip",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    LZ4: "lz4",
+    BITSHUFFLE: "bitshuffle",
+    32001: "blosc",
+    32015: "zstd",
+    32026: "blosc2",
+    32033: "htj2k",
+}
 
 
 def _read_by_xds(s: Subject) -> Iterator[tuple[str, Stored]]:
@@ -87,7 +97,7 @@ def path_fault(s: Subject, place: str) -> str | None:
     if trace.outside is None:
         return trace.fault
     group, name, further = trace.outside
-    link = h5meta.link(s.h5[group], name)
+    link = access.link(s.h5[group], name)
     if link is None:
         return f"no {name} in {group}"
     if isinstance(link, h5py.HardLink) and further > 1:
@@ -139,9 +149,14 @@ def _count(s: Subject, place: str, found: Stored) -> Observation:
     kind = found.layout.kind if found.layout else "unknown"
     value = s.number(place)
     ok = (
-        found.dtype.kind in "iu" and _little(found.dtype) and size == 1 and kind in ("contiguous", "compact")
-        and not found.filters and value is not None and value > 0
-    )  # fmt: skip
+        found.dtype.kind in "iu"
+        and _little(found.dtype)
+        and size == 1
+        and kind in ("contiguous", "compact")
+        and not found.filters
+        and value is not None
+        and value > 0
+    )
     shown = "" if value is None else f"{value:g}, "
     return s.saw(place, ok, f"{shown}{found.dtype.str} {found.shape}, {kind}")
 

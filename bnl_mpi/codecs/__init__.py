@@ -8,7 +8,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..options import Options
-    from .base import LossyCodec
+    from .contract import LossyCodec
 
 
 def make(options: Options) -> LossyCodec | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
-from .. import kernels
+from ..pixels import kernels
 
 Image = NDArray[Any]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numcodecs.registry import register_codec
 
-from .. import kernels
 from ..errors import UsageError
-from .base import Image, LossyCodec
+from ..pixels import kernels
+from .contract import Image, LossyCodec
 
 DEFAULT_SCALE = 16
 

@@ -19,7 +19,7 @@ from numcodecs.registry import register_codec
 from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
-from .base import PEAK, Errors, Image, LossyCodec, Passed, errors_of
+from .contract import PEAK, Errors, Image, LossyCodec, Passed, errors_of
 
 DEFAULT_RATIO = 125
 

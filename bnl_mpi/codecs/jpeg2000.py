@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numcodecs.registry import register_codec
 
-from .. import openjpeg
 from ..errors import BnlError
-from .base import LossyCodec
+from . import openjpeg
+from .contract import LossyCodec
 
 LADDER_TOP = 8000
 """Every ratio of the ladder but a target of its own is below this."""
@@ -53,9 +53,7 @@ class _Jpeg2000(LossyCodec):
 
     def encode(self, buf: Any) -> bytes:
         image = np.ascontiguousarray(buf)
-        codestream = openjpeg.encode(
-            image, self.layers(), irreversible=self.irreversible, threads=self.threads
-        )
+        codestream = openjpeg.encode(image, self.layers(), irreversible=self.irreversible, threads=self.threads)
         target = image.nbytes / self.ratio
         if len(codestream) > 1.1 * target + _HEADER_BYTES:
             raise BnlError(

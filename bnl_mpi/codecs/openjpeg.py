@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BnlError
+from ..errors import BnlError
 
 _READ = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _SKIP = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
@@ -87,9 +87,7 @@ def library() -> Any:
     with _pointing_glymur_at(path):
         import glymur.lib.openjp2 as opj
     if opj.OPENJP2 is None:
-        raise BnlError(
-            "glymur was imported before bnl_mpi and found no OpenJPEG library; import bnl_mpi first"
-        )
+        raise BnlError("glymur was imported before bnl_mpi and found no OpenJPEG library; import bnl_mpi first")
     return opj
 
 
@@ -189,9 +187,7 @@ def _library_calls(opj: Any, messages: _Messages, what: str) -> Iterator[None]:
         raise CodestreamError(f"OpenJPEG {opj.version()} can't {what}: {reason}") from error
 
 
-def encode(
-    image: np.ndarray[Any, Any], ratios: Sequence[float], *, irreversible: bool, threads: int = 1
-) -> bytes:
+def encode(image: np.ndarray[Any, Any], ratios: Sequence[float], *, irreversible: bool, threads: int = 1) -> bytes:
     """A J2K codestream of `image`, (ny, nx) uint8 or uint16, with one quality layer for each of `ratios`.
 
     A ratio is the image's bytes over the codestream's up to and with that layer, largest first.  The settings
@@ -225,9 +221,7 @@ def encode(
             opj.setup_encoder(codec, parameters, target)
             if threads > 1:
                 opj.codec_set_threads(codec, threads)
-            stream = _Stream(
-                opj, size=max(4096, int(1.1 * image.nbytes / max(1.0, min(ratios, default=1.0))))
-            )
+            stream = _Stream(opj, size=max(4096, int(1.1 * image.nbytes / max(1.0, min(ratios, default=1.0)))))
             stack.callback(stream.close)
             opj.start_compress(codec, target, stream.pointer)
             opj.encode(codec, stream.pointer)

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .verdict import Finding, Verdict
+    from ..check.verdict import Finding, Verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     """Judge the set and print what was found; 0 if XDS and DIALS read it and it is whole, else 1."""
-    from .verdict import judge
+    from ..check.verdict import judge
 
     verdict = judge(namespace.master, data=namespace.data)
     if namespace.json:

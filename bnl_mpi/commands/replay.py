@@ -13,10 +13,10 @@ import shlex
 import sys
 from typing import Any
 
-from . import options as opt
-from ._version import __version__
-from .cli import options_from
-from .errors import BnlError, InputError
+from .. import options as opt
+from .._version import __version__
+from ..arguments import options_from
+from ..errors import BnlError, InputError
 
 GROUP = "/entry/process_bnl_mpi"
 NAMES = ("infile", "out_file", "out_master", "out_squash")
@@ -44,16 +44,16 @@ def run(namespace: argparse.Namespace) -> int:
 
 def read_record(path: str) -> tuple[Record, str]:
     """(options and names, program version) that the file tells; raises InputError where it tells none."""
-    from . import h5meta
+    from ..hdf5 import access
 
-    with h5meta.open_read(path) as h5:
-        group = h5meta.get_group(h5, GROUP)
-        found = None if group is None else h5meta.get_dataset(group, "options")
+    with access.open_read(path) as h5:
+        group = access.get_group(h5, GROUP)
+        found = None if group is None else access.get_dataset(group, "options")
         if group is None or found is None:
             raise InputError(f"{path}: {GROUP}/options is absent; give a master that bnl-mpi wrote")
-        text = h5meta.text(found[()])
-        told = h5meta.get_dataset(group, "version")
-        version = "unknown" if told is None else h5meta.text(told[()])
+        text = access.text(found[()])
+        told = access.get_dataset(group, "version")
+        version = "unknown" if told is None else access.text(told[()])
     try:
         record = json.loads(text)
     except ValueError:

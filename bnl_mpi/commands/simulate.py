@@ -7,7 +7,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from bnl_mpi.simulate.settings import Settings
+from ..simulate.settings import Settings
 
 _TYPES = {"int": int, "float": float, "str": str, "tuple[float, ...]": float}
 
@@ -40,7 +40,7 @@ def _description(setting: Field[Any]) -> dict[str, Any]:
 
 def run(namespace: argparse.Namespace) -> int:
     """Write the data set that the parsed command line asks for and print its master's path; 0 on success."""
-    from bnl_mpi.simulate import simulate
+    from ..simulate import simulate
 
     chosen = {setting.name: getattr(namespace, setting.name) for setting in fields(Settings)}
     if chosen["cell"] is not None:

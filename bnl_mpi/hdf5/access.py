@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import InputError, OutputError
+from ..errors import InputError, OutputError
 
 LIBVER = ("earliest", "v110")
 """Every object gets the oldest form that can hold it; v110 is needed for virtual datasets alone.

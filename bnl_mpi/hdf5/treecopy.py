@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from . import h5meta
-from .errors import InputError
+from ..errors import InputError
+from . import access
 
 KEPT = "/"
 """No name in HDF5: stands for all names of an object that is copied as it is."""
@@ -83,19 +83,19 @@ class TreeCopy:
         `outside` says that `source` lies in another file than the master, where links have another meaning
         and so are replaced by what they lead to.
         """
-        self._made[h5meta.identity(source), ""] = target
+        self._made[access.identity(source), ""] = target
         copy_attributes(source, target, path or "/", self.warnings)
         for name in source:
             if self.keeps_name(f"{path}/{name}", source, name):
                 self._copy_name(source, target, name, f"{path}/{name}", outside)
 
     def _copy_name(self, source: h5py.Group, target: h5py.Group, name: str, path: str, outside: bool) -> None:
-        link = h5meta.link(source, name)
+        link = access.link(source, name)
         if isinstance(link, h5py.SoftLink) and not outside:
             target[name] = h5py.SoftLink(link.path)
             return
         external = isinstance(link, h5py.ExternalLink)
-        found = h5meta.resolve(source, name)
+        found = access.resolve(source, name)
         if external and found is not None:
             self._open.append(found)
         if isinstance(found, h5py.Group):
@@ -108,7 +108,7 @@ class TreeCopy:
             self.warnings.append(f"{path} is left out: it is a link to {_where(link)}, which is not there")
 
     def _copy_group(self, found: h5py.Group, target: h5py.Group, name: str, path: str, outside: bool) -> None:
-        made = self._made.get((h5meta.identity(found), ""))
+        made = self._made.get((access.identity(found), ""))
         if made is not None:
             target[name] = made
             return
@@ -116,7 +116,7 @@ class TreeCopy:
 
     def _copy_dataset(self, item: Item, target: h5py.Group) -> None:
         # Two names of one dataset stay so where the rules, which go by the name, treat both alike.
-        identity = h5meta.identity(item.dataset)
+        identity = access.identity(item.dataset)
         if (made := self._made.get((identity, item.name))) is not None:
             target[item.name] = made
             return
@@ -134,9 +134,7 @@ class TreeCopy:
             if isinstance(decision, Keep):
                 made = copy_dataset(item.dataset, target, item.name)
             else:
-                made = write_values(
-                    item.dataset, target, item.name, decision.values, decision.dtype, packed=self.packs
-                )
+                made = write_values(item.dataset, target, item.name, decision.values, decision.dtype, packed=self.packs)
         except (TypeError, ValueError, NotImplementedError, InputError) as error:
             self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
             return
@@ -183,11 +181,9 @@ def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.Da
     if _holds_references(source.dtype):
         raise TypeError("it holds references")
     space = _space_copy(source.id.get_space())
-    made = h5py.Dataset(
-        h5py.h5d.create(target.id, name.encode(), source.id.get_type().copy(), space, _storage(source))
-    )
+    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), source.id.get_type().copy(), space, _storage(source)))
     if source.size and source.dtype.hasobject:
-        made[...] = h5meta.read(source)
+        made[...] = access.read(source)
     elif source.size:
         _copy_bytes(source, made)
     return made
@@ -195,7 +191,7 @@ def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.Da
 
 def _copy_bytes(source: h5py.Dataset, made: h5py.Dataset) -> None:
     """Values as they are stored: conversion would cut off a string that fills its length to the last byte."""
-    h5meta.enable_filters(source)
+    access.enable_filters(source)
     tid = source.id.get_type()
     values = np.empty(source.shape, dtype=f"V{tid.get_size()}")
     try:
@@ -224,8 +220,13 @@ def pack(plist: h5py.h5p.PropDCID, shape: tuple[int, ...], n_bytes: int) -> None
 
 
 def write_values(
-    source: h5py.Dataset, target: h5py.Group, name: str, values: Any, dtype: np.dtype[Any] | None = None,
-    *, packed: bool = False,
+    source: h5py.Dataset,
+    target: h5py.Group,
+    name: str,
+    values: Any,
+    dtype: np.dtype[Any] | None = None,
+    *,
+    packed: bool = False,
 ) -> h5py.Dataset:
     """Write a number or an array in place of `source`: of its type where that can hold the values.
 

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from . import h5meta
-from .errors import InputError
-from .geometry import bin_mask as bin_mask
-from .geometry import bin_mean as bin_mean
-from .geometry import mask_blank as mask_blank
-from .plan import Plan
+from ..errors import InputError
+from ..hdf5 import access
+from ..pixels.maps import bin_mask as bin_mask
+from ..pixels.maps import bin_mean as bin_mean
+from ..pixels.maps import mask_blank as mask_blank
+from ..plan import Plan
 
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
@@ -137,8 +137,8 @@ def read_experiment(
 
 def flavour(h5: h5py.File) -> str:
     """'nxmx' or 'filewriter' (the older kind, without a definition)."""
-    definition = h5meta.get_dataset(h5, "entry/definition")
-    return "nxmx" if definition is not None and h5meta.text(definition[()]) == "NXmx" else "filewriter"
+    definition = access.get_dataset(h5, "entry/definition")
+    return "nxmx" if definition is not None and access.text(definition[()]) == "NXmx" else "filewriter"
 
 
 def default_saturation(dtype: np.dtype[Any]) -> int:
@@ -151,7 +151,7 @@ def default_saturation(dtype: np.dtype[Any]) -> int:
 
 def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[float, str]:
     for path in SATURATION_PATHS:
-        value = h5meta.number(h5, path)
+        value = access.number(h5, path)
         if value is not None and value > 0:
             # Pixels of a logarithm, say, have a saturation value that is no integer.
             return value if dtype.kind == "f" else int(value), f"/{path}"
@@ -160,10 +160,10 @@ def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[float, str]:
 
 def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.uint32] | None, str | None]:
     for path in MASK_PATHS:
-        found = h5meta.get_dataset(h5, path)
+        found = access.get_dataset(h5, path)
         if found is None or found.dtype.kind not in "iub" or found.ndim < 2:
             continue
-        values = h5meta.read(found)
+        values = access.read(found)
         while values.ndim > 2 and len(values) == 1:
             values = values[0]
         if values.ndim != 2 or (shape is not None and values.shape != tuple(shape)):
@@ -176,7 +176,7 @@ def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.
 
 
 def _count(h5: h5py.File, path: str) -> int | None:
-    value = h5meta.number(h5, path)
+    value = access.number(h5, path)
     return None if value is None or value < 1 else int(value)
 
 
@@ -204,14 +204,14 @@ def is_axis(dataset: h5py.Dataset, path: str, parent: h5py.Group) -> bool:
     folder, name = posixpath.split(path)
     if dataset.dtype.kind not in "iuf" or dataset.ndim > 1 or name in MODULE_NAMES:
         return False
-    if h5meta.attribute_text(parent, "NX_class") == "NXdetector_module":
+    if access.attribute_text(parent, "NX_class") == "NXdetector_module":
         return False
     if "transformation_type" in dataset.attrs or posixpath.basename(folder) in AXIS_GROUPS:
         return True
-    if h5meta.attribute_text(parent, "NX_class") in AXIS_CLASSES or name in _named_axes(parent):
+    if access.attribute_text(parent, "NX_class") in AXIS_CLASSES or name in _named_axes(parent):
         return True
     base, suffix = axis_base(name)
-    if not suffix or (neighbour := h5meta.get_dataset(parent, base)) is None:
+    if not suffix or (neighbour := access.get_dataset(parent, base)) is None:
         return False
     return is_axis(neighbour, f"{folder}/{base}", parent)
 
@@ -220,13 +220,13 @@ def _named_axes(group: h5py.Group) -> set[str]:
     value = group.attrs.get("axes") if "axes" in group.attrs else None
     if value is None or isinstance(value, h5py.Empty):
         return set()
-    names = [h5meta.text(one) for one in np.atleast_1d(value)]
+    names = [access.text(one) for one in np.atleast_1d(value)]
     return {part for name in names for part in name.replace(":", ",").split(",")}
 
 
 def per_degree(dataset: h5py.Dataset, default: float = 1.0) -> float:
     """What one unit of a rotation axis is in degrees, from its units."""
-    units = h5meta.attribute_text(dataset, "units").lower()
+    units = access.attribute_text(dataset, "units").lower()
     return 180.0 / np.pi if units.startswith("rad") else default
 
 
@@ -234,7 +234,7 @@ def _all_rotations(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
     """Axes with a value for each frame, then those of which only start and increment are told."""
     found = _rotation_axes(h5, n_frames)
     names = {posixpath.basename(axis.path) for axis in found}
-    group = h5meta.get_group(h5, GONIOMETER)
+    group = access.get_group(h5, GONIOMETER)
     if group is None:
         return found
     told = [_told_axis(group, name, n_frames) for name in sorted(ROTATION_NAMES - names)]
@@ -242,11 +242,11 @@ def _all_rotations(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
 
 
 def _told_axis(group: h5py.Group, name: str, n_frames: int) -> RotationAxis | None:
-    increments = [h5meta.number(group, name + ending) for ending in ("_increment", "_range_average")]
+    increments = [access.number(group, name + ending) for ending in ("_increment", "_range_average")]
     increment = next((one for one in increments if one), None)
     if increment is None:
         return None
-    starts = [h5meta.number(group, name + ending) for ending in ("_start", "")]
+    starts = [access.number(group, name + ending) for ending in ("_start", "")]
     first = next((one for one in starts if one is not None), 0.0)
     start = first + np.arange(n_frames, dtype=np.float64) * increment
     end: npt.NDArray[np.float64] = np.add(start, increment)
@@ -257,38 +257,38 @@ def _rotation_axes(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
     """Every rotation axis with a value for each frame, each object once."""
     found: list[RotationAxis] = []
     seen: set[tuple[int, int]] = set()
-    entry = h5meta.get_group(h5, "entry")
+    entry = access.get_group(h5, "entry")
     if entry is None or n_frames < 1:
         return found
-    for path, dataset in h5meta.walk(entry, "/entry"):
+    for path, dataset in access.walk(entry, "/entry"):
         name = posixpath.basename(path)
         if dataset.ndim != 1 or dataset.size < max(n_frames, 1) or axis_base(name)[1]:
             continue
         parent = dataset.parent
         if not is_axis(dataset, path, parent) or not _is_rotation(dataset, name):
             continue
-        if h5meta.identity(dataset) not in seen:
-            seen.add(h5meta.identity(dataset))
+        if access.identity(dataset) not in seen:
+            seen.add(access.identity(dataset))
             found.append(_rotation_axis(dataset, path, n_frames))
     return found
 
 
 def _is_rotation(dataset: h5py.Dataset, name: str) -> bool:
-    kind = h5meta.attribute_text(dataset, "transformation_type")
+    kind = access.attribute_text(dataset, "transformation_type")
     return kind == "rotation" if kind else name in ROTATION_NAMES
 
 
 def _rotation_axis(dataset: h5py.Dataset, path: str, n_frames: int) -> RotationAxis:
     scale = per_degree(dataset)
     parent, name = dataset.parent, posixpath.basename(str(dataset.name))
-    start = np.asarray(h5meta.read(dataset, slice(n_frames)), dtype=np.float64) * scale
+    start = np.asarray(access.read(dataset, slice(n_frames)), dtype=np.float64) * scale
     if not np.isfinite(start).all():
         frame = int(np.flatnonzero(~np.isfinite(start))[0]) + 1
         raise InputError(f"{dataset.file.filename}: {path} is not a finite number at frame {frame}")
-    end_set = h5meta.get_dataset(parent, f"{name}_end")
+    end_set = access.get_dataset(parent, f"{name}_end")
     end = None
     if end_set is not None and end_set.ndim == 1 and end_set.size >= n_frames and end_set.dtype.kind in "iuf":
-        end = np.asarray(h5meta.read(end_set, slice(n_frames)), dtype=np.float64) * scale
+        end = np.asarray(access.read(end_set, slice(n_frames)), dtype=np.float64) * scale
     stored = dataset.dtype if dataset.dtype.kind == "f" else np.dtype(np.float64)
     resolution = max(STANDSTILL, 4 * float(np.finfo(stored).eps) * float(np.abs(start).max()))
     return RotationAxis(path, start, end, _increment(parent, name, start, end, scale), resolution)
@@ -305,7 +305,7 @@ def _increment(
     if end is not None:
         return float(np.median(end - start))
     for suffix in ("_increment_set", "_increment", "_range_average"):
-        told = h5meta.get_dataset(parent, name + suffix)
+        told = access.get_dataset(parent, name + suffix)
         if told is not None and told.dtype.kind in "iuf" and told.size:
             return float(np.median(told[()])) * scale
     return float(np.median(np.diff(start))) if len(start) > 1 else None

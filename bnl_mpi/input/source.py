@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import h5meta, kernels
-from .errors import InputError
+from ..errors import InputError
+from ..hdf5 import access
+from ..pixels import kernels
 
 DATA_LINK = re.compile(r"data_(\d+)$")
 BITSHUFFLE, LZ4 = 32008, 32004
@@ -152,7 +153,7 @@ def _behind(dataset: Any, source: Any, master: str) -> tuple[str, str]:
 
 
 def _open_dataset(path: str, name: str) -> Any:
-    h5 = h5meta.open_read(path)
+    h5 = access.open_read(path)
     try:
         dataset = h5[name]
         shape = dataset.shape
@@ -233,7 +234,7 @@ def _segments(
     import h5py
 
     links = _links(h5, master)
-    name = h5meta.text(group.attrs.get("signal", "data"))
+    name = access.text(group.attrs.get("signal", "data"))
     link = group.get(name, getlink=True) if name in group or not links else None
     if isinstance(link, h5py.ExternalLink):
         links = links or [(resolve_link(link.filename, master), link.path)]
@@ -256,9 +257,7 @@ def _segments(
         counts = [first] * (len(links) - 1) + [expected - first * (len(links) - 1)]
     else:
         counts = [first] + [_count(at) for at in links[1:]]
-    return [Segment(p, d, 0, n) for (p, d), n in zip(links, counts, strict=True)], not (
-        trust_counts and equal
-    )
+    return [Segment(p, d, 0, n) for (p, d), n in zip(links, counts, strict=True)], not (trust_counts and equal)
 
 
 def _count(at: tuple[str, str]) -> int:
@@ -415,19 +414,13 @@ def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], di
                 f"in {source.segments[0].path}; all frames must be of one shape"
             )
         elif dtype != np.dtype(source.dtype) and not dataset_is_virtual(source):
-            problems.append(
-                f"{segment}: pixels of type {dtype}, but {source.dtype} in {source.segments[0].path}"
-            )
+            problems.append(f"{segment}: pixels of type {dtype}, but {source.dtype} in {source.segments[0].path}")
         available = _frames_in(shape) - segment.start
         last = k == len(source.segments) - 1
-        if not source.counts_known and (
-            available != segment.count and not (last and available > segment.count)
-        ):
+        if not source.counts_known and (available != segment.count and not (last and available > segment.count)):
             counts[k] = available
         elif available < segment.count:
-            problems.append(
-                f"{segment}: {available} frames, but {segment.count} are expected from the master"
-            )
+            problems.append(f"{segment}: {available} frames, but {segment.count} are expected from the master")
     return problems, counts
 
 
@@ -441,11 +434,7 @@ def find_master(path: str) -> str:
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; give the master file, NAME_master.h5")
     if not os.path.exists(path):
-        near = (
-            sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3]
-            if Path(path).parent.is_dir()
-            else []
-        )
+        near = sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3] if Path(path).parent.is_dir() else []
         hint = f"; there are {', '.join(near)}" if near else ""
         raise InputError(f"{path}: no such file{hint}")
     return path

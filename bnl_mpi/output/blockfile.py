@@ -18,8 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import h5meta, kernels
-from .errors import BnlError, InputError, OutputError
+from ..errors import BnlError, InputError, OutputError
+from ..hdf5 import access
+from ..pixels import kernels
 from .filters import Filter
 
 PARTIAL = ".partial"
@@ -153,8 +154,8 @@ def read_invalid(file: Any, shape: tuple[int, int]) -> InvalidPixels | None:
 def read_plan_sha256(path: str) -> str | None:
     """The plan that the block file at `path` belongs to, or None where that is no block file of ours."""
     try:
-        with h5meta.open_read(path) as file:
-            return h5meta.text(file[GROUP].attrs["plan_sha256"])
+        with access.open_read(path) as file:
+            return access.text(file[GROUP].attrs["plan_sha256"])
     except (KeyError, OSError, ValueError, BnlError):
         return None
 
@@ -162,8 +163,8 @@ def read_plan_sha256(path: str) -> str | None:
 def read_plan(path: str) -> dict[str, Any]:
     """The options, plan, version and input that the block file at `path` was made with; empty if it can't tell."""
     try:
-        with h5meta.open_read(path) as file:
-            plan = json.loads(h5meta.text(file[GROUP]["plan"][()]))
+        with access.open_read(path) as file:
+            plan = json.loads(access.text(file[GROUP]["plan"][()]))
     except (KeyError, OSError, ValueError, BnlError):
         return {}
     return plan if isinstance(plan, dict) else {}
@@ -174,7 +175,7 @@ def is_damaged(path: str) -> bool:
     if os.path.getsize(path) == 0:
         return True
     try:
-        h5meta.open_read(path).close()
+        access.open_read(path).close()
     except InputError:
         with open(path, "rb") as file:
             return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
@@ -204,7 +205,7 @@ def _unsound(path: str, expected: BlockRecord, chunks: Callable[[Any], Iterator[
     if not os.path.exists(path):
         return "it is missing"
     try:
-        with h5meta.open_read(path) as file:
+        with access.open_read(path) as file:
             group = file[GROUP]
             if int(group.attrs["block"]) != expected.number:
                 return f"it says that it is block {group.attrs['block']}"
@@ -230,7 +231,7 @@ def _data_chunks(file: Any, shape: tuple[int, ...], dtype: str) -> Iterator[Any]
 
 def read_counts(path: str) -> dict[str, int]:
     """COUNTS of a sound data file."""
-    with h5meta.open_read(path) as file:
+    with access.open_read(path) as file:
         attributes = file[GROUP].attrs
         return {name: int(attributes[name]) for name in COUNTS if name in attributes}
 
@@ -240,8 +241,8 @@ class _Writer:
 
     def __init__(self, path: str, record: BlockRecord) -> None:
         self.record = record
-        self._raw = h5meta.TolerantFile(path)
-        self._file: Any = h5py.File(self._raw, "w", libver=h5meta.LIBVER)
+        self._raw = access.TolerantFile(path)
+        self._file: Any = h5py.File(self._raw, "w", libver=access.LIBVER)
         entry = _group(self._file, "/entry", "NXentry")
         self._data = _group(entry, "data", "NXdata")
 
@@ -266,9 +267,15 @@ class BlockWriter(_Writer):
     """Writes the images of one block to `path` (a temporary name), chunk by chunk in order."""
 
     def __init__(
-        self, path: str, n_images: int, shape: tuple[int, int], dtype: str, final: Filter, record: BlockRecord,
+        self,
+        path: str,
+        n_images: int,
+        shape: tuple[int, int],
+        dtype: str,
+        final: Filter,
+        record: BlockRecord,
         first_image: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(path, record)
         self._dataset = self._data.create_dataset(
             "data",

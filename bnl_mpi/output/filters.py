@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
-from .errors import UsageError
+from ..errors import UsageError
+from ..pixels import kernels
 
 Encoder = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -55,7 +55,7 @@ class Filter:
         if self.name == "zstd":
             return _blosc_zstd(self.level or 0)
         if self.name == "htj2k":
-            from .codecs.htj2k import encode_lossless
+            from ..codecs.htj2k import encode_lossless
 
             return encode_lossless
         return _HDF5Encoder(self)
@@ -64,7 +64,7 @@ class Filter:
 def _htj2k_filter() -> Any:
     import hdf5plugin
 
-    from .codecs.htj2k import library_version
+    from ..codecs.htj2k import library_version
 
     library_version()
     if not hasattr(hdf5plugin, "Htj2k"):
@@ -90,9 +90,7 @@ class _HDF5Encoder:
         import h5py
 
         self._filter = final
-        self._file = h5py.File(
-            "encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108")
-        )
+        self._file = h5py.File("encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108"))
         self._datasets: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, image: np.ndarray[Any, Any]) -> bytes:

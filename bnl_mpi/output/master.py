@@ -10,11 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import h5meta
-from .metadata import DETECTOR, SPECIFIC, Experiment
-from .plan import Plan
+from ..hdf5 import access
+from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
+from ..input.experiment import DETECTOR, SPECIFIC, Experiment
+from ..plan import Plan
 from .rules import Reduction, decide, is_images
-from .treecopy import Item, TreeCopy, copy_attributes
 
 DATA = "/entry/data"
 IMAGES = "/entry/data/data"
@@ -50,7 +50,7 @@ def write_master(
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with h5meta.open_read(infile) as source, h5meta.write_at_once(path) as target:
+    with access.open_read(infile) as source, access.write_at_once(path) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)
@@ -87,7 +87,7 @@ def nxmx_names(run: Reduction) -> Callable[[str, h5py.Group, str], bool]:
 
 def data_group(source: h5py.File) -> h5py.Group | None:
     """The input's /entry/data."""
-    return h5meta.get_group(source, DATA)
+    return access.get_group(source, DATA)
 
 
 def offered_virtual(source: h5py.File, run: Reduction) -> str | None:
@@ -98,10 +98,10 @@ def offered_virtual(source: h5py.File, run: Reduction) -> str | None:
     group = data_group(source)
     if group is None:
         return None
-    signal = h5meta.attribute_text(group, "signal")
-    names: list[str] = [name for name in group if h5meta.DATA_NAME.fullmatch(name) is None]
+    signal = access.attribute_text(group, "signal")
+    names: list[str] = [name for name in group if access.DATA_NAME.fullmatch(name) is None]
     for name in sorted(names, key=lambda name: name != signal):
-        found = h5meta.get_dataset(group, name)
+        found = access.get_dataset(group, name)
         if found is not None and is_images(Item(f"{DATA}/{name}", name, found, group), run):
             return name
         if found is None and name == signal:
@@ -111,20 +111,20 @@ def offered_virtual(source: h5py.File, run: Reduction) -> str | None:
 
 def is_image_name(group: h5py.Group, name: str, run: Reduction) -> bool:
     """Whether a name in /entry/data stands for frames."""
-    if h5meta.DATA_NAME.fullmatch(name) is not None or run.signal == f"{DATA}/{name}":
+    if access.DATA_NAME.fullmatch(name) is not None or run.signal == f"{DATA}/{name}":
         return True
-    found = h5meta.get_dataset(group, name)
+    found = access.get_dataset(group, name)
     return found is not None and is_images(Item(f"{DATA}/{name}", name, found, group), run)
 
 
 def _share_mask(target: h5py.File) -> None:
     """The mask is to be found in the detector's group and in detectorSpecific: one dataset, two names."""
-    groups = [group for p in (DETECTOR, SPECIFIC) if (group := h5meta.get_group(target, p)) is not None]
-    masks = [found for group in groups if (found := h5meta.get_dataset(group, "pixel_mask")) is not None]
+    groups = [group for p in (DETECTOR, SPECIFIC) if (group := access.get_group(target, p)) is not None]
+    masks = [found for group in groups if (found := access.get_dataset(group, "pixel_mask")) is not None]
     if not masks:
         return
     for group in groups:
-        if h5meta.get_dataset(group, "pixel_mask") is None:
+        if access.get_dataset(group, "pixel_mask") is None:
             if "pixel_mask" in group:
                 del group["pixel_mask"]
             group["pixel_mask"] = masks[0]
@@ -132,7 +132,7 @@ def _share_mask(target: h5py.File) -> None:
 
 def add_data_links(target: h5py.File, data_files: DataFiles) -> None:
     """Links data_000001, ... to the images of each file, in order."""
-    group = h5meta.make_group(target, DATA, "NXdata")
+    group = access.make_group(target, DATA, "NXdata")
     for number, (filename, _) in enumerate(data_files, 1):
         group[f"data_{number:06d}"] = h5py.ExternalLink(filename, IMAGES)
 
@@ -150,11 +150,9 @@ def add_virtual(
     return group.create_virtual_dataset(name, layout, fillvalue=mark(dtype))
 
 
-def _add_virtual(
-    source: h5py.File, target: h5py.File, name: str, data_files: DataFiles, run: Reduction
-) -> None:
+def _add_virtual(source: h5py.File, target: h5py.File, name: str, data_files: DataFiles, run: Reduction) -> None:
     made = add_virtual(target[DATA], name, data_files, run.plan.shape_out, run.data_dtype)
-    found = h5meta.get_dataset(source, f"{DATA}/{name}")
+    found = access.get_dataset(source, f"{DATA}/{name}")
     if found is not None:
         copy_attributes(found, made, f"{DATA}/{name}", run.warnings)
 
@@ -163,18 +161,18 @@ def add_squash_links(target: h5py.File, squash_files: DataFiles) -> None:
     """Links to the codestreams of each file; not in /entry/data, where readers would trip over them."""
     if not squash_files:
         return
-    group = h5meta.make_group(target, "/entry/squash", "NXcollection")
+    group = access.make_group(target, "/entry/squash", "NXcollection")
     for number, (filename, _) in enumerate(squash_files, 1):
         group[f"squash_{number:06d}"] = h5py.ExternalLink(filename, DATA)
 
 
 def add_provenance(target: h5py.File, provenance: Mapping[str, Any]) -> None:
     """/entry/process_bnl_mpi: how this file came to be; that of an earlier run is renamed, with a number."""
-    entry = h5meta.make_group(target, "/entry", "NXentry")
+    entry = access.make_group(target, "/entry", "NXentry")
     if PROCESS in entry:
         number = next(k for k in range(1, len(entry) + 1) if f"{PROCESS}_{k}" not in entry)
         entry.move(PROCESS, f"{PROCESS}_{number}")
-    group = h5meta.make_group(target, f"/entry/{PROCESS}", "NXprocess")
+    group = access.make_group(target, f"/entry/{PROCESS}", "NXprocess")
     for name, value in provenance.items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         group[name] = np.bytes_(text.encode("utf-8") or b" ")

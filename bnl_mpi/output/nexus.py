@@ -18,13 +18,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from . import h5meta
-from .geometry import bin_mask
+from ..hdf5 import access
+from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
+from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
+from ..pixels.maps import bin_mask
+from ..plan import Plan
 from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
-from .metadata import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
-from .plan import Plan
 from .rules import Reduction, decide
-from .treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 
 INSTRUMENT = "entry/instrument"
 SAMPLE = "entry/sample"
@@ -58,11 +58,11 @@ def write_nxs(
     Raises InputError as write_master does.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with h5meta.open_read(infile) as source:
+    with access.open_read(infile) as source:
         lacking = missing(source, experiment)
         if lacking:
             return lacking
-        with h5meta.write_at_once(path) as target:
+        with access.write_at_once(path) as target:
             _copy_tree(source, target, run)
             _drop_dangling(target, but=DATA)
             _complete_entry(source, target)
@@ -87,7 +87,7 @@ def missing(source: h5py.File, experiment: Experiment) -> list[str]:
     if _wavelength(source) is None:
         lacking.append(f"the wavelength (/{BEAM_PATHS[0]}/incident_wavelength)")
     for name in ("sensor_material", "sensor_thickness"):
-        if h5meta.get_dataset(source, f"{DETECTOR}/{name}") is None:
+        if access.get_dataset(source, f"{DETECTOR}/{name}") is None:
             lacking.append(f"the {name.replace('_', ' ')} (/{DETECTOR}/{name})")
     if experiment.flavour == "nxmx":
         return lacking + _missing_chains(source)
@@ -96,7 +96,7 @@ def missing(source: h5py.File, experiment: Experiment) -> list[str]:
 
 def _wavelength(source: h5py.File) -> h5py.Dataset | None:
     for path in BEAM_PATHS:
-        found = h5meta.get_dataset(source, f"{path}/incident_wavelength")
+        found = access.get_dataset(source, f"{path}/incident_wavelength")
         if found is not None and found.dtype.kind in "iuf":
             return found
     return None
@@ -109,7 +109,7 @@ def _missing_geometry(source: h5py.File) -> list[str]:
         f"{DETECTOR}/x_pixel_size": 1,
         f"{DETECTOR}/y_pixel_size": 1,
     }
-    found = {path: h5meta.get_dataset(source, path) for path in wanted}
+    found = {path: access.get_dataset(source, path) for path in wanted}
     return [f"/{path}" for path, n in wanted.items() if (item := found[path]) is None or item.size != n]
 
 
@@ -128,7 +128,7 @@ def _missing_chains(source: h5py.File) -> list[str]:
     ends: list[tuple[str, h5py.Dataset | None]] = []
     for module in modules:
         for name in ("fast_pixel_direction", "slow_pixel_direction"):
-            ends.append((f"{module.name}/{name}", h5meta.get_dataset(module, name)))
+            ends.append((f"{module.name}/{name}", access.get_dataset(module, name)))
     lacking = []
     for path, dataset in ends:
         lacking += [path] if dataset is None else _broken_links(dataset)
@@ -137,22 +137,22 @@ def _missing_chains(source: h5py.File) -> list[str]:
 
 
 def _modules(h5: h5py.File) -> list[h5py.Group]:
-    detector = h5meta.get_group(h5, DETECTOR)
-    groups = [] if detector is None else [h5meta.get_group(detector, name) for name in detector]
+    detector = access.get_group(h5, DETECTOR)
+    groups = [] if detector is None else [access.get_group(detector, name) for name in detector]
     wanted = "NXdetector_module"
-    return [g for g in groups if g is not None and h5meta.attribute_text(g, "NX_class") == wanted]
+    return [g for g in groups if g is not None and access.attribute_text(g, "NX_class") == wanted]
 
 
 def _sample_axis(h5: h5py.File) -> h5py.Dataset | list[str] | None:
     """The axis that the sample sits on; None where it rests on nothing, a list where the axis is missing."""
-    sample = h5meta.get_group(h5, SAMPLE)
-    told = None if sample is None else h5meta.get_dataset(sample, "depends_on")
+    sample = access.get_group(h5, SAMPLE)
+    told = None if sample is None else access.get_dataset(sample, "depends_on")
     if sample is None or told is None:
         return [f"/{SAMPLE}/depends_on"]
-    place = h5meta.text(told[()])
+    place = access.text(told[()])
     if place in ("", "."):
         return None
-    axis = h5meta.get_dataset(sample, place)
+    axis = access.get_dataset(sample, place)
     return axis if axis is not None else [f"{place}, on which the sample depends"]
 
 
@@ -160,10 +160,10 @@ def chain(dataset: h5py.Dataset) -> list[h5py.Dataset]:
     """An axis and all that it depends on, outermost last; cut where a link is broken."""
     found = [dataset]
     while len(found) < MAX_CHAIN:
-        place = h5meta.attribute_text(found[-1], "depends_on")
+        place = access.attribute_text(found[-1], "depends_on")
         if place in ("", "."):
             break
-        following = h5meta.get_dataset(found[-1].parent, place)
+        following = access.get_dataset(found[-1].parent, place)
         if following is None:
             break
         found.append(following)
@@ -178,7 +178,7 @@ def _broken_links(dataset: h5py.Dataset) -> list[str]:
         for name in ("vector", "transformation_type", "units")
         if name not in axis.attrs
     ]
-    last = h5meta.attribute_text(axes[-1], "depends_on")
+    last = access.attribute_text(axes[-1], "depends_on")
     if last not in ("", "."):
         lacking.append(f"{last}, on which {axes[-1].name} depends")
     return lacking
@@ -208,11 +208,11 @@ def _choose(item: Item, run: Reduction, reversed_sizes: bool) -> Decision:
     if isinstance(decision, Replace) and reversed_sizes and item.name in ("data_size", "data_origin"):
         decision = Replace(np.asarray(decision.values)[::-1])
     elif reversed_sizes and item.name in ("data_size", "data_origin"):
-        return Replace(h5meta.read(item.dataset)[::-1])
+        return Replace(access.read(item.dataset)[::-1])
     if not _is_chained(item):
         return decision
     if isinstance(decision, Keep):
-        return Replace(h5meta.read(item.dataset), np.dtype("<f8"))
+        return Replace(access.read(item.dataset), np.dtype("<f8"))
     return Replace(decision.values, np.dtype("<f8")) if isinstance(decision, Replace) else decision
 
 
@@ -225,7 +225,7 @@ def _sizes_are_reversed(source: h5py.File, plan: Plan) -> bool:
     """Whether the modules' sizes are (fast, slow): their farthest corner is the frame's, turned round."""
     corners = []
     for module in _modules(source):
-        size, origin = (h5meta.get_dataset(module, name) for name in ("data_size", "data_origin"))
+        size, origin = (access.get_dataset(module, name) for name in ("data_size", "data_origin"))
         if size is not None and size.size == 2:
             low = np.zeros(2) if origin is None or origin.size != 2 else np.asarray(origin[()])
             corners.append(low + np.asarray(size[()]))
@@ -243,36 +243,36 @@ def _string(group: h5py.Group, name: str, value: str) -> None:
 
 
 def _complete_entry(source: h5py.File, target: h5py.File) -> None:
-    entry = h5meta.make_group(target, "/entry", "NXentry")
+    entry = access.make_group(target, "/entry", "NXentry")
     _string(entry, "definition", "NXmx")
     if "start_time" not in entry:
-        told = h5meta.get_dataset(source, f"{SPECIFIC}/data_collection_date")
-        if told is not None and h5meta.text(told[()]):
-            _string(entry, "start_time", h5meta.text(told[()]))
+        told = access.get_dataset(source, f"{SPECIFIC}/data_collection_date")
+        if told is not None and access.text(told[()]):
+            _string(entry, "start_time", access.text(told[()]))
 
 
 def _complete_beam(source: h5py.File, target: h5py.File) -> None:
     """The beam lies in the instrument, where readers look for it; its class and units are told."""
     wavelength = _wavelength(source)
     assert wavelength is not None
-    beam = h5meta.make_group(target, f"/{BEAM_PATHS[0]}", "NXbeam")
+    beam = access.make_group(target, f"/{BEAM_PATHS[0]}", "NXbeam")
     if "incident_wavelength" not in beam:
         beam["incident_wavelength"] = target[f"{BEAM_PATHS[1]}/incident_wavelength"]
     for path in BEAM_PATHS:
-        there = h5meta.get_group(target, path)
+        there = access.get_group(target, path)
         if there is None:
             continue
-        h5meta.make_group(target, f"/{path}", "NXbeam")
-        found = h5meta.get_dataset(there, "incident_wavelength")
+        access.make_group(target, f"/{path}", "NXbeam")
+        found = access.get_dataset(there, "incident_wavelength")
         if found is not None and "units" not in found.attrs:
             found.attrs["units"] = np.bytes_("angstrom")
 
 
 def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> None:
-    h5meta.make_group(target, f"/{INSTRUMENT}", "NXinstrument")
-    detector = h5meta.make_group(target, f"/{DETECTOR}", "NXdetector")
+    access.make_group(target, f"/{INSTRUMENT}", "NXinstrument")
+    detector = access.make_group(target, f"/{DETECTOR}", "NXdetector")
     mask = run.experiment.mask
-    if h5meta.get_dataset(detector, "pixel_mask") is None and mask is not None:
+    if access.get_dataset(detector, "pixel_mask") is None and mask is not None:
         binned = bin_mask(mask, run.plan.binning).astype("<u4")
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         pack(plist, binned.shape, binned.nbytes)
@@ -285,7 +285,7 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
     if "bit_depth_readout" not in detector and run.data_dtype.kind == "u":
         detector["bit_depth_readout"] = np.uint8(run.data_dtype.itemsize * 8)
     for name in ("x_pixel_size", "y_pixel_size", "sensor_thickness"):
-        found = h5meta.get_dataset(detector, name)
+        found = access.get_dataset(detector, name)
         if found is not None and "units" not in found.attrs:
             found.attrs["units"] = np.bytes_("m")
 
@@ -322,10 +322,10 @@ def older_geometry(source: h5py.File) -> tuple[Vector, Vector, Vector]:
     the beam, the origin follows from the beam centre and the distance.
     """
     turn = np.array([1.0, 1.0, -1.0])
-    orientation = h5meta.read(source[f"{DETECTOR}/geometry/orientation/value"])
+    orientation = access.read(source[f"{DETECTOR}/geometry/orientation/value"])
     directions = np.asarray(orientation, dtype=np.float64).reshape(2, 3) * turn
     fast, slow = (_direction(one, (-1.0, 0.0, 0.0))[1] for one in directions)
-    distances = h5meta.read(source[f"{DETECTOR}/geometry/translation/distances"])
+    distances = access.read(source[f"{DETECTOR}/geometry/translation/distances"])
     shift = np.asarray(distances, dtype=np.float64).reshape(3) * turn
     if shift[0] or shift[1]:
         return shift, fast, slow
@@ -336,7 +336,7 @@ def older_geometry(source: h5py.File) -> tuple[Vector, Vector, Vector]:
 
 
 def _pair(source: h5py.File, pattern: str) -> tuple[float, float]:
-    x, y = (h5meta.number(source, f"{DETECTOR}/{pattern.format(one)}") for one in "xy")
+    x, y = (access.number(source, f"{DETECTOR}/{pattern.format(one)}") for one in "xy")
     return x or 0.0, y or 0.0
 
 
@@ -344,14 +344,14 @@ def _place_detector(source: h5py.File, target: h5py.File, run: Reduction) -> Non
     """Distance along the beam, then the module's offset across it, then the directions of its pixels."""
     origin, fast, slow = older_geometry(source)
     detector = target[DETECTOR]
-    transformations = h5meta.make_group(detector, "transformations", "NXtransformations")
+    transformations = access.make_group(detector, "transformations", "NXtransformations")
     distance = _axis(transformations, "det_z", origin[2:], "translation", "m", np.array([0.0, 0.0, 1.0]), ".")
     _string(detector, "depends_on", str(distance.name))
-    module = h5meta.make_group(detector, "module", "NXdetector_module")
+    module = access.make_group(detector, "module", "NXdetector_module")
     length, across = _direction(np.array([origin[0], origin[1], 0.0]), (1.0, 0.0, 0.0))
     offset = _axis(module, "module_offset", length, "translation", "m", across, str(distance.name))
     for name, size, vector in (("fast", "x", fast), ("slow", "y", slow)):
-        pixel = h5meta.scalar(detector[f"{size}_pixel_size"])
+        pixel = access.scalar(detector[f"{size}_pixel_size"])
         _axis(module, f"{name}_pixel_direction", pixel, "translation", "m", vector, str(offset.name))
     module["data_origin"] = np.zeros(2, dtype="<i4")
     module["data_size"] = np.array(run.plan.shape_out, dtype="<i4")
@@ -363,14 +363,14 @@ def _place_detector(source: h5py.File, target: h5py.File, run: Reduction) -> Non
 
 def _place_sample(source: h5py.File, target: h5py.File, run: Reduction) -> None:
     """The spindle, in a chain of its own; where nothing rotates the sample depends on nothing."""
-    sample = h5meta.make_group(target, f"/{SAMPLE}", "NXsample")
+    sample = access.make_group(target, f"/{SAMPLE}", "NXsample")
     axis = _spindle(run.experiment)
     if axis is None:
         if "depends_on" not in sample:
             _string(sample, "depends_on", ".")
         return
     name = posixpath.basename(axis.path)
-    group = h5meta.make_group(sample, "transformations", "NXtransformations")
+    group = access.make_group(sample, "transformations", "NXtransformations")
     values = axis.start[run.first_frames]
     made = _axis(group, name, values, "rotation", "deg", _spindle_direction(source, axis), ".")
     _string(sample, "depends_on", str(made.name))
@@ -384,11 +384,11 @@ def _spindle(experiment: Experiment) -> RotationAxis | None:
 
 
 def _spindle_direction(source: h5py.File, axis: RotationAxis) -> Vector:
-    told = h5meta.get_dataset(source, axis.path)
+    told = access.get_dataset(source, axis.path)
     if told is not None and "vector" in told.attrs:
         return np.asarray(told.attrs["vector"], dtype=np.float64)
-    number = h5meta.get_dataset(source, f"{DETECTOR}/detector_number")
-    key = "" if number is None else h5meta.text(number[()])
+    number = access.get_dataset(source, f"{DETECTOR}/detector_number")
+    key = "" if number is None else access.text(number[()])
     return np.array(ROTATION_AXES.get(key, HORIZONTAL_AXIS))
 
 
@@ -419,7 +419,7 @@ def _forwards(dataset: h5py.Dataset, name: str, axis: RotationAxis) -> h5py.Data
         return dataset
     group = dataset.parent
     for one in (name, *(name + suffix for suffix in AXIS_SUFFIXES)):
-        old = h5meta.get_dataset(group, one)
+        old = access.get_dataset(group, one)
         if old is None or old.dtype.kind not in "iuf":
             continue
         values, attributes = np.asarray(old[()], dtype="<f8"), dict(old.attrs)
@@ -437,7 +437,7 @@ def _add_ends(dataset: h5py.Dataset, name: str, axis: RotationAxis, run: Reducti
         ends = axis.start[run.last_frames] + axis.increment
     else:
         return
-    units = h5meta.attribute_text(dataset, "units")
+    units = access.attribute_text(dataset, "units")
     if units.startswith("rad"):
         ends = np.deg2rad(ends)
     group = dataset.parent
@@ -448,7 +448,7 @@ def _add_ends(dataset: h5py.Dataset, name: str, axis: RotationAxis, run: Reducti
 
 def _write_data(target: h5py.File, data_files: DataFiles, run: Reduction, scan: h5py.Dataset | None) -> None:
     """The virtual dataset, the only one with frames here, and beside it the axis that runs along it."""
-    group = h5meta.make_group(target, DATA, "NXdata")
+    group = access.make_group(target, DATA, "NXdata")
     add_virtual(group, "data", data_files, run.plan.shape_out, run.data_dtype)
     group.attrs["signal"] = np.bytes_("data")
     if scan is None:
@@ -465,10 +465,10 @@ def _drop_dangling(target: h5py.File, but: str | None = None) -> None:
     dangling: list[str] = []
 
     def visit(name: str) -> None:
-        link = h5meta.link(target, name)
+        link = access.link(target, name)
         if not isinstance(link, h5py.SoftLink) or (but and link.path.startswith(but)):
             return
-        if h5meta.resolve(target, name) is None:
+        if access.resolve(target, name) is None:
             dangling.append(name)
 
     target.visit_links(visit)

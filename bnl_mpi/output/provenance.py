@@ -8,8 +8,8 @@ import json
 import os
 from typing import Any
 
-from ._version import __version__
-from .job import Job
+from .._version import __version__
+from ..job import Job
 
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
@@ -18,7 +18,7 @@ def libraries(codec: str | None) -> dict[str, str]:
     """Versions of what had a hand in the output's pixels and files."""
     import h5py
 
-    from . import kernels
+    from ..pixels import kernels
 
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     versions["hdf5"] = h5py.version.hdf5_version
@@ -26,12 +26,12 @@ def libraries(codec: str | None) -> dict[str, str]:
     if codec == "hcompress":
         versions["astropy"] = importlib.metadata.version("astropy")
     elif codec in ("j2k", "j2k2"):
-        from . import openjpeg
+        from ..codecs import openjpeg
 
         versions["glymur"] = importlib.metadata.version("glymur")
         versions["openjpeg"] = openjpeg.version()
     elif codec == "htj2k":
-        from .codecs import htj2k
+        from ..codecs import htj2k
 
         versions["imagecodecs"] = importlib.metadata.version("imagecodecs")
         versions["openjph"] = htj2k.library_version()

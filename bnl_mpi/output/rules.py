@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import h5meta
-from .errors import InputError
-from .geometry import bin_mask, bin_mean
-from .metadata import ROTATION_NAMES, Experiment, axis_base, is_axis
-from .plan import Plan
-from .treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
+from ..errors import InputError
+from ..hdf5 import access
+from ..hdf5.treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
+from ..input.experiment import ROTATION_NAMES, Experiment, axis_base, is_axis
+from ..pixels.maps import bin_mask, bin_mean
+from ..plan import Plan
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +73,7 @@ def _named(*names: str) -> Callable[[Item, Reduction], bool]:
 
 
 def _values(item: Item) -> Array:
-    return np.asarray(h5meta.read(item.dataset))
+    return np.asarray(access.read(item.dataset))
 
 
 def _exact(item: Item) -> Array:
@@ -85,7 +85,7 @@ def _exact(item: Item) -> Array:
 
 
 def _in_module(item: Item) -> bool:
-    return h5meta.attribute_text(item.parent, "NX_class") == "NXdetector_module"
+    return access.attribute_text(item.parent, "NX_class") == "NXdetector_module"
 
 
 def _is_pixel_direction(item: Item, run: Reduction) -> bool:
@@ -99,8 +99,8 @@ def _is_module_extent(item: Item, run: Reduction) -> bool:
 def _module_extent(item: Item, run: Reduction) -> Array:
     """Size or origin of a module, element by element, and so in whichever order it is stored."""
     b = run.plan.binning
-    size = h5meta.get_dataset(item.parent, "data_size")
-    origin = h5meta.get_dataset(item.parent, "data_origin")
+    size = access.get_dataset(item.parent, "data_size")
+    origin = access.get_dataset(item.parent, "data_origin")
     low = np.asarray(origin[()], dtype=np.int64) if origin is not None else np.zeros(2, dtype=np.int64)
     if item.name == "data_origin":
         if np.any(low % b):
@@ -207,7 +207,7 @@ def tells_of_axis(item: Item, run: Reduction) -> bool:
         return False
     if suffix and base in ROTATION_NAMES:
         return True
-    in_data = h5meta.attribute_text(item.parent, "NX_class") == "NXdata"
+    in_data = access.attribute_text(item.parent, "NX_class") == "NXdata"
     return in_data and item.dataset.ndim == 1 and 1 < item.dataset.size == run.plan.n_frames_in
 
 
@@ -244,17 +244,17 @@ def _axis_scalar(item: Item, run: Reduction) -> Any:
 
 def _per_frame(item: Item, run: Reduction, name: str) -> Array | None:
     """A neighbour with a value for each frame."""
-    found = h5meta.get_dataset(item.parent, name)
+    found = access.get_dataset(item.parent, name)
     if found is None or found.ndim != 1 or found.size < run.plan.n_frames_in or found.dtype.kind not in "iuf":
         return None
-    return np.asarray(h5meta.read(found), dtype=np.float64)
+    return np.asarray(access.read(found), dtype=np.float64)
 
 
 def _increment_of(item: Item, run: Reduction, base: str) -> float | None:
     for suffix in ("_increment_set", "_increment", "_range_average"):
-        found = h5meta.get_dataset(item.parent, base + suffix)
+        found = access.get_dataset(item.parent, base + suffix)
         if found is not None and found.dtype.kind in "iuf" and found.size:
-            return float(np.median(h5meta.read(found)))
+            return float(np.median(access.read(found)))
     return None
 
 

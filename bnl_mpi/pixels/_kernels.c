@@ -1,4 +1,4 @@
-/* The compiled kernels behind bnl_mpi.kernels: this file unpacks and checks Python arguments.
+/* The compiled kernels behind bnl_mpi.pixels.kernels: this file unpacks and checks Python arguments.
  *
  * Arrays come through the buffer protocol, C-contiguous and in native byte order; every size that the
  * loops rely on is checked here, so that no call from Python can make them leave their buffers.
@@ -501,7 +501,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "bnl_mpi._kernels", "Compiled kernels; documented in bnl_mpi.kernels.", 0, methods,
+    PyModuleDef_HEAD_INIT, "bnl_mpi.pixels._kernels", "Compiled kernels; documented in bnl_mpi.pixels.kernels.", 0, methods,
     NULL, NULL, NULL, NULL,
 };
 

@@ -155,9 +155,17 @@ def bslz4_reduce(
     in_c = ending if ending is not None and _fits(total, ending) else None
     try:
         counts: tuple[int, int] | None = _kernels.bslz4_reduce(
-            tuple(chunks), frame_shape, np.dtype(frame_dtype).itemsize, mask, binning, total, flags,
-            *_flag_bounds(np.dtype(frame_dtype), satval), first, in_c and _packed(in_c),
-        )  # fmt: skip
+            tuple(chunks),
+            frame_shape,
+            np.dtype(frame_dtype).itemsize,
+            mask,
+            binning,
+            total,
+            flags,
+            *_flag_bounds(np.dtype(frame_dtype), satval),
+            first,
+            in_c and _packed(in_c),
+        )
     except ValueError as error:
         if len(error.args) == 2:
             raise ChunkError(*error.args) from None

@@ -1,6 +1,6 @@
 """The inner loops in NumPy: what runs where nothing was compiled, and the oracle of the compiled ones.
 
-The functions are those of :mod:`bnl_mpi.kernels`, where arguments and results are described.
+The functions are those of :mod:`bnl_mpi.pixels.kernels`, where arguments and results are described.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def accumulate(
     *,
     first: bool = False,
 ) -> None:
-    """Add a frame to a binned sum; see :func:`bnl_mpi.kernels.accumulate`."""
+    """Add a frame to a binned sum; see :func:`bnl_mpi.pixels.kernels.accumulate`."""
     _check(frame, mask, binning, total, flags)
     keep = np.ones(frame.shape, bool) if mask is None else np.asarray(mask) == 0
     if frame.dtype.kind == "f":
@@ -99,7 +99,7 @@ def finish(
     values: Array,
     invalid: int = 0,
 ) -> tuple[int, int]:
-    """Turn a sum into an image; see :func:`bnl_mpi.kernels.finish`."""
+    """Turn a sum into an image; see :func:`bnl_mpi.pixels.kernels.finish`."""
     bad = (flags & FLAG_INVALID) != 0
     if blank is not None:
         bad |= np.asarray(blank) != 0
@@ -118,7 +118,7 @@ def finish(
 
 
 def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:
-    """Clip, cast and mark an image; see :func:`bnl_mpi.kernels.mark`."""
+    """Clip, cast and mark an image; see :func:`bnl_mpi.pixels.kernels.mark`."""
     bad = (flags & FLAG_INVALID) != 0
     if blank is not None:
         bad |= np.asarray(blank) != 0
@@ -129,7 +129,7 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
 
 
 def compare(image: Array, decoded: Array) -> tuple[int, int]:
-    """Greatest difference and sum of squares; see :func:`bnl_mpi.kernels.compare`."""
+    """Greatest difference and sum of squares; see :func:`bnl_mpi.pixels.kernels.compare`."""
     if image.shape != decoded.shape:
         raise ValueError(f"decoded has shape {decoded.shape}, not {image.shape}")
     rows = max(1, 65536 // image.shape[1])
@@ -146,7 +146,7 @@ def compare(image: Array, decoded: Array) -> tuple[int, int]:
 
 
 def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
-    """HCompress and back by way of astropy; see :func:`bnl_mpi.kernels.hcompress_roundtrip`."""
+    """HCompress and back by way of astropy; see :func:`bnl_mpi.pixels.kernels.hcompress_roundtrip`."""
     from astropy.io.fits.hdu.compressed._codecs import HCompress1
 
     ny, nx = image.shape

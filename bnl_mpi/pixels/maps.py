@@ -47,9 +47,7 @@ def mask_blank(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint8]:
     return _over_bins(np.logical_and, flagged, binning).astype(np.uint8)
 
 
-def bin_mean(
-    values: npt.NDArray[Any], mask: npt.NDArray[Any] | None, binning: int
-) -> npt.NDArray[np.float64]:
+def bin_mean(values: npt.NDArray[Any], mask: npt.NDArray[Any] | None, binning: int) -> npt.NDArray[np.float64]:
     """Mean over the valid pixels (mask 0, finite) of b x b; over all finite ones where none is valid.
 
     A bin without a finite value gives 0.

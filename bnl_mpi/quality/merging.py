@@ -154,9 +154,7 @@ def anomalous_difference(data: Observations, chosen: npt.NDArray[np.bool_] | Non
     """I(+) - I(-) of the acentric reflections with both mates observed (among the ``chosen``)."""
     every = np.ones(data.hkl.shape[0], dtype=bool) if chosen is None else chosen
     plus, minus = merge(data, every & data.plus), merge(data, every & ~data.plus)
-    _, at_plus, at_minus = np.intersect1d(
-        packed(plus.hkl), packed(minus.hkl), assume_unique=True, return_indices=True
-    )
+    _, at_plus, at_minus = np.intersect1d(packed(plus.hkl), packed(minus.hkl), assume_unique=True, return_indices=True)
     hkl = plus.hkl[at_plus]
     centric = np.asarray(data.crystal.group.operations().centric_flag_array(hkl.astype(np.int32)), dtype=bool)
     difference = plus.mean[at_plus] - minus.mean[at_minus]
@@ -196,9 +194,7 @@ def _reindexed(reference: Reference, operator: Any, group: Any) -> Reference:
     import gemmi
 
     unit, operations = gemmi.ReciprocalAsu(group), group.operations()
-    moved = [
-        unit.to_asu(operator.apply_to_hkl([int(index) for index in hkl]), operations) for hkl in reference.hkl
-    ]
+    moved = [unit.to_asu(operator.apply_to_hkl([int(index) for index in hkl]), operations) for hkl in reference.hkl]
     hkl = np.array([indices for indices, _ in moved], dtype=np.int64)
     sign = np.where(np.array([symmetry for _, symmetry in moved]) % 2, 1.0, -1.0)
     difference = None if reference.difference is None else sign * reference.difference

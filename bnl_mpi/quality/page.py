@@ -1,4 +1,4 @@
-"""The page of tables, written from the records of :mod:`benchmarks.quality`."""
+"""The page of tables, written from the records of :mod:`bnl_mpi.quality.study`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from benchmarks import quality_sizes
-from benchmarks.quality_records import (
+from . import sizes
+from .records import (
     USABLE,
     Column,
     Record,
@@ -35,7 +35,7 @@ FINE = 0.97
 
 _INTRODUCTION = """# What the reductions keep of the diffraction
 
-This page is made by `python -m benchmarks.quality --page docs/quality.md`; don't edit it by hand.
+This page is made by `python -m bnl_mpi.quality.study --page docs/quality.md`; don't edit it by hand.
 The same command with `--input MASTER --d_min D` makes such a page of your own data, which is what to
 trust for your own detector and crystals. `--setting NAME='-b 2 -s 2 -H 12'` adds a setting.
 
@@ -60,7 +60,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> None:
     """Write the page for the series whose records lie in ``folders``; FileNotFoundError if none has any."""
     sections = [section for folder in folders if (section := _series_section(folder))]
     if not sections:
-        raise FileNotFoundError(f"no records in {', '.join(map(str, folders))}: run benchmarks.quality first")
+        raise FileNotFoundError(f"no records in {', '.join(map(str, folders))}: run bnl_mpi.quality.study first")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([_INTRODUCTION, *sections]), encoding="utf-8")
 
@@ -83,11 +83,9 @@ def _series_section(folder: Path) -> str:
         title = "Correlation of I(+) - I(-)"
         parts.append(by_shell(f"{title} with the reference's", "cc_anomalous_reference", done, "{:.3f}"))
         parts.append(by_shell(f"{title} between halves of the data", "cc_anomalous", done, "{:.3f}"))
-    parts.extend(quality_sizes.sections(done))
+    parts.extend(sizes.sections(done))
     parts.append(_conclusions(series, done))
-    parts.extend(
-        f"`{name}` failed: {record['error']}\n" for name, record in records.items() if record["error"]
-    )
+    parts.extend(f"`{name}` failed: {record['error']}\n" for name, record in records.items() if record["error"])
     return "\n".join(parts)
 
 
@@ -136,7 +134,7 @@ def _conclusions(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
     raw = done.get("raw")
     if raw is None or not isfinite(outer(raw)["cc_reference"]):
         return ""
-    best = quality_sizes.best_of_tiers(done).values()
+    best = sizes.best_of_tiers(done).values()
     told = {name: record for name, record in done.items() if name in best or not is_codestream(record)}
     lines = ["### What this says\n"]
     lines.extend(_sentence(name, record, raw) for name, record in told.items() if name != "raw")
@@ -178,9 +176,7 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
     else:
         lines.append("- None of these settings keeps the outer shell.")
     fine = {name: overall(record)["cc_half"] for name, record in reduced.items()}
-    deceptive = [
-        name for name, cc in fine.items() if cc > FINE and outer_verdict(reduced[name], raw) in LOST
-    ]
+    deceptive = [name for name, cc in fine.items() if cc > FINE and outer_verdict(reduced[name], raw) in LOST]
     if deceptive:
         lines.append(
             "- Don't judge by the overall CC1/2, which strong reflections at low resolution make: "

@@ -1,11 +1,11 @@
-"""Settings against each other at equal sizes: sections of the page of :mod:`benchmarks.quality_page`."""
+"""Settings against each other at equal sizes: sections of the page of :mod:`bnl_mpi.quality.page`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.quality_records import (
+from .records import (
     Column,
     Record,
     by_shell,
@@ -159,9 +159,7 @@ def _limits(done: Mapping[str, Record]) -> str:
     rows = []
     for b, s in sorted({factors(record) for name, record in done.items() if name != "raw"}):
         names = [name for name in best.values() if factors(done[name]) == (b, s)]
-        alone = [
-            record for record in done.values() if factors(record) == (b, s) and not has_codec(record)
-        ]
+        alone = [record for record in done.values() if factors(record) == (b, s) and not has_codec(record)]
         rows.append(
             [
                 f"-b {b} -s {s}",

@@ -1,4 +1,4 @@
-"""What a reduction leaves of the diffraction: ``python -m benchmarks.quality``.
+"""What a reduction leaves of the diffraction: ``python -m bnl_mpi.quality.study``.
 
 Each setting (a name and words for bnl-mpi) is applied to one data set, DIALS processes the result in the
 same way and to the same resolution, and the merged intensities are compared with what is known. A record
@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dials_chain import ChainError, ChainOptions, ChainResult, missing_dials, run_chain
-from benchmarks.quality_records import stores_codestreams
+from .chain import ChainError, ChainOptions, ChainResult, missing_dials, run_chain
+from .records import stores_codestreams
 
 UNREDUCED = "raw"
 SHELLS = 10
@@ -99,8 +99,7 @@ SIMULATED: Mapping[str, _Simulated] = {
     ),
     "anomalous": _Simulated(
         "Anomalous differences",
-        "--frames 450 --osc 0.1 --resolution 1.9 --brightness 400 --bad_pixels 0 --anomalous "
-        "--anomalous_ratio 0.1",
+        "--frames 450 --osc 0.1 --resolution 1.9 --brightness 400 --bad_pixels 0 --anomalous --anomalous_ratio 0.1",
         1.9,
         (*PUBLISHED, *EQUAL_SIZE, "b2s2t14", "b2s4t7"),
     ),
@@ -125,14 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not namespace.page_only:
             failed += _run_series(series, {name: chosen[name] for name in names}, namespace)
     if namespace.page:
-        from benchmarks.quality_page import write_page
+        from .page import write_page
 
         write_page(namespace.page, [namespace.work / series.name for series, _ in jobs])
     return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bnl_mpi.quality.study", description=__doc__)
     add = parser.add_argument
     add("--work", type=Path, default=Path("quality-work"), help="folder of data and records")
     add("--series", nargs="+", choices=tuple(SIMULATED), help="simulated sets to do (default: all)")
@@ -332,9 +331,7 @@ def make_input(series: Series) -> None:
     marker.write_text(series.simulate)
 
 
-def make_reduced(
-    series: Series, name: str, words: str, folder: Path, nproc: int
-) -> tuple[Path, list[Path]]:
+def make_reduced(series: Series, name: str, words: str, folder: Path, nproc: int) -> tuple[Path, list[Path]]:
     """What DIALS is to import, and the data files; reduced with ``words`` unless the setting is "raw"."""
     if name == UNREDUCED:
         return series.master, _linked_files(series.master)
@@ -444,7 +441,7 @@ def _chain_record(result: ChainResult) -> dict[str, Any]:
 
 def _measure(series: Series, result: ChainResult, folder: Path) -> dict[str, Any]:
     """Shell statistics, and how far the cell is from the truth's (as a fraction; None without truth)."""
-    from benchmarks import merging
+    from . import merging
 
     data = merging.read_observations(result.unmerged)
     reference, cell_error = None, None

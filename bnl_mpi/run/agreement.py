@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import job as jobs
+from .. import job as jobs
+from ..errors import BnlError, InputError, Interrupted, OutputError
+from ..job import Job, Prepared
 from . import resume
-from .errors import BnlError, InputError, Interrupted, OutputError
-from .job import Job, Prepared
-from .run import Run, Stop, unless_stopped
-from .runlog import RunLog
+from .log import RunLog
+from .state import Run, Stop, unless_stopped
 
 
 def agree_on_job(this: Run) -> tuple[Prepared | None, Job]:

@@ -20,18 +20,20 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from . import blockfile, shares, source, world
-from . import job as jobs
+from .. import job as jobs
+from ..errors import BnlError, Interrupted, UsageError
+from ..input import source
+from ..job import Job, Prepared
+from ..options import Options
+from ..output import blockfile
+from ..tasks.reduction import Pipeline
 from . import report as reporting
+from . import shares, world
 from .agreement import agree_on_job
-from .errors import BnlError, Interrupted, UsageError
-from .job import Job, Prepared
-from .options import Options
-from .pipeline import Pipeline
+from .log import RunLog
 from .report import Summary
-from .run import Go, Run, Stop, StoppedElsewhere, Task, tell_failure
-from .runlog import RunLog
 from .signals import StopRequest, job_end_time
+from .state import Go, Run, Stop, StoppedElsewhere, Task, tell_failure
 from .work import gather_reports, make_blocks_alone, work_for_rank_0
 from .world import World
 
@@ -180,9 +182,14 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
     if job.options.force:
         jobs.remove_surplus_blocks(job)
     summary = reporting.summarise(
-        job, reports, kept=list(this.kept.values()), n_workers=ranks.n_workers, seconds=time.monotonic() - begin,
-        nexus=nexus, warnings=[*warnings, *more],
-    )  # fmt: skip
+        job,
+        reports,
+        kept=list(this.kept.values()),
+        n_workers=ranks.n_workers,
+        seconds=time.monotonic() - begin,
+        nexus=nexus,
+        warnings=[*warnings, *more],
+    )
     this.log.write("end", seconds=round(summary.seconds, 3), master=summary.master, bytes_out=summary.bytes_out)
     return summary
 
@@ -235,7 +242,7 @@ def write_masters(prepared: Prepared, files: ExitStack) -> tuple[bool, list[str]
     """
     import numpy as np
 
-    from . import master, nxmx, provenance
+    from ..output import master, nexus, provenance
 
     job, options = prepared.job, prepared.job.options
     assert prepared.experiment is not None
@@ -249,7 +256,7 @@ def write_masters(prepared: Prepared, files: ExitStack) -> tuple[bool, list[str]
     warnings: list[str] = []
     new_master = files.enter_context(blockfile.whole_file(options.master_path))
     new_nxs = files.enter_context(blockfile.whole_file(options.nxs_path, optional=True))
-    missing = nxmx.write_nxs(new_nxs, options.infile, job.plan, **shared)
+    missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)
     if missing:
         warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
     warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from ..errors import OutputError
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
@@ -110,10 +110,15 @@ class Lock:
     def _mine(self) -> dict[str, Any]:
         job, restarts = _batch_job()
         return {
-            "host": socket.gethostname(), "pid": os.getpid(), "start": _process_start(os.getpid()),
-            "space": _process_space(), "slurm_job": job, "restarts": restarts, "plan": self._plan,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "start": _process_start(os.getpid()),
+            "space": _process_space(),
+            "slurm_job": job,
+            "restarts": restarts,
+            "plan": self._plan,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }  # fmt: skip
+        }
 
     def _link(self, candidate: str, now: float) -> None:
         while True:

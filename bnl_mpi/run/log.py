@@ -8,8 +8,8 @@ import socket
 import time
 from typing import Any
 
-from .errors import OutputError
-from .pipeline import BlockReport
+from ..errors import OutputError
+from ..tasks.reduction import BlockReport
 
 
 class RunLog:
@@ -37,20 +37,33 @@ class RunLog:
 
     def start(self, infile: str, n_frames: int, n_images: int, n_blocks: int, n_workers: int) -> None:
         self.write(
-            "start", infile=infile, frames=n_frames, images=n_images, blocks=n_blocks, workers=n_workers,
-            host=socket.gethostname(), pid=os.getpid(), slurm_job=os.environ.get("SLURM_JOB_ID"),
-        )  # fmt: skip
+            "start",
+            infile=infile,
+            frames=n_frames,
+            images=n_images,
+            blocks=n_blocks,
+            workers=n_workers,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            slurm_job=os.environ.get("SLURM_JOB_ID"),
+        )
 
     def block(self, report: BlockReport, raw_bytes_per_frame: int) -> None:
         """A block that was made; rates and ratios are of its raw pixels."""
         raw = report.n_frames * raw_bytes_per_frame
         self.write(
-            "block", block=report.number, rank=report.rank, host=report.host, images=report.n_images,
-            frames=report.n_frames, seconds=round(report.seconds, 4), bytes=report.bytes_written,
+            "block",
+            block=report.number,
+            rank=report.rank,
+            host=report.host,
+            images=report.n_images,
+            frames=report.n_frames,
+            seconds=round(report.seconds, 4),
+            bytes=report.bytes_written,
             mb_per_s=round(raw / 1e6 / max(report.seconds, 1e-9), 2),
             ratio=round(raw / max(1, report.bytes_written), 3),
             stages={name: round(spent, 4) for name, spent in report.stages.items()},
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         if self._file is not None:

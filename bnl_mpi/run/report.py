@@ -15,11 +15,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from . import kernels
-from .job import Job
-from .options import XDS_COMPRESSIONS, Options
-from .pipeline import BlockReport
-from .plan import better_block_size
+from ..job import Job
+from ..options import XDS_COMPRESSIONS, Options
+from ..pixels import kernels
+from ..plan import better_block_size
+from ..tasks.reduction import BlockReport
 
 LOG_SECONDS = 5.0
 BAR_SECONDS = 0.1
@@ -124,11 +124,7 @@ def notes(job: Job, n_workers: int) -> list[str]:
     idle = n_workers - job.plan.n_blocks
     if idle > 0:
         better = better_block_size(job.plan.n_images, n_workers)
-        cure = (
-            f"-d {better} would give each one"
-            if job.plan.n_images >= n_workers
-            else "there are too few images"
-        )
+        cure = f"-d {better} would give each one" if job.plan.n_images >= n_workers else "there are too few images"
         found.append(f"{idle} of {n_workers} workers have no block: {cure}")
     if not kernels.COMPILED:
         found.append(
@@ -218,9 +214,15 @@ def raw_bytes_per_frame(job: Job) -> int:
 
 
 def summarise(
-    job: Job, reports: list[BlockReport], *, kept: Sequence[BlockReport] = (), n_workers: int, seconds: float,
-    nexus: bool, warnings: list[str],
-) -> Summary:  # fmt: skip
+    job: Job,
+    reports: list[BlockReport],
+    *,
+    kept: Sequence[BlockReport] = (),
+    n_workers: int,
+    seconds: float,
+    nexus: bool,
+    warnings: list[str],
+) -> Summary:
     """Add up the blocks' reports; those `kept` from an interrupted run count, but not in the rates."""
     options, plan = job.options, job.plan
     raw = sum(r.n_frames for r in reports) * raw_bytes_per_frame(job)
@@ -270,9 +272,7 @@ def summarise(
 def _by_rank(reports: list[BlockReport], seconds: float) -> list[dict[str, Any]]:
     ranks: dict[int, dict[str, Any]] = {}
     for r in sorted(reports, key=lambda r: (r.rank, r.number)):
-        row = ranks.setdefault(
-            r.rank, {"rank": r.rank, "host": r.host, "blocks": 0, "images": 0, "busy": 0.0}
-        )
+        row = ranks.setdefault(r.rank, {"rank": r.rank, "host": r.host, "blocks": 0, "images": 0, "busy": 0.0})
         row["blocks"] += 1
         row["images"] += r.n_images
         row["busy"] += r.seconds

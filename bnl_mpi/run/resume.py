@@ -14,10 +14,11 @@ from typing import Any
 
 import h5py
 
-from . import blockfile, h5meta
-from .errors import BnlError, OutputError
-from .job import Job
-from .pipeline import BlockReport
+from ..errors import BnlError, OutputError
+from ..hdf5 import access
+from ..job import Job
+from ..output import blockfile
+from ..tasks.reduction import BlockReport
 
 SIZES = "sizes_sha256"
 PROCESS = "/entry/process_bnl_mpi"
@@ -153,8 +154,8 @@ def check_masters(job: Job) -> bool:
 
 def _master_sha256(path: str) -> str | None:
     try:
-        with h5meta.open_read(path) as file:
+        with access.open_read(path) as file:
             dataset = file[f"{PROCESS}/plan_sha256"]
-            return h5meta.text(dataset[()]) if isinstance(dataset, h5py.Dataset) else None
+            return access.text(dataset[()]) if isinstance(dataset, h5py.Dataset) else None
     except (KeyError, OSError, ValueError, BnlError):
         return None

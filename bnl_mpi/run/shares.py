@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from . import job as jobs
+from .. import job as jobs
+from ..errors import BnlError, InputError, Interrupted
+from ..job import Job, Prepared
+from ..options import Options
 from . import report as reporting
 from . import resume
 from .agreement import heed_while_inspecting
-from .errors import BnlError, InputError, Interrupted
-from .job import Job, Prepared
 from .lock import Share
-from .options import Options
-from .run import Run, Task
-from .runlog import RunLog
+from .log import RunLog
 from .signals import StopRequest, job_end_time
+from .state import Run, Task
 from .work import Guide, tell, work_guided
 from .world import World
 

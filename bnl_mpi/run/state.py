@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import blockfile, watch
-from .errors import BnlError, Interrupted
-from .job import Job, Prepared
+from ..errors import BnlError, Interrupted
+from ..job import Job, Prepared
+from ..options import Options
+from ..output import blockfile
+from ..tasks.reduction import BlockMaker, BlockReport
+from . import watch
 from .lock import Lock, Share
-from .options import Options
-from .pipeline import BlockMaker, BlockReport
-from .runlog import RunLog
+from .log import RunLog
 from .signals import StopRequest
 from .world import World
 

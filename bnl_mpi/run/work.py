@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from . import job as jobs
+from .. import job as jobs
+from ..errors import BnlError, Interrupted
+from ..job import Job
+from ..tasks.reduction import BlockReport
 from . import report as reporting
-from .errors import BnlError, Interrupted
-from .job import Job
-from .pipeline import BlockReport
-from .run import Dropped, Ended, Run, Task, tell_failure, unless_stopped
 from .signals import job_end_time
+from .state import Dropped, Ended, Run, Task, tell_failure, unless_stopped
 from .world import World
 
 REPORT_SECONDS = 1.0

@@ -23,7 +23,7 @@ def simulate(prefix: str | Path, *, force: bool = False, **settings: Any) -> Pat
     Raises UsageError for a setting that makes no sense, OutputError where a file is in place already and
     ``force`` is not set.
     """
-    from bnl_mpi.simulate.dataset import write_dataset
-    from bnl_mpi.simulate.settings import Settings
+    from .dataset import write_dataset
+    from .settings import Settings
 
     return write_dataset(Path(prefix), Settings(**settings), force=force)

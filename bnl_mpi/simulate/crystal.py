@@ -91,9 +91,7 @@ def _space_group(form: CrystalForm) -> tuple[Any, Any]:
     return cell, group
 
 
-def wilson_intensities(
-    settings: Settings, resolution: float, rng: np.random.Generator
-) -> tuple[Intensities, Any, Any]:
+def wilson_intensities(settings: Settings, resolution: float, rng: np.random.Generator) -> tuple[Intensities, Any, Any]:
     """Unique intensities down to ``resolution`` Angstrom, with gemmi's cell and space group.
 
     Structure factors of a random structure: complex normal where acentric, real normal where centric, with

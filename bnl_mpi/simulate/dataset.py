@@ -97,9 +97,7 @@ def _filter(compression: str) -> Mapping[str, Any]:
     return hdf5plugin.Bitshuffle(nelems=0, cname="lz4")  # type: ignore[no-any-return]
 
 
-def _write_data_file(
-    path: Path, frames: range, maker: FrameMaker, geometry: Geometry, settings: Settings
-) -> None:
+def _write_data_file(path: Path, frames: range, maker: FrameMaker, geometry: Geometry, settings: Settings) -> None:
     """One data file: /entry/data/data (frames, slow, fast), a chunk an image."""
     import h5py
 

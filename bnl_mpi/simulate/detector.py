@@ -43,8 +43,7 @@ class ModuleLayout:
     def shape(self) -> tuple[int, int]:
         """Image size (slow, fast)."""
         slow, fast = (
-            count * size + (count - 1) * gap
-            for count, size, gap in zip(self.modules, self.size, self.gap, strict=True)
+            count * size + (count - 1) * gap for count, size, gap in zip(self.modules, self.size, self.gap, strict=True)
         )
         return slow, fast
 

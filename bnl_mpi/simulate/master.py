@@ -279,9 +279,7 @@ def _nxmx_detector(tree: Tree, contents: MasterContents) -> None:
         _transformation(tree, f"{module}/{name}", value, "translation", vector, _TRANSLATION, "m")
 
 
-def _transformation(
-    tree: Tree, path: str, value: Any, kind: str, vector: Any, depends_on: str, units: str
-) -> None:
+def _transformation(tree: Tree, path: str, value: Any, kind: str, vector: Any, depends_on: str, units: str) -> None:
     tree.put(
         path,
         value,

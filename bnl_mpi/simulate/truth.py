@@ -15,9 +15,7 @@ from bnl_mpi.simulate.diffraction import Predictions
 from bnl_mpi.simulate.settings import Settings
 
 
-def write_truth(
-    path: Path, settings: Settings, geometry: Geometry, crystal: Crystal, predictions: Predictions
-) -> None:
+def write_truth(path: Path, settings: Settings, geometry: Geometry, crystal: Crystal, predictions: Predictions) -> None:
     """Write the truth to ``path``.
 
     - ``/unique``: ``hkl`` (n, 3) in the asymmetric unit of gemmi and CCP4; ``I_true`` (n,), the mean of

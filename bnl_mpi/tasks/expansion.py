@@ -7,7 +7,6 @@ with this `-c`, stores; so its plan is that run's, and so are its blocks.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
@@ -20,23 +19,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import blockfile, codecs, driver, h5meta, kernels, provenance, source
-from . import job as jobs
-from ._version import __version__
-from .blockfile import BlockWriter, SquashWriter
-from .cli import add, add_overwriting, add_running
-from .codecs.base import LossyCodec
-from .errors import BnlError, InputError, UsageError
-from .job import Job, Prepared
-from .master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
-from .options import Options
-from .pipeline import BlockMaker, BlockReport
-from .plan import Block, Plan
+from .. import codecs
+from .. import job as jobs
+from .._version import __version__
+from ..codecs.contract import LossyCodec
+from ..errors import BnlError, InputError, UsageError
+from ..hdf5 import access
+from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
+from ..input import source
+from ..input.source import Segment, Source
+from ..job import Job, Prepared
+from ..options import Options
+from ..output import blockfile, provenance
+from ..output.blockfile import BlockWriter, SquashWriter
+from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
+from ..pixels import kernels
+from ..plan import Block, Plan
+from ..run.state import Task
 from .reducer import mark_value
-from .report import Summary
-from .run import Task
-from .source import Segment, Source
-from .treecopy import Item, Keep, TreeCopy, copy_attributes
+from .reduction import BlockMaker, BlockReport
 
 HTJ2K_FILTER = 32033
 SQUASH = "/entry/squash"
@@ -44,42 +45,7 @@ SQUASH = "/entry/squash"
 DEFAULT_COMPRESSION = "bslz4"
 
 
-# ---- the command ----------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The set to expand, the new set's names and filter, and how to run."""
-    parser.description = (
-        "Make a full data set from the codestreams of a smaller one: bit for bit what the run that coded them stored, "
-        "or would have stored with this -c. Runs like the main job: alone, with -p N, or under mpiexec or srun."
-    )
-    parser.add_argument(
-        "master", metavar="MASTER",
-        help="the master of a set that was made with -q (its data files may be gone, the squash files must be where "
-        "/entry/squash links them) or with -c htj2k",
-    )  # fmt: skip
-    out = parser.add_argument_group("output")
-    add(out, "-o", "--out_file", optional=False, required=True, metavar="STEM", help="data files STEM_000001.h5, ...")
-    add(out, "-m", "--out_master", optional=False, metavar="NAME", help="master's name (default STEM_master)")
-    add(out, "-c", "--compression", optional=False, metavar="FILTER",
-        help="bslz4 (the one that XDS reads, the default), bszstd, bshuf, zstd, none")  # fmt: skip
-    add(out, "-l", "--compression_level", optional=False, type=int, metavar="N", help="zstd 0..9, bszstd 1..22")
-    add_overwriting(out)
-    add_running(parser)
-
-
-def run(namespace: argparse.Namespace) -> int:
-    """Expand over ranks or shares; returns the exit status."""
-    given = {k: v for k, v in vars(namespace).items() if v is not None and k not in ("master", "words")}
-    return driver.main(_options(namespace.master, given), namespace.words, EXPANSION)
-
-
-def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> Summary | None:
-    """Expand a set from Python: `options` are those of `bnl-mpi expand`, and all else is as for `bnl_mpi.reduce`."""
-    return driver.reduce(_options(os.fspath(master), {"out_file": out_file, **options}), comm, EXPANSION)
-
-
-def _options(master: str, given: Mapping[str, Any]) -> Options:
+def options_for(master: str, given: Mapping[str, Any]) -> Options:
     options = Options(infile=master, **{"compression": DEFAULT_COMPRESSION, **given})
     if options.compression == "htj2k":
         raise UsageError("-c htj2k is a form to expand from; give -c bslz4, which XDS reads, or another")
@@ -108,7 +74,7 @@ class Expansion(Job):
 def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     """Find the codestreams, and the plan that they were made by.  Opens nothing for writing."""
     master = source.find_master(options.infile)
-    with h5meta.open_read(master) as h5:
+    with access.open_read(master) as h5:
         is_squash, places = _kept_places(h5, master)
     source.check_present([path for path, _ in places], master)
     first = places[0][0]
@@ -146,12 +112,12 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
 
 def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]]]:
     """Whether there is a squash, and (path, object) of each block's codestreams, in order."""
-    squash = h5meta.get_group(h5, SQUASH)
-    group = squash if squash is not None else h5meta.get_group(h5, DATA)
+    squash = access.get_group(h5, SQUASH)
+    group = squash if squash is not None else access.get_group(h5, DATA)
     found = []
     for name in sorted(group) if group is not None else ():
-        link = h5meta.link(group, name)
-        if isinstance(link, h5py.ExternalLink) and (squash is not None or h5meta.is_data_link(group, name)):
+        link = access.link(group, name)
+        if isinstance(link, h5py.ExternalLink) and (squash is not None or access.is_data_link(group, name)):
             found.append((source.resolve_link(link.filename, master), link.path))
     if not found:
         raise InputError(f"{master}: links no files, neither in {SQUASH} nor in {DATA}; give a master of this program")
@@ -160,7 +126,7 @@ def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]
 
 def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
     if not told:
-        h5meta.open_read(path).close()
+        access.open_read(path).close()
         raise InputError(f"{path}: not made by bnl-mpi, nothing to expand; give the master of a set that was")
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["plan"].items()}
@@ -176,8 +142,8 @@ def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
 
 
 def _is_htj2k(path: str, name: str) -> bool:
-    with h5meta.open_read(path) as file:
-        dataset = h5meta.get_dataset(file, name)
+    with access.open_read(path) as file:
+        dataset = access.get_dataset(file, name)
         if dataset is None or dataset.chunks is None:
             return False
         filters = dataset.id.get_create_plist()
@@ -200,9 +166,9 @@ def check_inputs(job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int,
 def _problem(job: Expansion, number: int) -> str | None:
     path = job.kept(number).path
     try:
-        with h5meta.open_read(path) as file:
+        with access.open_read(path) as file:
             group = file[blockfile.GROUP]
-            sha256, block = h5meta.text(group.attrs["plan_sha256"]), int(group.attrs["block"])
+            sha256, block = access.text(group.attrs["plan_sha256"]), int(group.attrs["block"])
             n_images, listed = len(group["chunk_crc32"]), len(group["image_crc32"])
     except BnlError as error:
         return str(error)
@@ -253,23 +219,24 @@ class Expander(BlockMaker):
     def _begin(self, block: Block) -> None:
         self.close()
         path, self._first_image = self._expansion.kept(block.number).path, block.first_image
-        file = h5meta.open_read(path)
+        file = access.open_read(path)
         with _as_input_error(path):
             group = file[blockfile.GROUP]
             self._kept = KeptBlock(
-                path, file, group["chunk_crc32"][()], group["image_crc32"][()],
+                path,
+                file,
+                group["chunk_crc32"][()],
+                group["image_crc32"][()],
                 blockfile.read_invalid(file, self._expansion.plan.shape_out),
                 self._codec_of(file, block) if self._expansion.is_squash else None,
-            )  # fmt: skip
+            )
 
     @staticmethod
     def _codec_of(file: h5py.File, block: Block) -> LossyCodec:
-        text = h5meta.attribute_text(file[f"{DATA}/data_{block.first_image + 1:06d}"], "codec")
+        text = access.attribute_text(file[f"{DATA}/data_{block.first_image + 1:06d}"], "codec")
         return codecs.from_config(json.loads(text))
 
-    def _make_image(
-        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
-    ) -> None:
+    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport) -> None:
         assert self._kept is not None
         kept, watch, index = self._kept, self._watch, image - self._first_image
         where = f"{kept.path}: image {image + 1}"
@@ -301,7 +268,7 @@ class Expander(BlockMaker):
         if kept.codec is not None:
             decoded = np.ascontiguousarray(kept.codec.decode(codestream))
         else:
-            from .codecs import htj2k
+            from ..codecs import htj2k
 
             decoded = np.ascontiguousarray(htj2k.decode(codestream))
         if decoded.shape != self._out.shape:
@@ -372,10 +339,10 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
             return False
         if here != f"{DATA}/{name}":
             return True
-        if h5meta.is_data_link(group, name):
+        if access.is_data_link(group, name):
             linked = True
             return False
-        found = h5meta.get_dataset(group, name)
+        found = access.get_dataset(group, name)
         if found is not None and found.is_virtual:
             virtual.append(name)
             return False
@@ -385,7 +352,7 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
         return Keep()
 
     copy = TreeCopy(keep, keeps_name)
-    with h5meta.open_read(path) as old, h5meta.write_at_once(new_path) as new:
+    with access.open_read(path) as old, access.write_at_once(new_path) as new:
         copy.copy(old, new)
         if linked:
             add_data_links(new, data_files)
@@ -400,9 +367,9 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
 def _provenance(job: Job) -> dict[str, Any]:
     """That of the run which coded the images, for the full set; and how this was made of it."""
     options, small = job.options, job.source.master
-    with h5meta.open_read(small) as h5:
-        group = h5meta.get_group(h5, f"/entry/{PROCESS}")
-        found = {name: h5meta.text(group[name][()]) for name in group} if group is not None else {}
+    with access.open_read(small) as h5:
+        group = access.get_group(h5, f"/entry/{PROCESS}")
+        found = {name: access.text(group[name][()]) for name in group} if group is not None else {}
     try:
         record = json.loads(found["options"])
     except (KeyError, ValueError):

@@ -1,6 +1,6 @@
 """The pixels: frames in, one image out.
 
-The hot path is in `bnl_mpi.kernels`; `-L`, `-X`, `-R`, `-C` and float output, which nobody uses on a whole
+The hot path is in `bnl_mpi.pixels.kernels`; `-L`, `-X`, `-R`, `-C` and float output, which nobody uses on a whole
 archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buffers are made once.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from . import geometry, kernels
-from .gaps import GapFiller
-from .job import Job, blank_map, transform_counts
-from .options import ZeroPattern
+from ..job import Job, blank_map, transform_counts
+from ..options import ZeroPattern
+from ..pixels import kernels, maps
+from ..pixels.gaps import GapFiller
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +53,7 @@ class Reducer:
         self._plan = plan
         self._flagged = job.flagged()
         self._blank = blank_map(job, self._flagged)
-        ny, nx = geometry.binned_shape(plan.shape_in, plan.binning)
+        ny, nx = maps.binned_shape(plan.shape_in, plan.binning)
         source = np.dtype(plan.dtype_in)
         self.frame = np.empty(plan.shape_in, source)
         """The buffer that the caller reads frames into."""
@@ -181,7 +181,5 @@ class Reducer:
             np.copyto(self._out, values, casting="unsafe")
             self._out[self.invalid() != 0] = np.nan
             return self._out
-        kernels.mark(
-            values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out
-        )
+        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out)
         return self._out

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from . import codecs, kernels
-from .blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
-from .codecs.base import LossyCodec, Passed
-from .errors import BnlError
-from .filters import Filter
-from .job import Job
-from .plan import Block
+from .. import codecs
+from ..codecs.contract import LossyCodec, Passed
+from ..errors import BnlError
+from ..input.source import FrameReader
+from ..job import Job
+from ..output.blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
+from ..output.filters import Filter
+from ..pixels import kernels
+from ..plan import Block
 from .reducer import Reducer
-from .source import FrameReader
 
 STAGES = ("read", "decode", "reduce", "code", "encode", "write")
 """Summing and finishing belong to `decode` where all are one pass over the chunks, as a rule; else to `reduce`."""
@@ -111,9 +112,14 @@ class BlockMaker:
             data_partial = files.enter_context(whole_file(data_path))
             squash_partial = files.enter_context(whole_file(squash_path)) if squash_path else None
             writer = BlockWriter(
-                data_partial, block.n_images, job.plan.shape_out, job.plan.dtype_out, self._filter,
-                self._record(block), block.first_image,
-            )  # fmt: skip
+                data_partial,
+                block.n_images,
+                job.plan.shape_out,
+                job.plan.dtype_out,
+                self._filter,
+                self._record(block),
+                block.first_image,
+            )
             files.callback(writer.discard)
             squash = self._squash_writer(squash_partial, block)
             if squash is not None:
@@ -147,9 +153,7 @@ class BlockMaker:
     def _begin(self, block: Block) -> None:
         """Called before the block's first image."""
 
-    def _make_image(
-        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
-    ) -> None:
+    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport) -> None:
         """Make image `image`, counted from 0, and add it to `writer`."""
         raise NotImplementedError
 
@@ -202,9 +206,7 @@ class Pipeline(BlockMaker):
         if self._codec is not None:
             self._codec.reset()
 
-    def _make_image(
-        self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport
-    ) -> None:
+    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         last = self._add_frames(frames)
         if self._codec is None:

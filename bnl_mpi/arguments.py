@@ -1,0 +1,231 @@
+"""The command's words: the parser of the main job, the parts that commands share, and the list of commands.
+
+Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from . import options as opt
+from ._version import VERSION_DATE, __version__
+from .errors import UsageError
+
+COMMANDS = {
+    "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
+    "replay": ("bnl_mpi.commands.replay", "print the command that makes a set again"),
+    "expand": ("bnl_mpi.commands.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
+    "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),
+}
+"""Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""
+
+DESCRIPTION = (
+    "Reduce an Eiger data set: sum frames, bin pixels, apply a lossy codec (decoded at once), and write a new "
+    "master and data files that XDS and DIALS read. Start it alone, with -p N, or under mpiexec or srun: rank "
+    "0 writes the master, the others the data files."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _base(text: str) -> float:
+    return math.e if text == "e" else float(text)
+
+
+def _block_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value == int(value) else value
+
+
+_base.__name__, _block_size.__name__, _number.__name__ = "base", "block size", "number"
+
+
+def add_option(parser: Any, *names: str, **kwargs: Any) -> None:
+    """Like `add_argument`; a long name with underscores is accepted with dashes too."""
+    dashed = [n[:2] + n[2:].replace("_", "-") for n in names if n.startswith("--") and "_" in n[2:]]
+    action = parser.add_argument(*names, *dashed, **kwargs)
+    # The help shows the name with underscores alone.
+    action.option_strings = [n for n in action.option_strings if n not in dashed]
+
+
+def add(group: Any, *names: str, optional: bool = True, **kwargs: Any) -> None:
+    """An option whose value may be left out, which then means its default."""
+    if optional:
+        field = opt.Options.__dataclass_fields__.get(kwargs.get("dest") or names[-1].lstrip("-"))
+        kwargs.setdefault("const", None if field is None else field.default)
+        kwargs["nargs"] = "?"
+    add_option(group, *names, **kwargs)
+
+
+def add_overwriting(out: Any) -> None:
+    """What becomes of an older output, and the summary: the same for all that write a set."""
+    add(out, "--force", optional=False, action="store_true", help="overwrite existing output of this stem")
+    add(out, "--resume", optional=False, action="store_true",
+        help="go on with an interrupted run of this very job: keep its blocks that are whole")  # fmt: skip
+    add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
+
+
+def add_running(parser: Any) -> Any:
+    """The options of ranks and shares, in a group of their own, which is returned."""
+    how = parser.add_argument_group("running")
+    add(how, "-p", "--parallel", type=int, const=None, metavar="N",
+        help="number of workers; without an MPI launcher, start them here")  # fmt: skip
+    add(how, "-t", "--thread", type=int, const=None, metavar="K",
+        help="do share K of -p alone, without MPI; 0 writes the masters")  # fmt: skip
+    add(how, "--grace", optional=False, type=float, metavar="SECONDS",
+        help="time for blocks in hand after SIGTERM, SIGINT or SIGUSR1 (default 20)")  # fmt: skip
+    add(how, "--log_json", optional=False, metavar="FILE", help="append what happens, a JSON object a line")
+    add(how, "-v", "--verbose", optional=False, action="store_true", help="a line for every block")
+    return how
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
+    lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = Parser(
+        prog="bnl-mpi",
+        description=DESCRIPTION,
+        epilog=f"other commands (each has its own --help):\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    frames = parser.add_argument_group("input")
+    add(frames, "-i", "--infile", optional=False, metavar="MASTER", help="input master file")
+    add(frames, "-1", "--first_image", type=int, metavar="N", help="first frame, from 1 (default 1)")
+    add(frames, "-N", "--last_image", type=int, metavar="N", help="last frame, included (default: the last)")
+    add(frames, "--channel", optional=False, type=int, metavar="N",
+        help="which channel (energy threshold) of a data set with several, from 1")  # fmt: skip
+
+    pixels = parser.add_argument_group("reduction")
+    add(pixels, "-s", "--sum", type=int, metavar="N", help="frames summed into one image (default 1)")
+    add(pixels, "-b", "--bin", type=int, metavar="N", help="pixels binned N x N (default 1)")
+    add(
+        pixels,
+        "-S",
+        "--scale",
+        type=float,
+        metavar="X",
+        help="factor on counts and saturation value (default 1)",
+    )
+    add(pixels, "-u", "--uint", type=int, const=2, metavar="BYTES",
+        help="2 or 4: unsigned output; -2 or -4: signed, not clipped at 0 (default 2)")  # fmt: skip
+    add(pixels, "-f", "--float", type=int, const=4, metavar="BYTES",
+        help="float output of 2 or 4 bytes; negative: not clipped at 0")  # fmt: skip
+    add(
+        pixels,
+        "-L",
+        "--logarithm",
+        type=_base,
+        const=math.e,
+        metavar="BASE",
+        help="log(v + 1); base e or >= 2",
+    )
+    add(pixels, "-X", "--exponential", type=_base, const=math.e, metavar="BASE", help="the inverse of -L")
+    add(pixels, "-R", "--RO", optional=False, dest="RO", action="append", metavar="PATTERN",
+        help="zero a pattern of rows: rows_1::2, zero_2_of_3_rows, or a rectangle x0,x1[,y0,y1]")  # fmt: skip
+    add(pixels, "-C", "--CO", optional=False, dest="CO", action="append", metavar="PATTERN",
+        help="zero a pattern of columns: columns_::2, zero_2_of_3_columns, x0,x1[,y0,y1]")  # fmt: skip
+    add(pixels, "-0", "--omit", optional=False, metavar="FRAMES",
+        help="apply -R and -C only to images that hold one of these frames, as 1,5,10-20")  # fmt: skip
+    add(pixels, "--saturation", optional=False, choices=("clip", "scaled"),
+        help="clip (default): min(sum, saturation value); scaled: exact sums, saturated where a frame is")  # fmt: skip
+    add(pixels, "--drop_partial", optional=False, action="store_true",
+        help="leave out a last image of fewer frames than -s")  # fmt: skip
+    add(pixels, "--allow_jumps", optional=False, action="store_true",
+        help="let sums cross the end of a trigger or a jump of a rotation axis")  # fmt: skip
+
+    codecs = parser.add_argument_group("lossy codecs (one at most; decompressed at once)")
+    add(codecs, "-H", "--Hcompress", dest="hcompress", type=_number, const=opt.HCOMPRESS_SCALE, metavar="SCALE",
+        help="HCompress with this scale (below 1: 16)")  # fmt: skip
+    add(codecs, "-J", "--J2K", dest="j2k", type=_number, const=opt.J2K_RATIO, metavar="RATIO",
+        help="JPEG 2000, reversible wavelet, layers down to this ratio (below 1: 125)")  # fmt: skip
+    add(codecs, "-K", "--J2K2", dest="j2k2", type=_number, const=opt.J2K_RATIO, metavar="RATIO",
+        help="JPEG 2000, irreversible 9/7 wavelet, one layer of this ratio (below 1: 125)")  # fmt: skip
+    add(codecs, "-T", "--HTJ2K", dest="htj2k", type=_number, const=None, metavar="RATIO",
+        help="High-Throughput JPEG 2000, 9/7 wavelet, at this ratio (below 1: 125) or these targets:")  # fmt: skip
+    add(codecs, "--max_error", optional=False, type=_number, metavar="COUNTS", help="-T: largest error of a pixel")
+    add(codecs, "--psnr", optional=False, type=_number, metavar="DB", help="-T: least PSNR of an image, of 65535")
+    add(codecs, "--rms", optional=False, type=_number, metavar="COUNTS", help="-T: largest rms error of an image")
+    add(codecs, "--fill_gaps", optional=False, action="store_true",
+        help="interpolate invalid areas before coding, so that wavelets don't ring")  # fmt: skip
+    add(codecs, "--codec_threads", optional=False, type=int, metavar="N",
+        help="threads of the JPEG 2000 library in each rank (default 1)")  # fmt: skip
+
+    out = parser.add_argument_group("output")
+    add(out, "-o", "--out_file", metavar="STEM", help="data files STEM_000001.h5, ... (default out_data)")
+    add(out, "-m", "--out_master", metavar="NAME", help="master's name (default STEM_master)")
+    add(out, "-q", "--out_squash", const="out_file", metavar="STEM",
+        help="keep the codestreams too, in STEM_000001.h5, ...; out_file: OUT_squash")  # fmt: skip
+    add(out, "-c", "--compression", metavar="FILTER",
+        help="bslz4 (the one that XDS reads), bszstd, bshuf, zstd, none, or htj2k: the codestreams of -T "
+        "themselves, lossless ones without -T (default zstd)")  # fmt: skip
+    add(out, "-l", "--compression_level", type=int, metavar="N", help="zstd 0..9, bszstd 1..22 (default 3)")
+    add(
+        out,
+        "-d",
+        "--data_block_size",
+        type=_block_size,
+        metavar="N",
+        help="images a data file, or auto (default 100)",
+    )
+    add_overwriting(out)
+    how = add_running(parser)
+    how.add_argument("-V", "--version", action="version", version=f"bnl-mpi {__version__} ({VERSION_DATE})")
+    return parser
+
+
+VALUE_AFTER = {
+    "-u", "--uint", "-f", "--float", "-S", "--scale", "-b", "--bin", "-s", "--sum", "-d", "--data_block_size",
+    "-l", "--compression_level", "-N", "--last_image", "-H", "--Hcompress", "-J", "--J2K", "-K", "--J2K2",
+    "-T", "--HTJ2K",
+}  # fmt: skip
+"""Options of a number, which users may write with a minus sign, be it by mistake."""
+
+
+def join_negative_values(words: Sequence[str]) -> list[str]:
+    """`-u -2` as `-u=-2` is meant: once `-1` and `-0` are options, argparse takes `-2` for one too.
+
+    `-u -1 5` is an option without its value and then `-1 5`; a bare `-u -1` could only be a wrong value that
+    argparse would silently take for `--first_image`, so it is an error.
+    """
+    joined: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in VALUE_AFTER and rest and re.fullmatch(r"-\d+(\.\d*)?", rest[0]):
+            is_option = rest[0] in ("-1", "-0") and len(rest) > 1 and not rest[1].startswith("-")
+            if not is_option:
+                word += ("=" if word.startswith("--") else "") + rest.pop(0)
+        joined.append(word)
+    return joined
+
+
+def options_from(words: Sequence[str]) -> opt.Options:
+    """Parse the main job's words; a mistake is a `UsageError`."""
+    values = vars(build_parser().parse_args(join_negative_values(words)))
+    if "infile" not in values:
+        raise UsageError("-i MASTER is missing; see bnl-mpi --help")
+    given = [name for name in opt.CODECS if name in values]
+    if len(given) > 1:
+        flags = " and ".join(opt.CODECS[name] for name in given)
+        raise UsageError(f"{flags} exclude each other: an image passes through one lossy codec")
+    for name in given:
+        values["codec"], values["codec_level"] = name, values.pop(name)
+    zero = [opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
+    values["zero"] = tuple(zero)
+    values["omit"] = opt.parse_frame_list(values["omit"]) if "omit" in values else ()
+    if values["omit"] and not zero:
+        raise UsageError("--omit names frames for -R and -C: give one of these too")
+    return opt.Options(**values)

@@ -1,0 +1,19 @@
+"""Expand from Python: `bnl_mpi.expand.expand(master, out_file=...)`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run.report import Summary
+
+__all__ = ["expand"]
+
+
+def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> Summary | None:
+    """Expand a set from Python: `options` are those of `bnl-mpi expand`, and all else is as for `bnl_mpi.reduce`."""
+    from .run import driver
+    from .tasks.expansion import EXPANSION, options_for
+
+    return driver.reduce(options_for(os.fspath(master), {"out_file": out_file, **options}), comm, EXPANSION)

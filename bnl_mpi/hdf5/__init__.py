@@ -1,0 +1,1 @@
+"""HDF5 and its quirks: access, structure, copies of trees."""

@@ -1,0 +1,1 @@
+"""What happens to pixels: the kernels, their NumPy twins, maps over bins, gaps."""

@@ -1,0 +1,1 @@
+"""What a reduction leaves of the diffraction, through DIALS, by resolution shell."""

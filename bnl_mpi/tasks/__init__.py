@@ -1,0 +1,1 @@
+"""What makes blocks: the reduction, and the expansion of codestreams."""
