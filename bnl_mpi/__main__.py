@@ -6,6 +6,6 @@ import sys
 if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from .cli import main
+from bnl_mpi.cli import main
 
 sys.exit(main())

@@ -202,9 +202,9 @@ def test_page_says_what_was_lost(tmp_path: Path) -> None:
     ]
     for one in made:
         study.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
-    page = tmp_path / "docs" / "quality.md"
-    page.write_page(page, [folder])
-    text = page.read_text()
+    written = tmp_path / "docs" / "quality.md"
+    page.write_page(written, [folder])
+    text = written.read_text()
     assert "`strong` (99:1)" in text
     sentence = next(line for line in text.splitlines() if line.startswith("- `strong`"))
     assert "**destroyed**" in sentence

@@ -329,5 +329,5 @@ def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict
         environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     # By its path rather than by `-m`, which would take a package of this name in the current folder first.
-    program = str(Path(__file__).parent / "__main__.py")
+    program = str(Path(__file__).parents[1] / "__main__.py")
     return [launcher, "-n", str(n_ranks), sys.executable, program, *words], environment
