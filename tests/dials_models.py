@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 
 
-def models(path):
+def models(path: str) -> dict[str, Any]:
     """Format, geometry, scan and mask of one file; all lengths in mm, angles in degrees."""
     from dxtbx.format import Registry
 
@@ -43,7 +44,7 @@ def models(path):
     }
 
 
-def main():
+def main() -> None:
     result = {}
     for path in json.load(sys.stdin):
         try:

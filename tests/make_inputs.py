@@ -62,7 +62,7 @@ class InputSpec:
     def starts(self) -> npt.NDArray[np.float64]:
         if self.omega is not None:
             return np.asarray(self.omega, dtype=np.float64)
-        return self.omega_start + self.omega_step * np.arange(self.n_frames)
+        return self.omega_start + self.omega_step * np.arange(self.n_frames, dtype=np.float64)
 
     @property
     def counts(self) -> list[int]:

@@ -60,7 +60,7 @@ def reduce_image(
 
 def stored(values: np.ndarray[Any, Any], invalid: np.ndarray[Any, Any], limit: int, out: str) -> np.ndarray[Any, Any]:
     """Step 6: clipped, and marked where invalid."""
-    image = np.clip(values, 0, limit).astype(out)
+    image: np.ndarray[Any, Any] = np.clip(values, 0, limit).astype(out)
     image[invalid] = np.iinfo(out).max if out.startswith("u") else -1
     return image
 

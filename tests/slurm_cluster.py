@@ -221,7 +221,7 @@ class Cluster:
 
     def submit(self, *words: object, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
         """sbatch; the number of the job."""
-        done = self.run("sbatch", "--parsable", *words, cwd=cwd, **(environment or {}))
+        done = self.run("sbatch", "--parsable", *words, cwd=cwd, **dict[str, Any](environment or {}))
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

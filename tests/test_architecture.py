@@ -24,7 +24,7 @@ SOURCES = {module_of(p): p for p in PACKAGE.rglob("*.py")}
 def imports_of(module: str, *, top_level: bool) -> set[str]:
     """Full names of what a module imports: at its top level alone, or anywhere."""
     tree = ast.parse(SOURCES[module].read_text())
-    found = set()
+    found: set[str] = set()
     nodes = tree.body if top_level else list(ast.walk(tree))
     package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in nodes:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
 
+from bnl_mpi.arguments import options_from
 from bnl_mpi.check.dials import is_detector_size
 from bnl_mpi.check.rule import DECISIVE, DIALS, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
 from bnl_mpi.check.subject import Subject, sibling_nxs, stored
 from bnl_mpi.check.verdict import READ_NXS, judge
 from bnl_mpi.check.xds import path_fault
-from bnl_mpi.cli import main, options_from
+from bnl_mpi.cli import main
 from bnl_mpi.errors import InputError
 from bnl_mpi.hdf5.layout import H5Bytes, LayoutError
 from bnl_mpi.run import driver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,13 +46,13 @@ def test_a_failed_run_drops_them(prepared: jobs.Prepared, tmp_path: Path) -> Non
 
 def test_the_master_is_named_last(prepared: jobs.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    replace = driver.os.replace
+    replace = os.replace
 
     def noting(old: str, new: str) -> None:
         order.append(Path(new).name)
         replace(old, new)
 
-    monkeypatch.setattr(driver.os, "replace", noting)
+    monkeypatch.setattr(os, "replace", noting)
     with ExitStack() as files:
         driver.write_masters(prepared, files)
     assert order == ["o.nxs", "o_master.h5"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from types import ModuleType
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -34,14 +36,14 @@ def by_astropy(image: np.ndarray, scale: int) -> np.ndarray:
 
 def make_image(kind: str, shape: tuple[int, int], top: int, seed: int = 1) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    made = {
+    makers: dict[str, Callable[[], Any]] = {
         "poisson": lambda: np.minimum(rng.poisson(min(top, 10**6) / 4, shape), top),
         "noise": lambda: rng.integers(0, top, shape, endpoint=True),
         "sparse": lambda: np.where(rng.random(shape) < 0.02, top, 0),
         "constant": lambda: np.full(shape, top),
         "edge": lambda: np.where(np.arange(shape[1]) < shape[1] // 2, 0, top) + np.zeros(shape, int),
-    }[kind]()
-    return np.asarray(made).astype(np.int32)
+    }
+    return np.asarray(makers[kind]()).astype(np.int32)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -25,7 +25,7 @@ def test_ladder() -> None:
     assert ladder(9000) == [9000]
 
 
-def by_glymur(path: Path, image: np.ndarray, ratios: list[float], *, irreversible: bool) -> tuple[bytes, np.ndarray]:  # type: ignore[type-arg]
+def by_glymur(path: Path, image: np.ndarray, ratios: list[float], *, irreversible: bool) -> tuple[bytes, np.ndarray]:
     openjpeg.library()
     import glymur
 

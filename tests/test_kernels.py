@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from types import ModuleType
@@ -309,15 +310,15 @@ SHAPES = [(1, 1), (1, 7), (1, 8), (3, 5), (5, 13), (64, 64), (100, 83), (317, 21
 def make_array(content: str, shape: tuple[int, int], dtype: str, seed: int = 5) -> np.ndarray:
     rng = np.random.default_rng(seed)
     top = int(np.iinfo(dtype).max)
-    made = {
+    makers: dict[str, Callable[[], Any]] = {
         "zero": lambda: np.zeros(shape),
         "sparse": lambda: rng.poisson(0.02, shape),
         "poisson": lambda: np.where(rng.random(shape) < 0.01, top, rng.poisson(3, shape)),
         "noise": lambda: rng.integers(0, top, shape, dtype, endpoint=True),
         "ramp": lambda: np.arange(shape[0] * shape[1]).reshape(shape) % min(top + 1, 2**62),
         "constant": lambda: np.full(shape, top - 1),
-    }[content]()
-    return np.asarray(made).astype(dtype)
+    }
+    return np.asarray(makers[content]()).astype(dtype)
 
 
 def stored_by_hdf5(array: np.ndarray, **options: Any) -> bytes:

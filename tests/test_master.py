@@ -154,8 +154,8 @@ def test_triggers(tmp_path: Path, nimages: int, ntrigger: int | None, expected: 
     path, _, plan = reduce_master(made, sum=2)
     with access.open_read(path) as h5:
         found = access.number(h5, f"{SPECIFIC}/nimages"), access.number(h5, f"{SPECIFIC}/ntrigger")
-        assert found == expected
-        assert (found[0] or 0) * (found[1] or 1) == plan.n_images
+        assert list(found) == list(expected)
+    assert expected[0] * (expected[1] or 1) == plan.n_images
 
 
 @pytest.mark.parametrize("stored", [np.float64(12), np.array(12, ">u4"), np.int64(12)])
@@ -181,14 +181,14 @@ SELECTIONS = [
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("step", [0.5, -0.1])
-def test_axes(tmp_path: Path, selection: dict[str, int], step: float) -> None:
+def test_axes(tmp_path: Path, selection: dict[str, Any], step: float) -> None:
     spec = nxmx(omega_step=step, axis_dtype="f4")
     path, _, plan = reduce_master(make_input(tmp_path, spec), **selection)
     s, first, n = plan.sum, plan.first_frame, plan.n_frames
     images = [spec.starts[first : first + n][k : k + s] for k in range(0, n, s)]
     starts, ends = [one[0] for one in images], [one[-1] + step for one in images]
     with access.open_read(path) as h5:
-        near = {"atol": 1e-5, "rtol": 0}
+        near: dict[str, Any] = {"atol": 1e-5, "rtol": 0}
         for place in (f"{GONIOMETER}/omega", f"{TRANSFORMATIONS}/omega", "/entry/data/omega"):
             np.testing.assert_allclose(h5[place][()], starts, **near)
             assert h5[place].dtype == np.float32
@@ -547,7 +547,7 @@ def assert_nothing_is_lost(infile: Path, outfile: Path, left_out: set[str]) -> N
             if given is None:
                 assert where in left_out
                 continue
-            got = access.resolve(target, where)
+            got: Any = access.resolve(target, where)
             assert type(got) is type(given), where
             assert set(given.attrs) == set(got.attrs), where
             for name, one in given.attrs.items():

@@ -122,7 +122,7 @@ def slow_words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def ranks_of(folder: Path) -> dict[int, int]:
     """Process number by rank, of the ranks that were started in `folder`."""
-    found = {}
+    found: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(entry / "cwd") != str(folder):

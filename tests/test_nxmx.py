@@ -95,13 +95,13 @@ def test_an_independent_reader_sees_the_experiment(tmp_path: Path, package: Any,
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("step", [0.5, -0.1])
 def test_the_scan_axis(tmp_path: Path, spec: InputSpec, selection: dict[str, int], step: float) -> None:
-    flavour = {"flavour": spec.flavour, "libver": spec.libver, "omega_step": step, "end_arrays": False}
+    flavour: dict[str, Any] = {"flavour": spec.flavour, "libver": spec.libver, "omega_step": step, "end_arrays": False}
     made = make_input(tmp_path, InputSpec(axis_dtype="f4", **flavour))
     path, lacking, plan = reduce_nxs(made, **selection)
     assert lacking == []
     chosen = made.spec.starts[plan.first_frame : plan.first_frame + plan.n_frames]
     images = [chosen[k : k + plan.sum] for k in range(0, len(chosen), plan.sum)]
-    near = {"atol": 1e-5, "rtol": 0}
+    near: dict[str, Any] = {"atol": 1e-5, "rtol": 0}
     sense = 1 if step > 0 else -1  # a falling angle is told as a rising one about the opposite vector
     with access.open_read(path) as h5:
         omega = h5[f"{TRANSFORMATIONS}/omega"]

@@ -33,6 +33,7 @@ def observe(
 ) -> merging.Observations:
     """Four observations of each mate with random errors, through an MTZ file of equivalent indices."""
     operations = form.group.operations()
+    assert known.difference is not None
     half = np.nan_to_num(known.difference) / 2
     rows = []
     for sign, mean in ((1, known.mean + half), (-1, known.mean - half)):

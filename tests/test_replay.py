@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_inputs import make_input
 
-from bnl_mpi.cli import main, options_from
+from bnl_mpi.arguments import options_from
+from bnl_mpi.cli import main
 from bnl_mpi.commands.replay import NAMES, Record, checked_words, make_words
 from bnl_mpi.errors import InputError, UsageError
 from bnl_mpi.options import NOT_IN_IDENTITY, Options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ class Terminal(io.StringIO):
 
 def test_progress_in_a_log_is_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     stream = io.StringIO()
     line = report.ProgressLine(100, stream)
     for _ in range(100):
@@ -35,7 +36,7 @@ def test_progress_in_a_log_is_a_line_every_few_seconds(monkeypatch: pytest.Monke
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     stream = Terminal()
     line = report.ProgressLine(10, stream)
     for _ in range(10):

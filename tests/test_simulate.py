@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filters)
@@ -21,7 +22,7 @@ from bnl_mpi.simulate.diffraction import crossings, rotate
 from bnl_mpi.simulate.noise import PoissonField
 from bnl_mpi.simulate.settings import Settings
 
-SMALL = {"detector": "500k", "frames": 6, "images_per_file": 4, "resolution": 3.0}
+SMALL: dict[str, Any] = {"detector": "500k", "frames": 6, "images_per_file": 4, "resolution": 3.0}
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
 
@@ -197,7 +198,7 @@ def test_compression(tmp_path: Path, compression: str, filter_id: int | None) ->
 
 def test_spots_hold_the_counts_of_the_truth(tmp_path: Path) -> None:
     """Sums around isolated strong reflections, less their surroundings, against the side file."""
-    settings = {"detector": "500k", "frames": 40, "resolution": 2.5, "bits": 32, "bad_pixels": 0.0}
+    settings: dict[str, Any] = {"detector": "500k", "frames": 40, "resolution": 2.5, "bits": 32, "bad_pixels": 0.0}
     master = simulate(tmp_path / "x", **settings, brightness=3000, background=1.0)
     frames, truth = read_frames(master).astype(np.int64), read_truth(master)
     fast, slow, frame = (truth[f"predictions/{name}"] for name in ("fast", "slow", "frame"))
@@ -386,7 +387,7 @@ def test_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.Monk
         ({"resolution": 0.4}, "--resolution 0.4"),
     ],
 )
-def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         simulate(tmp_path / "x", **wrong)
     assert not list(tmp_path.iterdir())
