@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .. import job as jobs
 from ..errors import BnlError, InputError, Interrupted, OutputError
 from ..job import Job, Prepared
+from ..output import places
 from . import resume
 from .log import RunLog
 from .state import Run, Stop, unless_stopped
@@ -36,12 +36,12 @@ def _prepare(this: Run, trust_counts: bool) -> tuple[Prepared | None, Job | Stop
     """Rank 0's part; an error is a message too, so that the other ranks don't wait for ever."""
     try:
         prepared = this.task.prepare(this.options, trust_counts=trust_counts)
-        jobs.check_places(prepared.job)
+        places.check_places(prepared.job)
         if this.log.path is None and this.options.log_json:
             this.log = RunLog(this.options.log_json)
         this.take_lock(prepared.job)
         prepared = _with_stored_block_size(prepared, this, trust_counts=trust_counts)
-        jobs.check_existing(prepared.job)
+        places.check_existing(prepared.job)
     except BnlError as error:
         return None, Stop(error.exit_status, str(error))
     return prepared, prepared.job

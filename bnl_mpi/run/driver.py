@@ -25,7 +25,7 @@ from ..errors import BnlError, Interrupted, UsageError
 from ..input import source
 from ..job import Job, Prepared
 from ..options import Options
-from ..output import blockfile
+from ..output import blockfile, places
 from ..tasks.reduction import Pipeline
 from . import report as reporting
 from . import shares, world
@@ -160,8 +160,8 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
         this.say(f"{job.options.master_path}: this job is finished already, nothing to do")
     else:
         # A block that is gone or unsound makes the masters untrue as --force does.
-        jobs.remove_old_masters(job)
-        jobs.remove_partial_files(job)
+        places.remove_old_masters(job)
+        places.remove_partial_files(job)
     # Nobody writes before the old masters are gone.
     ranks.share(Go(job_end_time() if missing else None))
     with ExitStack() as files:
@@ -180,7 +180,7 @@ def _make_all(prepared: Prepared, job: Job, this: Run, begin: float) -> Summary:
     for text in more:
         this.warn(text)
     if job.options.force:
-        jobs.remove_surplus_blocks(job)
+        places.remove_surplus_blocks(job)
     summary = reporting.summarise(
         job,
         reports,
@@ -247,12 +247,12 @@ def write_masters(prepared: Prepared, files: ExitStack) -> tuple[bool, list[str]
     job, options = prepared.job, prepared.job.options
     assert prepared.experiment is not None
     shared: dict[str, Any] = {
-        "data_files": jobs.listed(job, options.data_path),
+        "data_files": places.listed(job, options.data_path),
         "experiment": prepared.experiment,
         "provenance": provenance.describe(job),
         "data_dtype": np.dtype(job.plan.dtype_out),
     }
-    squash = jobs.listed(job, options.squash_path) if options.out_squash else []
+    squash = places.listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
     new_master = files.enter_context(blockfile.whole_file(options.master_path))
     new_nxs = files.enter_context(blockfile.whole_file(options.nxs_path, optional=True))

@@ -11,6 +11,7 @@ from .. import job as jobs
 from ..errors import BnlError, InputError, Interrupted
 from ..job import Job, Prepared
 from ..options import Options
+from ..output import places
 from . import report as reporting
 from . import resume
 from .agreement import heed_while_inspecting
@@ -45,14 +46,14 @@ def run_share(this: Run) -> int:
     assert options.thread is not None
     assert options.parallel is not None
     prepared = _prepare_share(this.task, options, options.thread)
-    jobs.check_places(prepared.job)
+    places.check_places(prepared.job)
     this.take_lock(prepared.job, Share(options.thread, options.parallel))
     if options.resume and (size := resume.stored_block_size(prepared.job)) not in (None, options.data_block_size):
         assert size is not None
         this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
         prepared = _prepare_share(this.task, replace(options, data_block_size=size), options.thread)
     job = prepared.job
-    jobs.check_existing(job, share=options.thread)
+    places.check_existing(job, share=options.thread)
     for text in prepared.warnings:
         this.warn(text)
     if options.resume:
@@ -80,10 +81,10 @@ def _masters_of_share(prepared: Prepared, this: Run) -> int:
     if options.resume and resume.check_masters(job):
         this.say(f"{options.master_path}: this share is finished already, nothing to do")
         return 0
-    jobs.remove_partial_files(job, 0)
+    places.remove_partial_files(job, 0)
     if options.force:
-        jobs.remove_old_masters(job)
-        jobs.remove_surplus_blocks(job)
+        places.remove_old_masters(job)
+        places.remove_surplus_blocks(job)
     with ExitStack() as files:
         nexus, more = this.task.write_masters(prepared, files)
     for text in more:
@@ -102,7 +103,7 @@ def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
         return 0
     if options.resume:
         _keep_of_share(job, this, numbers)
-    jobs.remove_partial_files(job, options.thread)
+    places.remove_partial_files(job, options.thread)
     missing = [k for k in numbers if k not in this.kept]
     if not missing:
         this.say(f"{share} is finished already, nothing to do")

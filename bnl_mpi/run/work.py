@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .. import job as jobs
 from ..errors import BnlError, Interrupted
 from ..job import Job
+from ..output import places
 from ..tasks.reduction import BlockReport
 from . import report as reporting
 from .signals import job_end_time
@@ -180,7 +180,7 @@ def gather_reports(job: Job, this: Run) -> list[BlockReport]:
             ranks.tell_stop(left)
         if time.monotonic() > deadline:
             # Somebody hangs in a read or a write: end everybody, and clear away what was being written.
-            jobs.remove_partial_files(job)
+            places.remove_partial_files(job)
             this.say("a worker doesn't answer: all ranks are ended; blocks that were complete remain")
             ranks.abort(failure or Interrupted.exit_status)
     line.finish()

@@ -20,7 +20,6 @@ import h5py
 import numpy as np
 
 from .. import codecs
-from .. import job as jobs
 from .._version import __version__
 from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
@@ -33,6 +32,7 @@ from ..options import Options
 from ..output import blockfile, provenance
 from ..output.blockfile import BlockWriter, SquashWriter
 from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
+from ..output.places import listed
 from ..pixels import kernels
 from ..plan import Block, Plan
 from ..run.state import Task
@@ -310,7 +310,7 @@ def write_masters(prepared: Prepared, new: ExitStack) -> tuple[bool, list[str]]:
     Both get their names when `new` closes, the master last.
     """
     job, options = prepared.job, prepared.job.options
-    files = jobs.listed(job, options.data_path)
+    files = listed(job, options.data_path)
     told = _provenance(job)
     small = job.source.master
     nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
