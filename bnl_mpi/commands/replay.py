@@ -73,7 +73,10 @@ def checked_words(record: Record, path: str, infile: str | None = None) -> list[
         identity = json.loads(json.dumps(options_from(words).identity()))
     except (BnlError, TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {GROUP}/options is not understood ({error}); was it changed?") from None
-    wanted = {key: value for key, value in record.items() if key not in NAMES}
+    # What an older version didn't know, it left as it is by default.
+    fields = opt.Options.__dataclass_fields__
+    unset = json.loads(json.dumps({name: fields[name].default for name in identity.keys() & fields.keys()}))
+    wanted = {**unset, **{key: value for key, value in record.items() if key not in NAMES}}
     differ = sorted(key for key in identity.keys() | wanted.keys() if identity.get(key) != wanted.get(key))
     if differ:
         raise InputError(f"{path}: {GROUP}/options: this version can't repeat {', '.join(differ)}")
