@@ -11,10 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from codec_sets import CODECS, write_input
 from make_inputs import InputSpec, make_input
 from running import bnl, needs_mpi, outputs
 from small_sets import read_images
-from test_squash import CODECS, write_input
 
 from bnl_mpi import expand
 from bnl_mpi.errors import BnlError, UsageError

@@ -15,10 +15,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from codec_sets import write_input
+from pictures import diffraction
 from running import bnl, needs_mpi, outputs
 from small_sets import read_images, write_set
-from test_htj2k import diffraction
-from test_squash import write_input
 
 import bnl_mpi
 from bnl_mpi.codecs import openjpeg

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,15 @@ import h5py
 import numpy as np
 import pytest
 from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, MadeInput, make_input
+from masters import SELECTIONS, TRANSFORMATIONS, brute, make_plan, nxmx, reduce_master, value
 from small_sets import shared_data
-from test_metadata import brute, make_plan
 
 from bnl_mpi.errors import InputError
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input import experiment as metadata
 from bnl_mpi.output import master
-from bnl_mpi.plan import Plan
 
 GONIOMETER = "/entry/sample/goniometer"
-TRANSFORMATIONS = "/entry/sample/transformations"
-PROVENANCE = {"program": "bnl_mpi", "version": "1", "options": {"bin": 2}}
-
-
-def reduce_master(made: MadeInput, target: Path | None = None, **changes: Any) -> tuple[Path, list[str], Plan]:
-    """Write OUT_master.h5 for the plan, without data files."""
-    spec = made.spec
-    with access.open_read(made.master) as h5:
-        experiment = metadata.read_experiment(h5, spec.n_frames, np.dtype(spec.dtype), spec.shape)
-    plan = make_plan(spec.n_frames, shape_in=spec.shape, satval=experiment.satval, limit=experiment.satval)
-    plan = replace(plan, **changes)
-    target = target or made.master.with_name("out_master.h5")
-    warnings = master.write_master(
-        target,
-        made.master,
-        plan,
-        data_files=[(f"out_{block.number:06d}.h5", block.n_images) for block in plan.blocks()],
-        experiment=experiment,
-        provenance=PROVENANCE,
-        data_dtype=np.dtype(plan.dtype_out),
-    )
-    return target, warnings, plan
-
-
-def value(h5: h5py.File, path: str) -> Any:
-    return access.scalar(h5[path])
-
-
-def nxmx(**changes: Any) -> InputSpec:
-    return InputSpec(flavour="nxmx", libver="v110", **changes)
-
-
 # Rules
 
 
@@ -167,16 +133,6 @@ def test_counts_are_little_endian_integers(tmp_path: Path, stored: Any) -> None:
         assert found.dtype.kind in "iu"
         assert found.dtype == found.dtype.newbyteorder("<")
         assert (found.chunks, found[()]) == (None, 12)
-
-
-SELECTIONS = [
-    {"sum": 1},
-    {"sum": 2},
-    {"sum": 5},  # leaves a partial image
-    {"sum": 3, "first_frame": 2, "n_frames": 7},
-    {"sum": 12},
-    {"first_frame": 11, "n_frames": 1},
-]
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input, make_mask
+from masters import brute, make_plan
 
 from bnl_mpi.errors import InputError, OutputError
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input import experiment as metadata
-from bnl_mpi.plan import Plan
 
 U2 = np.dtype("uint16")
-
-
-def make_plan(total: int, **changes: Any) -> Plan:
-    plan = Plan(
-        n_frames_in=total,
-        first_frame=0,
-        n_frames=total,
-        sum=1,
-        binning=1,
-        scale=1.0,
-        shape_in=(11, 14),
-        dtype_in="uint16",
-        dtype_out="uint16",
-        block_size=4,
-        satval=30000,
-        limit=30000,
-    )
-    return replace(plan, **changes)
 
 
 def read(folder: Path, spec: InputSpec, dtype: str = "uint16") -> metadata.Experiment:
@@ -261,12 +241,6 @@ def test_breaks_are_told_with_frames_from_one(tmp_path: Path) -> None:
 
 
 # Binned maps, against loops
-
-
-def brute(values: npt.NDArray[Any], binning: int, one: Any) -> npt.NDArray[Any]:
-    ny, nx = values.shape
-    rows = range(0, ny, binning)
-    return np.array([[one(slice(y, y + binning), slice(x, x + binning)) for x in range(0, nx, binning)] for y in rows])
 
 
 @pytest.mark.parametrize("binning", [1, 2, 3, 5, 9, 20])

@@ -9,34 +9,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, MadeInput, make_input
-from test_master import SELECTIONS, TRANSFORMATIONS, value
-from test_metadata import make_plan
+from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, make_input
+from masters import SELECTIONS, TRANSFORMATIONS, reduce_nxs, value
 
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input import experiment as metadata
 from bnl_mpi.output import nexus
-from bnl_mpi.plan import Plan
 
 BEAM = "/entry/instrument/beam/incident_wavelength"
-
-
-def reduce_nxs(made: MadeInput, **changes: Any) -> tuple[Path, list[str], Plan]:
-    spec = made.spec
-    with access.open_read(made.master) as h5:
-        experiment = metadata.read_experiment(h5, spec.n_frames, np.dtype(spec.dtype), spec.shape)
-    plan = make_plan(spec.n_frames, shape_in=spec.shape, satval=experiment.satval, **changes)
-    target = made.master.with_name("out.nxs")
-    lacking = nexus.write_nxs(
-        target,
-        made.master,
-        plan,
-        data_files=[(f"out_{block.number:06d}.h5", block.n_images) for block in plan.blocks()],
-        experiment=experiment,
-        provenance={"program": "bnl_mpi"},
-        data_dtype=np.dtype(plan.dtype_out),
-    )
-    return target, lacking, plan
 
 
 def nxmx_spec(**changes: Any) -> InputSpec:

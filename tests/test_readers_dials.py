@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from make_inputs import InputSpec, MadeInput, make_input
-from test_master import reduce_master
-from test_nxmx import reduce_nxs
+from masters import reduce_master, reduce_nxs
 
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input.experiment import bin_mask

@@ -10,33 +10,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from codec_sets import CODECS, SHAPE, write_input
 from running import bnl
-from small_sets import random_mask, read_images, write_set
-from test_htj2k import diffraction
+from small_sets import read_images
 
 from bnl_mpi import codecs
 
 imagecodecs = pytest.importorskip("imagecodecs")
 
-SHAPE = (150, 130)
-CODECS = {
-    "hcompress": ["-H", "7"],
-    "hcompress, 4 bytes": ["-H", "7", "-u", "4"],
-    "j2k": ["-J", "12"],
-    "j2k2": ["-K", "12"],
-    "htj2k": ["-T", "12"],
-    "htj2k, rms": ["--rms", "2"],
-}
 LABELS = {"h": "hcomp", "j": "j2k", "k": "j2k"}
 
 Image = np.ndarray[Any, Any]
-
-
-def write_input(folder: Path) -> Path:
-    """Eleven frames with masked pixels, and a few that are invalid by their value in one frame."""
-    frames = np.stack([diffraction(SHAPE, seed=k, background=4) for k in range(11)])
-    frames[np.random.default_rng(8).random(frames.shape) < 2e-4] = 65535
-    return write_set(folder, frames, mask=random_mask(SHAPE), per_file=4)
 
 
 @pytest.fixture(scope="module", params=list(CODECS))
