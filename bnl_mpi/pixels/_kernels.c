@@ -11,6 +11,7 @@
 #include "csrc/crc32.h"
 #include "csrc/hcompress.h"
 #include "csrc/reduce.h"
+#include "csrc/spots.h"
 
 typedef struct {
     Py_buffer view;
@@ -468,6 +469,69 @@ static PyObject *compare(PyObject *self, PyObject *args) {
     return result;
 }
 
+static PyObject *strong_pixels(PyObject *self, PyObject *args) {
+    PyObject *objects[3], *result = NULL;
+    array frame = {.held = 0}, mask = {.held = 0}, strong = {.held = 0};
+    unsigned long long top;
+    int kernel, min_count;
+    double nsigma_b, nsigma_s, threshold;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOKiidddO", &objects[0], &objects[1], &top, &kernel, &min_count, &nsigma_b,
+                          &nsigma_s, &threshold, &objects[2]))
+        return NULL;
+    if (!(array_take(&frame, objects[0], "frame", 2, "u", 0) && item_size_in(&frame, "frame", 1, 2, 4) &&
+          array_take(&strong, objects[2], "strong", 2, "u", 1) && item_size_in(&strong, "strong", 1, 1, 1)))
+        goto done;
+    const Py_ssize_t ny = frame.view.shape[0], nx = frame.view.shape[1];
+    if (!has_shape(&strong, "strong", ny, nx)) goto done;
+    if (objects[1] != Py_None && !(array_take(&mask, objects[1], "mask", 2, "u", 0) &&
+                                   item_size_in(&mask, "mask", 1, 1, 1) && has_shape(&mask, "mask", ny, nx)))
+        goto done;
+    if (kernel < 1 || kernel > SPOT_LARGEST_KERNEL || min_count < 2) {
+        PyErr_Format(PyExc_ValueError, "the kernel's size is 1 to %d, min_count at least 2", SPOT_LARGEST_KERNEL);
+        goto done;
+    }
+    const dispersion d = {.ny = (size_t)ny, .nx = (size_t)nx, .itemsize = (int)frame.view.itemsize, .top = top,
+                          .frame = frame.view.buf, .mask = mask.held ? mask.view.buf : NULL, .k = (size_t)kernel,
+                          .min_count = (uint32_t)min_count, .nsigma_b = nsigma_b, .nsigma_s = nsigma_s,
+                          .threshold = threshold};
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = find_strong(&d, strong.view.buf);
+    Py_END_ALLOW_THREADS
+    result = found < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(found);
+done:
+    array_drop(&frame);
+    array_drop(&mask);
+    array_drop(&strong);
+    return result;
+}
+
+static PyObject *components(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array keys = {.held = 0}, labels = {.held = 0};
+    Py_ssize_t ny, nx;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OnnO", &objects[0], &ny, &nx, &objects[1])) return NULL;
+    if (!(array_take(&keys, objects[0], "keys", 1, "i", 0) && item_size_in(&keys, "keys", 8, 8, 8) &&
+          array_take(&labels, objects[1], "labels", 1, "i", 1) && item_size_in(&labels, "labels", 4, 4, 4)))
+        goto done;
+    const Py_ssize_t n = keys.view.shape[0];
+    if (labels.view.shape[0] != n || n > INT32_MAX || ny < 1 || nx < 1 || ny > INT32_MAX || nx > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "keys and labels have one length, below 2^31, and a frame has pixels");
+        goto done;
+    }
+    int32_t count;
+    Py_BEGIN_ALLOW_THREADS
+    count = label_components(keys.view.buf, (int32_t)n, ny, nx, labels.view.buf);
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromLong(count);
+done:
+    array_drop(&keys);
+    array_drop(&labels);
+    return result;
+}
+
 #ifdef BNL_CRC32
 static PyObject *crc32(PyObject *self, PyObject *object) {
     Py_buffer data;
@@ -492,6 +556,9 @@ static PyMethodDef methods[] = {
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid)) -> counts"},
     {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
+    {"strong_pixels", strong_pixels, METH_VARARGS,
+     "strong_pixels(frame, mask, top, kernel, min_count, nsigma_b, nsigma_s, threshold, strong) -> number"},
+    {"components", components, METH_VARARGS, "components(keys, ny, nx, labels) -> number"},
     {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
 #ifdef BNL_CRC32
     {"crc32", crc32, METH_O, "crc32(data) -> int"},

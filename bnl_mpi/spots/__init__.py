@@ -1,0 +1,1 @@
+"""Spots on raw frames: where they are, what they sum to, and what a reduction leaves of them."""
