@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _watch_first_frame(moments: list[float]) -> None:
     """Let the first frame that a reader fetches leave the time in `moments`."""
-    from bnl_mpi.input.source import FrameReader
+    from bnl_mpi.input.frames import FrameReader
 
     fetch = FrameReader.fetch
 

@@ -17,7 +17,7 @@ import numpy as np
 import bnl_mpi
 from benchmarks.timing import Spread, interleaved, ratio_of, spread_of
 from bnl_mpi.hdf5.access import open_read
-from bnl_mpi.input import source
+from bnl_mpi.input import discovery, frames
 from bnl_mpi.output.filters import Filter
 from bnl_mpi.run.report import Summary
 from bnl_mpi.tasks.reduction import STAGES
@@ -97,7 +97,7 @@ class Run:
 
 def _frames(master: Path, setting: Setting) -> int:
     with open_read(str(master)) as file:
-        found = source.open_source(str(master), file, None, trust_counts=False)
+        found = discovery.open_source(str(master), file, None, trust_counts=False)
     frames = min(found.n_frames, setting.frames or found.n_frames)
     return frames - frames % setting.summed
 
@@ -107,7 +107,7 @@ class Floor:
 
     def __init__(self, master: Path, run: Run, compression: str = "bslz4") -> None:
         with open_read(str(master)) as file:
-            self._source = source.open_source(str(master), file, None, trust_counts=False)
+            self._source = discovery.open_source(str(master), file, None, trust_counts=False)
         self._frame = np.empty(self._source.shape, self._source.dtype)
         self._frames, self._n_images = run.frames, run.summary.images
         self._images = _stored_images(run.summary.data_files[0], 4)
@@ -115,7 +115,7 @@ class Floor:
 
     def __call__(self) -> float:
         begin = time.perf_counter()
-        reader = source.FrameReader(self._source)
+        reader = frames.FrameReader(self._source)
         for frame in range(self._frames):
             reader.decode(reader.fetch(frame, self._frame), frame, self._frame)
         for image in range(self._n_images):

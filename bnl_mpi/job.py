@@ -17,8 +17,8 @@ from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
 from .hdf5 import access
+from .input import discovery, links
 from .input import experiment as metadata
-from .input import source
 from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
@@ -65,11 +65,11 @@ class Prepared:
 
 def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     """Read the master, and make and check the plan.  Opens nothing for writing."""
-    master = source.find_master(options.infile)
+    master = links.find_master(options.infile)
     with access.open_read(master) as h5:
         counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        found = source.open_source(master, h5, expected, trust_counts=trust_counts, channel=options.channel)
+        found = discovery.open_source(master, h5, expected, trust_counts=trust_counts, channel=options.channel)
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
     warnings: list[str] = []

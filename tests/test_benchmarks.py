@@ -28,7 +28,7 @@ from benchmarks import (
     timing,
 )
 from benchmarks.__main__ import main
-from bnl_mpi.input import source
+from bnl_mpi.input import frames, hdf5frames
 from bnl_mpi.pixels import kernels
 from bnl_mpi.tasks.reduction import STAGES
 
@@ -195,15 +195,15 @@ def test_a_worker_opens_each_input_file_once_for_a_block(
     simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = source._open_dataset
+    original = hdf5frames.open_dataset
 
     def counting(path: str, name: str) -> Any:
         opened.append(os.path.basename(path))
         return original(path, name)
 
     job = many_ranks.planned_job(simulated, out_file=str(tmp_path / "o"), compression="bslz4")
-    monkeypatch.setattr(source, "_open_dataset", counting)
-    reader = source.FrameReader(job.source)
+    monkeypatch.setattr(hdf5frames, "open_dataset", counting)
+    reader = frames.FrameReader(job.source)
     frame = np.empty(job.source.shape, job.source.dtype)
     for number in range(4):
         reader.fetch(number, frame)

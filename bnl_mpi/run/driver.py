@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import job as jobs
 from ..errors import BnlError, Interrupted, UsageError
-from ..input import source
+from ..input import checks
 from ..job import Job, Prepared
 from ..options import Options
 from ..output import blockfile, places
@@ -264,7 +264,7 @@ def write_masters(prepared: Prepared, files: ExitStack) -> tuple[bool, list[str]
 
 
 def _check_segments(job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
-    return source.check_segments(job.source, jobs.segments_of(job, numbers))
+    return checks.check_segments(job.source, jobs.segments_of(job, numbers))
 
 
 REDUCTION = Task(jobs.prepare, _check_segments, Pipeline, write_masters)

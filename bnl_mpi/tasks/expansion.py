@@ -25,7 +25,7 @@ from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
-from ..input import source
+from ..input import links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
@@ -73,10 +73,10 @@ class Expansion(Job):
 
 def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     """Find the codestreams, and the plan that they were made by.  Opens nothing for writing."""
-    master = source.find_master(options.infile)
+    master = links.find_master(options.infile)
     with access.open_read(master) as h5:
         is_squash, places = _kept_places(h5, master)
-    source.check_present([path for path, _ in places], master)
+    links.check_present([path for path, _ in places], master)
     first = places[0][0]
     told = blockfile.read_plan(first)
     plan = _read_plan(told, first)
@@ -118,7 +118,7 @@ def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]
     for name in sorted(group) if group is not None else ():
         link = access.link(group, name)
         if isinstance(link, h5py.ExternalLink) and (squash is not None or access.is_data_link(group, name)):
-            found.append((source.resolve_link(link.filename, master), link.path))
+            found.append((links.resolve_link(link.filename, master), link.path))
     if not found:
         raise InputError(f"{master}: links no files, neither in {SQUASH} nor in {DATA}; give a master of this program")
     return squash is not None, found

@@ -17,7 +17,7 @@ import numpy as np
 from .. import codecs
 from ..codecs.contract import LossyCodec, Passed
 from ..errors import BnlError
-from ..input.source import FrameReader
+from ..input.frames import FrameReader
 from ..job import Job
 from ..output.blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
 from ..output.filters import Filter

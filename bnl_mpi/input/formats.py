@@ -1,0 +1,19 @@
+"""Which reader takes which kind of segment: a new format of frames is a module and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from .hdf5frames import Hdf5Frames
+from .reading import SegmentReader
+from .source import Segment, Source
+
+FORMATS: Mapping[str, Callable[[Segment, Source], SegmentReader]] = {
+    "hdf5": Hdf5Frames,
+}
+"""By `Segment.kind`: opens a segment; InputError where that can't be."""
+
+
+def open_segment(segment: Segment, source: Source) -> SegmentReader:
+    """The reader of a segment's frames; the caller closes it."""
+    return FORMATS[segment.kind](segment, source)
