@@ -13,6 +13,7 @@ from typing import Any
 
 from . import options as opt
 from ._version import VERSION_DATE, __version__
+from .codecs import registry
 from .errors import UsageError
 
 COMMANDS = {
@@ -90,6 +91,21 @@ def add_running(parser: Any) -> Any:
     return how
 
 
+def add_codecs(group: Any) -> None:
+    """Each codec's option, the bounds that it takes in place of a level, and what concerns all."""
+    for entry in registry.CODECS:
+        default = f"(below 1: {entry.default:g})" + (" or these targets:" if entry.bounds else "")
+        add(group, entry.flag, entry.option, dest=entry.name, type=_number, const=None, metavar=entry.metavar,
+            help=f"{entry.help} {default}")  # fmt: skip
+        for bound in entry.bounds:
+            add(group, f"--{bound.name}", optional=False, type=_number, metavar=bound.metavar,
+                help=f"{entry.flag}: {bound.help}")  # fmt: skip
+    add(group, "--fill_gaps", optional=False, action="store_true",
+        help="interpolate invalid areas before coding, so that wavelets don't ring")  # fmt: skip
+    add(group, "--codec_threads", optional=False, type=int, metavar="N",
+        help="threads of the JPEG 2000 library in each rank (default 1)")  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
     lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
@@ -146,22 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(pixels, "--allow_jumps", optional=False, action="store_true",
         help="let sums cross the end of a trigger or a jump of a rotation axis")  # fmt: skip
 
-    codecs = parser.add_argument_group("lossy codecs (one at most; decompressed at once)")
-    add(codecs, "-H", "--Hcompress", dest="hcompress", type=_number, const=opt.HCOMPRESS_SCALE, metavar="SCALE",
-        help="HCompress with this scale (below 1: 16)")  # fmt: skip
-    add(codecs, "-J", "--J2K", dest="j2k", type=_number, const=opt.J2K_RATIO, metavar="RATIO",
-        help="JPEG 2000, reversible wavelet, layers down to this ratio (below 1: 125)")  # fmt: skip
-    add(codecs, "-K", "--J2K2", dest="j2k2", type=_number, const=opt.J2K_RATIO, metavar="RATIO",
-        help="JPEG 2000, irreversible 9/7 wavelet, one layer of this ratio (below 1: 125)")  # fmt: skip
-    add(codecs, "-T", "--HTJ2K", dest="htj2k", type=_number, const=None, metavar="RATIO",
-        help="High-Throughput JPEG 2000, 9/7 wavelet, at this ratio (below 1: 125) or these targets:")  # fmt: skip
-    add(codecs, "--max_error", optional=False, type=_number, metavar="COUNTS", help="-T: largest error of a pixel")
-    add(codecs, "--psnr", optional=False, type=_number, metavar="DB", help="-T: least PSNR of an image, of 65535")
-    add(codecs, "--rms", optional=False, type=_number, metavar="COUNTS", help="-T: largest rms error of an image")
-    add(codecs, "--fill_gaps", optional=False, action="store_true",
-        help="interpolate invalid areas before coding, so that wavelets don't ring")  # fmt: skip
-    add(codecs, "--codec_threads", optional=False, type=int, metavar="N",
-        help="threads of the JPEG 2000 library in each rank (default 1)")  # fmt: skip
+    add_codecs(parser.add_argument_group("lossy codecs (one at most; decompressed at once)"))
 
     out = parser.add_argument_group("output")
     add(out, "-o", "--out_file", metavar="STEM", help="data files STEM_000001.h5, ... (default out_data)")
@@ -188,10 +189,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 VALUE_AFTER = {
     "-u", "--uint", "-f", "--float", "-S", "--scale", "-b", "--bin", "-s", "--sum", "-d", "--data_block_size",
-    "-l", "--compression_level", "-N", "--last_image", "-H", "--Hcompress", "-J", "--J2K", "-K", "--J2K2",
-    "-T", "--HTJ2K",
+    "-l", "--compression_level", "-N", "--last_image",
 }  # fmt: skip
-"""Options of a number, which users may write with a minus sign, be it by mistake."""
+"""Options of a number, which users may write with a minus sign, be it by mistake; those of codecs are too."""
 
 
 def join_negative_values(words: Sequence[str]) -> list[str]:
@@ -200,11 +200,12 @@ def join_negative_values(words: Sequence[str]) -> list[str]:
     `-u -1 5` is an option without its value and then `-1 5`; a bare `-u -1` could only be a wrong value that
     argparse would silently take for `--first_image`, so it is an error.
     """
+    of_numbers = VALUE_AFTER.union(*((entry.flag, entry.option) for entry in registry.CODECS))
     joined: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word in VALUE_AFTER and rest and re.fullmatch(r"-\d+(\.\d*)?", rest[0]):
+        if word in of_numbers and rest and re.fullmatch(r"-\d+(\.\d*)?", rest[0]):
             is_option = rest[0] in ("-1", "-0") and len(rest) > 1 and not rest[1].startswith("-")
             if not is_option:
                 word += ("=" if word.startswith("--") else "") + rest.pop(0)
@@ -217,12 +218,12 @@ def options_from(words: Sequence[str]) -> opt.Options:
     values = vars(build_parser().parse_args(join_negative_values(words)))
     if "infile" not in values:
         raise UsageError("-i MASTER is missing; see bnl-mpi --help")
-    given = [name for name in opt.CODECS if name in values]
+    given = [entry for entry in registry.CODECS if entry.name in values]
     if len(given) > 1:
-        flags = " and ".join(opt.CODECS[name] for name in given)
+        flags = " and ".join(entry.flag for entry in given)
         raise UsageError(f"{flags} exclude each other: an image passes through one lossy codec")
-    for name in given:
-        values["codec"], values["codec_level"] = name, values.pop(name)
+    for entry in given:
+        values["codec"], values["codec_level"] = entry.name, values.pop(entry.name)
     zero = [opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
     values["zero"] = tuple(zero)
     values["omit"] = opt.parse_frame_list(values["omit"]) if "omit" in values else ()

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .codecs import registry
 from .errors import UsageError
 
 COMPRESSIONS = ("bslz4", "bszstd", "bshuf", "zstd", "none", "htj2k")
@@ -22,14 +23,6 @@ XDS_COMPRESSIONS = ("bslz4", "none")
 """What XDS's plugin reads."""
 
 LARGEST_BIN = 64
-
-HCOMPRESS_SCALE, J2K_RATIO = 16, 125
-"""What a scale or ratio below 1 means, and an option without its value."""
-
-ERROR_TARGETS = ("max_error", "psnr", "rms")
-"""Bounds that HTJ2K takes in place of a ratio."""
-
-CODECS = {"hcompress": "-H", "j2k": "-J", "j2k2": "-K", "htj2k": "-T"}
 
 MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
 FLOAT_DTYPES = {2: "float16", 4: "float32"}
@@ -130,9 +123,9 @@ class Options:
     bin: int = 1
     scale: Real = 1.0
     codec: str | None = None
-    """hcompress, j2k, j2k2, htj2k or None."""
+    """The name of an entry of `codecs.registry`, or None."""
     codec_level: Real | None = None
-    """The scale or target ratio; None where one of the following is HTJ2K's target."""
+    """The scale or target ratio; None where one of the following is the codec's target."""
     max_error: Real | None = None
     """Largest absolute error of a pixel, in counts."""
     psnr: Real | None = None
@@ -222,73 +215,84 @@ class Options:
     @property
     def error_target(self) -> tuple[str, Real] | None:
         """(name, value) of the bound that takes a target ratio's place, if one was given."""
-        given = [(name, value) for name in ERROR_TARGETS if (value := getattr(self, name)) is not None]
+        given = [(name, value) for name in registry.bounds() if (value := getattr(self, name)) is not None]
         return given[0] if given else None
+
+    @property
+    def stores_codestreams(self) -> bool:
+        """Whether the codec's codestreams are the data files' chunks."""
+        entry = registry.find(self.codec or "")
+        return entry is not None and entry.chunks == self.compression
 
     def _check_codec(self, fix: Any) -> None:
         self._check_error_target(fix)
         if self.codec is None:
             if self.out_squash is not None:
-                raise UsageError("-q keeps a lossy codec's codestreams: give one of -H, -J, -K, -T too")
+                raise UsageError(f"-q keeps a lossy codec's codestreams: give one of {registry.flags()} too")
             if self.fill_gaps:
-                raise UsageError("--fill_gaps prepares images for a lossy codec: give one of -H, -J, -K, -T too")
+                raise UsageError(f"--fill_gaps prepares images for a lossy codec: give one of {registry.flags()} too")
             return
-        if self.codec not in CODECS:
-            raise UsageError(f"codec {self.codec}: give one of {', '.join(CODECS)}")
+        entry = registry.entry_of(self.codec)
         if self.error_target is None:
-            default = HCOMPRESS_SCALE if self.codec == "hcompress" else J2K_RATIO
-            level = default if self.codec_level is None or self.codec_level < 1 else self.codec_level
-            if not math.isfinite(level):
-                raise UsageError(f"{CODECS[self.codec]} {level}: must be a finite number")
-            # 125 and 125.0 are one setting, and must make one plan.
-            fix("codec_level", int(level) if self.codec == "hcompress" or level == int(level) else level)
-        flag = CODECS[self.codec]
+            if self.codec_level is not None and not math.isfinite(self.codec_level):
+                raise UsageError(f"{entry.flag} {self.codec_level}: must be a finite number")
+            fix("codec_level", entry.level(self.codec_level))
+        self._check_coded_type(entry)
+
+    def _check_coded_type(self, entry: registry.Entry) -> None:
+        flag = entry.flag
         if self.dtype.startswith("float"):
             raise UsageError(f"{flag} codes unsigned integers; drop -f, or the codec")
         if self.dtype.startswith("int"):
             raise UsageError(f"{flag} codes unsigned integers; give -u 2 or -u 4, not -u {self.uint}")
         if self.logarithm is not None and self.dtype != "uint16":
             raise UsageError(f"{flag} after -L works on 2-byte output only; give -u 2")
-        if self.codec != "hcompress" and self.dtype != "uint16":
-            raise UsageError(f"{flag} codes 16-bit unsigned images only; give -u 2, or use -H for 4-byte output")
+        if self.dtype not in entry.dtypes:
+            able = registry.flags(e for e in registry.CODECS if self.dtype in e.dtypes)
+            raise UsageError(f"{flag} codes 16-bit unsigned images only; give -u 2, or use {able} for 4-byte output")
 
     def _check_error_target(self, fix: Any) -> None:
-        given = [name for name in ERROR_TARGETS if getattr(self, name) is not None]
+        given = [name for name in registry.bounds() if getattr(self, name) is not None]
         if not given:
             return
         name, value = given[0], getattr(self, given[0])
-        if self.codec not in (None, "htj2k"):
-            raise UsageError(f"--{name} is a target of HTJ2K; drop {CODECS.get(self.codec, self.codec)}, or --{name}")
-        others = [f"--{other}" for other in given[1:]] + (["-T's ratio"] if self.codec_level is not None else [])
+        takers = registry.bounds()[name]
+        taker = next((entry for entry in takers if self.codec in (None, entry.name)), None)
+        if taker is None:
+            wrong = registry.entry_of(self.codec or "").flag
+            raise UsageError(f"--{name} is a target of {registry.flags(takers)}; drop {wrong}, or --{name}")
+        others = [f"--{other}" for other in given[1:]]
+        others += [f"{taker.flag}'s {taker.metavar.lower()}"] if self.codec_level is not None else []
         if others:
-            raise UsageError(f"--{name} and {' and '.join(others)} exclude each other: HTJ2K has one target")
+            raise UsageError(f"--{name} and {' and '.join(others)} exclude each other: {taker.flag} has one target")
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"--{name} {value}: must be a number of 0 or more")
         fix(name, int(value) if value == int(value) else value)
-        fix("codec", "htj2k")
+        fix("codec", taker.name)
 
-    def _check_stored_codestreams(self, fix: Any) -> None:
-        """`-c htj2k`: what is stored is a codestream of HTJ2K, lossy with -T, lossless without a codec."""
-        if self.codec not in (None, "htj2k"):
-            flag = CODECS[self.codec]
+    def _check_stored_codestreams(self, fix: Any, storing: registry.Entry) -> None:
+        """What is stored is a codestream: lossy with the codec, lossless without one."""
+        name = self.compression
+        if self.codec not in (None, storing.name):
+            flag = registry.entry_of(self.codec).flag
             raise UsageError(
-                f"-c htj2k stores HTJ2K's own codestreams, {flag} makes others: give -T for {flag}, or -c bslz4 "
-                f"(and -q to keep {flag}'s codestreams)"
+                f"-c {name} stores the codestreams of {storing.flag}, {flag} makes others: give {storing.flag} for "
+                f"{flag}, or -c bslz4 (and -q to keep {flag}'s codestreams)"
             )
         if self.dtype not in ("uint16", "int16"):
-            raise UsageError(f"-c htj2k stores 8- and 16-bit integers, not {self.dtype}; give -u 2 or another -c")
+            raise UsageError(f"-c {name} stores 8- and 16-bit integers, not {self.dtype}; give -u 2 or another -c")
         if self.codec is None:
             return
         if self.out_squash is not None:
-            raise UsageError("-c htj2k keeps the codestreams in the data files already: drop -q")
+            raise UsageError(f"-c {name} keeps the codestreams in the data files already: drop -q")
         # A lossy stream can't hold marks, and gaps of 0 would ring into valid pixels.
         fix("fill_gaps", True)
 
     def _check_compression(self, fix: Any) -> None:
         if self.compression not in COMPRESSIONS:
             raise UsageError(f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}")
-        if self.compression == "htj2k":
-            self._check_stored_codestreams(fix)
+        if (storing := registry.storing(self.compression)) is not None:
+            self._check_stored_codestreams(fix, storing)
         if self.compression not in LEVELS:
             if self.compression_level is not None:
                 raise UsageError(

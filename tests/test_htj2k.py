@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from numcodecs.registry import get_codec
 from pictures import diffraction
 
-from bnl_mpi.codecs import htj2k, openjpeg
+from bnl_mpi.codecs import openjpeg, openjph
 from bnl_mpi.codecs.contract import Errors, errors_of
-from bnl_mpi.codecs.htj2k import HTJ2K, Coded, StepSearch, Target, encode_at_step, encode_lossless
+from bnl_mpi.codecs.htj2k import HTJ2K, Coded
+from bnl_mpi.codecs.openjph import encode_at_step, encode_lossless
+from bnl_mpi.codecs.step_search import StepSearch, Target
 from bnl_mpi.errors import BnlError, UsageError
 
 pytest.importorskip("imagecodecs")
@@ -87,7 +89,7 @@ def test_hdf5_filter_reads_what_the_codec_decodes(shape: tuple[int, int], chunk_
 def test_openjpeg_decodes_the_same_within_rounding(shape: tuple[int, int], step: float) -> None:
     image = diffraction(shape) * np.uint16(7)
     codestream = encode_at_step(image, step)
-    difference = openjpeg.decode(codestream).astype(int) - htj2k.decode(codestream)
+    difference = openjpeg.decode(codestream).astype(int) - openjph.decode(codestream)
     assert np.abs(difference).max() <= 1
 
 
@@ -98,7 +100,7 @@ def test_lossless_chunks_read_back_exactly(dtype: str, shape: tuple[int, int], c
     image = np.random.default_rng(7).integers(info.min, info.max, shape, dtype, endpoint=True)
     image[: shape[0] // 2] = info.max
     codestream = encode_lossless(image)
-    np.testing.assert_array_equal(htj2k.decode(codestream), image)
+    np.testing.assert_array_equal(openjph.decode(codestream), image)
     np.testing.assert_array_equal(chunk_reader(codestream, shape, dtype), image)
 
 
@@ -274,7 +276,7 @@ def test_saturated_pixels_do_not_wrap(top: int, step: float) -> None:
     image = rng.choice(np.array([0, 40, top], np.uint16), (120, 101), p=[0.5, 0.3, 0.2])
     image[20:60, 30:80] = top
     codestream = encode_at_step(image, step)
-    decoded = htj2k.decode(codestream)
+    decoded = openjph.decode(codestream)
     assert decoded[25:55, 35:75].min() > 10000
     assert np.abs(openjpeg.decode(codestream).astype(int) - decoded).max() <= 8
 
@@ -333,7 +335,7 @@ def test_without_imagecodecs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError("no such module")
         return real(name, *rest, **more)
 
-    htj2k._openjph.cache_clear()
+    openjph.library.cache_clear()
     monkeypatch.setattr(builtins, "__import__", fake)
     with pytest.raises(UsageError, match=r"pip install 'bnl-mpi\[htj2k\]'"):
         HTJ2K().check((500, 500), 100)

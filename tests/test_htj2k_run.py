@@ -291,7 +291,7 @@ def test_an_old_hdf5plugin_is_said(frames: Path, tmp_path: Path, monkeypatch: py
 def test_absent_imagecodecs_is_said(
     options: dict[str, Any], frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bnl_mpi.codecs import htj2k
+    from bnl_mpi.codecs import openjph
 
     real = builtins.__import__
 
@@ -301,7 +301,7 @@ def test_absent_imagecodecs_is_said(
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", no_imagecodecs)
-    htj2k._openjph.cache_clear()
+    openjph.library.cache_clear()
     with pytest.raises(BnlError, match=r"HTJ2K needs imagecodecs: pip install 'bnl-mpi\[htj2k\]'"):
         bnl_mpi.reduce(str(frames), **options, out_file=str(tmp_path / "set"))
     assert not list(tmp_path.iterdir())

@@ -73,6 +73,19 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
     skips_coder: ClassVar[bool] = False
     """Whether `roundtrip` needs no entropy coder, and so costs less than `encode` and `decode`."""
 
+    measures_errors: ClassVar[bool] = False
+    """Whether `run` tells the errors of every image."""
+
+    @classmethod
+    def for_options(cls, level: float | None, bound: tuple[str, float] | None, *, threads: int = 1) -> LossyCodec:
+        """The codec of that level, or where the level is None of the (name, value) that `bound` tells."""
+        return cls(level)
+
+    @classmethod
+    def libraries(cls) -> dict[str, str]:
+        """Name and version of each library that codes and decodes, of the very build in use."""
+        return {}
+
     @property
     @abstractmethod
     def level(self) -> float:

@@ -6,6 +6,7 @@ section 10.4.4. Codestreams come from astropy, whose decoded pixels the fast rou
 
 from __future__ import annotations
 
+import importlib.metadata
 from io import BytesIO
 from typing import Any
 
@@ -15,8 +16,7 @@ from numcodecs.registry import register_codec
 from ..errors import UsageError
 from ..pixels import kernels
 from .contract import Image, LossyCodec
-
-DEFAULT_SCALE = 16
+from .registry import DEFAULT_SCALE
 
 MIN_SIDE = 4
 
@@ -63,6 +63,10 @@ class HCompress(LossyCodec):
         if not scale <= _MAX_SCALE:
             raise UsageError(f"HCompress scale {scale:g} is too large; give at most {_MAX_SCALE}")
         self.scale = DEFAULT_SCALE if scale < 1 else int(scale)
+
+    @classmethod
+    def libraries(cls) -> dict[str, str]:
+        return {"astropy": importlib.metadata.version("astropy")}
 
     @property
     def level(self) -> int:

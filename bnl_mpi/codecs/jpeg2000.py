@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ from numcodecs.registry import register_codec
 from ..errors import BnlError
 from . import openjpeg
 from .contract import LossyCodec
+from .registry import DEFAULT_RATIO
 
 LADDER_TOP = 8000
 """Every ratio of the ladder but a target of its own is below this."""
-
-DEFAULT_RATIO = 125
 
 _HEADER_BYTES = 128
 """Slack for tiny images: the headers, which no ratio makes smaller."""
@@ -36,6 +36,14 @@ class _Jpeg2000(LossyCodec):
     def __init__(self, ratio: float = DEFAULT_RATIO, threads: int = 1) -> None:
         self.ratio = DEFAULT_RATIO if ratio < 1 else ratio
         self.threads = threads
+
+    @classmethod
+    def for_options(cls, level: float | None, bound: tuple[str, float] | None, *, threads: int = 1) -> LossyCodec:
+        return cls(DEFAULT_RATIO if level is None else level, threads)
+
+    @classmethod
+    def libraries(cls) -> dict[str, str]:
+        return {"glymur": importlib.metadata.version("glymur"), "openjpeg": openjpeg.version()}
 
     @property
     def level(self) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 from .. import options as opt
 from .._version import __version__
 from ..arguments import options_from
+from ..codecs import registry
 from ..errors import BnlError, InputError
 
 GROUP = "/entry/process_bnl_mpi"
@@ -94,7 +95,7 @@ def make_words(record: Record, infile: str | None = None) -> list[str]:
         elif value != defaults[name]:
             words += _option(name, "e" if value == math.e else value)
     if record.get("codec") is not None:
-        flag, level = opt.CODECS[record["codec"]], record.get("codec_level")
+        flag, level = registry.entry_of(record["codec"]).flag, record.get("codec_level")
         if level is not None:
             words += [flag, str(level)]
     words += _zero_words(record.get("zero", []))

@@ -55,7 +55,7 @@ class Filter:
         if self.name == "zstd":
             return _blosc_zstd(self.level or 0)
         if self.name == "htj2k":
-            from ..codecs.htj2k import encode_lossless
+            from ..codecs.openjph import encode_lossless
 
             return encode_lossless
         return _HDF5Encoder(self)
@@ -64,9 +64,9 @@ class Filter:
 def _htj2k_filter() -> Any:
     import hdf5plugin
 
-    from ..codecs.htj2k import library_version
+    from ..codecs import openjph
 
-    library_version()
+    openjph.library()
     if not hasattr(hdf5plugin, "Htj2k"):
         raise UsageError(
             f"-c htj2k needs hdf5plugin 7.1 or later, {hdf5plugin.version} is there: pip install 'bnl-mpi[htj2k]'"

@@ -9,12 +9,13 @@ import os
 from typing import Any
 
 from .._version import __version__
+from ..codecs import registry
 from ..job import Job
 
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
-def libraries(codec: str | None) -> dict[str, str]:
+def libraries(codec: registry.Entry | None) -> dict[str, str]:
     """Versions of what had a hand in the output's pixels and files."""
     import h5py
 
@@ -23,19 +24,12 @@ def libraries(codec: str | None) -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     versions["hdf5"] = h5py.version.hdf5_version
     versions["kernels"] = "compiled" if kernels.COMPILED else "numpy"
-    if codec == "hcompress":
-        versions["astropy"] = importlib.metadata.version("astropy")
-    elif codec in ("j2k", "j2k2"):
-        from ..codecs import openjpeg
+    return versions if codec is None else {**versions, **codec.load().libraries()}
 
-        versions["glymur"] = importlib.metadata.version("glymur")
-        versions["openjpeg"] = openjpeg.version()
-    elif codec == "htj2k":
-        from ..codecs import htj2k
 
-        versions["imagecodecs"] = importlib.metadata.version("imagecodecs")
-        versions["openjph"] = htj2k.library_version()
-    return versions
+def coder(codec: str | None, compression: str) -> registry.Entry | None:
+    """The entry of the library that codes images: of the lossy codec, or of `-c htj2k` without one."""
+    return registry.find(codec) if codec else registry.storing(compression)
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -53,6 +47,6 @@ def describe(job: Job) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": json.dumps({**options.identity(), **names}, sort_keys=True),
         "input": job.source.file_sizes(),
-        "libraries": libraries(options.codec or ("htj2k" if options.compression == "htj2k" else None)),
+        "libraries": libraries(coder(options.codec, options.compression)),
         "plan_sha256": job.sha256,
     }

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ..codecs import registry
 from ..job import Job
 from ..options import XDS_COMPRESSIONS, Options
 from ..pixels import kernels
@@ -234,7 +235,7 @@ def summarise(
     busy = sum(r.seconds for r in reports)
     bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
     n_pixels = plan.n_images * plan.shape_out[0] * plan.shape_out[1]
-    measured = options.codec == "htj2k"
+    measured = options.codec is not None and registry.entry_of(options.codec).load().measures_errors
     numbers = [b.number for b in plan.blocks()]
     template = f"{options.master_path.removesuffix('.h5').removesuffix('_master')}_??????.h5"
     return Summary(

@@ -268,9 +268,9 @@ class Expander(BlockMaker):
         if kept.codec is not None:
             decoded = np.ascontiguousarray(kept.codec.decode(codestream))
         else:
-            from ..codecs import htj2k
+            from ..codecs import openjph
 
-            decoded = np.ascontiguousarray(htj2k.decode(codestream))
+            decoded = np.ascontiguousarray(openjph.decode(codestream))
         if decoded.shape != self._out.shape:
             raise ValueError(f"the codestream is of {decoded.shape} pixels, not {self._out.shape}")
         return decoded
@@ -383,7 +383,7 @@ def _provenance(job: Job) -> dict[str, Any]:
     expanded = {
         "from": job.source.file_sizes(),
         "version": __version__,
-        "libraries": provenance.libraries(identity["options"].get("codec") or "htj2k"),
+        "libraries": provenance.libraries(provenance.coder(identity["options"].get("codec"), "htj2k")),
     }
     return {
         **found,

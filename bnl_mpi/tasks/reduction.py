@@ -169,7 +169,7 @@ class Pipeline(BlockMaker):
         super().__init__(job, rank)
         self._codec = codecs.make(job.options)
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
-        self._stores_codestream = self._codec is not None and job.options.compression == "htj2k"
+        self._stores_codestream = job.options.stores_codestreams
         self._reducer = Reducer(job, dtype)
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
