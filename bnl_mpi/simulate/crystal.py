@@ -69,7 +69,7 @@ def _gemmi() -> Any:
     try:
         import gemmi
     except ImportError as error:
-        raise UsageError("simulate needs gemmi for the crystal's symmetry: pip install gemmi") from error
+        raise UsageError("simulate needs gemmi for the crystal's symmetry: pip install 'bnl-mpi[simulate]'") from error
     return gemmi
 
 
