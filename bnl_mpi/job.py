@@ -72,7 +72,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         found = discovery.open_source(master, h5, expected, trust_counts=trust_counts, channel=options.channel)
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
-    warnings: list[str] = []
+    warnings = list(experiment.warnings)
     plan = make_plan(options, found, experiment, warnings)
     if expected is not None and expected != found.n_frames:
         warnings.append(f"{master} tells of {expected} frames, but its data files hold {found.n_frames}")

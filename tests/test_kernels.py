@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -529,3 +530,130 @@ def test_the_environment_forces_numpy(forced: bool) -> None:
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     compiled = find_spec("bnl_mpi.pixels._kernels") is not None and not forced
     assert run.stdout.split() == [str(compiled)] * 2
+
+
+# ---- extreme arguments ----------------------------------------------------------------------------------
+
+
+EXTREME_BOUNDS = [
+    0, 1, 254, 255, 32765, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64 - 2, 2**64 - 1,
+    2**64, 2**64 + 7, 10**30, 0.5, 1e300, float(np.finfo("f4").max), math.inf, -1, -(2**64), -0.5, math.nan,
+]  # fmt: skip
+EXTREME_SCALES = [1.0, 0.0, 5e-324, 1e-300, 1e-16, 0.1, 2.0, 1e16, 1e300, math.inf, -1.0, math.nan]
+EXTREME_TOTALS = [0, 1, 65535, 65536, 2**31, 2**32 - 2, 2**32 - 1]
+WIDE_TOTALS = [*EXTREME_TOTALS, 2**32, 2**53 + 1, 2**63, 2**64 - 2, 2**64 - 1]
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What a call gives, or that it refuses its arguments."""
+    try:
+        return call()
+    except ValueError:
+        return "refused"
+
+
+extremes = st.fixed_dictionaries(
+    {
+        "wide": st.booleans(),
+        "dtype": st.sampled_from(["u2", "u4", "i2", "i4"]),
+        "satval": st.one_of(st.none(), st.sampled_from(EXTREME_BOUNDS)),
+        "scale": st.sampled_from(EXTREME_SCALES),
+        "limit": st.sampled_from([b for b in EXTREME_BOUNDS if b == b and abs(b) < 2**70]),
+        "invalid": st.sampled_from([0, -1, 65535, 65536, 2**32 - 1, 2**32, 2**63, -(2**63) - 1]),
+        "saturated": st.booleans(),
+    }
+)
+
+
+@compiled_only
+@given(case=extremes)
+@settings(max_examples=1500, deadline=None, derandomize=True)
+def test_both_kernels_finish_alike_at_the_extremes(case: dict[str, Any]) -> None:
+    totals = np.array([WIDE_TOTALS if case["wide"] else EXTREME_TOTALS], "u8" if case["wide"] else "u4")
+    flags = np.zeros(totals.shape, np.uint8)
+    flags[0, 1], flags[0, 2] = kernels.FLAG_INVALID, kernels.FLAG_SATURATED
+
+    def finished(impl: ModuleType) -> Any:
+        values = np.zeros(totals.shape, case["dtype"])
+        arguments = (case["satval"], case["scale"], case["limit"], case["saturated"], values, case["invalid"])
+        counts = impl.finish(totals.copy(), flags.copy(), None, *arguments)
+        return counts, values.tolist()
+
+    assert outcome(lambda: finished(kernels)) == outcome(lambda: finished(kernels_numpy))
+
+
+@compiled_only
+@pytest.mark.parametrize("satval", [None, *EXTREME_BOUNDS])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i2"])
+def test_both_kernels_sum_alike_at_the_extremes(satval: float | None, dtype: str) -> None:
+    info = np.iinfo(dtype)
+    frame = np.array([[0, 1, info.max - 6, info.max - 5, info.max - 4, info.max - 1, info.max, info.min]], dtype)
+
+    def summed(impl: ModuleType) -> Any:
+        total, flags = np.zeros(frame.shape, np.uint64), np.zeros(frame.shape, np.uint8)
+        impl.accumulate(frame, None, 1, total, flags, satval)
+        return total.tolist(), flags.tolist()
+
+    assert outcome(lambda: summed(kernels)) == outcome(lambda: summed(kernels_numpy))
+
+
+@compiled_only
+@pytest.mark.parametrize("limit", [b for b in EXTREME_BOUNDS if b == b])
+@pytest.mark.parametrize("mark", [0, -1, 65535, 2**32 - 1, 2**64, -(2**70)])
+@pytest.mark.parametrize("types", [("u2", "u2"), ("i4", "u2"), ("u4", "i4"), ("i2", "u4")])
+def test_both_kernels_mark_alike_at_the_extremes(limit: float, mark: int, types: tuple[str, str]) -> None:
+    info = np.iinfo(types[0])
+    values = np.array([[info.min, 0, 1, 100, info.max - 1, info.max]], types[0])
+    flags = np.array([[0, 0, kernels.FLAG_INVALID, 0, 0, 0]], np.uint8)
+
+    def marked(impl: ModuleType) -> Any:
+        out = np.zeros(values.shape, types[1])
+        impl.mark(values.copy(), flags, None, limit, mark, out)
+        return out.tolist()
+
+    assert outcome(lambda: marked(kernels)) == outcome(lambda: marked(kernels_numpy))
+
+
+@compiled_only
+@pytest.mark.parametrize("at", [3, 5])
+@pytest.mark.parametrize("bound", [-1, 2**64, 2**64 + 300])
+def test_compiled_kernels_wrap_no_number(at: int, bound: int) -> None:
+    compiled: Any = import_module("bnl_mpi.pixels._kernels")
+    total, flags, values = np.zeros((1, 4), np.uint32), np.zeros((1, 4), np.uint8), np.zeros((1, 4), np.uint16)
+    ending: list[Any] = [None, 100, 1.0, 100, False, values, 0]
+    ending[{3: 1, 5: 3}[at]] = bound
+    with pytest.raises(OverflowError):
+        compiled.finish(total, flags, tuple(ending))
+    with pytest.raises(OverflowError):
+        compiled.accumulate(np.zeros((1, 4), np.uint16), None, 1, total, flags, bound, 5, True)
+    with pytest.raises(OverflowError):
+        compiled.mark(values, flags, None, bound, 0, values)
+
+
+@every_implementation
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (1, 2**31)])
+def test_shapes_that_no_picture_has_are_refused(impl: ModuleType, shape: tuple[int, int]) -> None:
+    def zeros(dtype: str) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    binned = np.zeros([-(-side // 64) for side in shape], np.uint32)
+    flags = binned.astype(np.uint8)
+    with pytest.raises(ValueError, match=r"sides|empty"):
+        impl.accumulate(zeros("u1"), None, 64, binned, flags)
+    if max(shape) < 2**31:
+        with pytest.raises(ValueError, match=r"sides|empty"):
+            impl.finish(zeros("u4"), zeros("u1"), None, None, 1.0, 9, False, zeros("u2"))
+        with pytest.raises(ValueError, match=r"sides|empty"):
+            impl.mark(zeros("u2"), zeros("u1"), None, 9, 9, zeros("u2"))
+        with pytest.raises(ValueError, match=r"sides|empty"):
+            impl.compare(zeros("u2"), zeros("u2"))
+        with pytest.raises(ValueError, match=r"sides|empty"):
+            impl.hcompress_roundtrip(zeros("i4"), 4, 4)
+
+
+@compiled_only
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (1, 2**31), (2**31, 1), (-1, 4)])
+def test_chunks_of_shapes_that_no_picture_has_are_refused(shape: tuple[int, int]) -> None:
+    total, flags = np.zeros((1, 1), np.uint32), np.zeros((1, 1), np.uint8)
+    with pytest.raises(ValueError, match="sides"):
+        kernels.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), None, 1, total, flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input, make_mask
 from masters import brute, make_plan
+from small_sets import read_images
 
+import bnl_mpi
 from bnl_mpi.errors import InputError, OutputError
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input import experiment as metadata
@@ -282,3 +285,73 @@ def test_signed_masks_keep_their_bits() -> None:
 
 def test_the_detector_is_where_the_paths_say() -> None:
     assert f"/{metadata.DETECTOR}" == DETECTOR
+
+
+# ---- absurd numbers -------------------------------------------------------------------------------------
+
+
+ABSURD = [
+    (f"{DETECTOR}/x_pixel_size", np.float32("nan")),
+    (f"{DETECTOR}/y_pixel_size", np.float32(0)),
+    (f"{DETECTOR}/x_pixel_size", np.float64(-75e-6)),
+    (f"{DETECTOR}/x_pixel_size", np.float64(1e30)),
+    (f"{DETECTOR}/x_pixel_size", np.bytes_("75 um")),
+    (f"{DETECTOR}/y_pixel_size", np.zeros(0, "f4")),
+    (f"{DETECTOR}/beam_center_x", np.float32("inf")),
+    (f"{DETECTOR}/frame_time", np.float32(-1)),
+    (f"{DETECTOR}/count_time", np.bytes_("fast")),
+    (f"{SPECIFIC}/nimages", np.uint32(10**9)),
+    ("/entry/instrument/beam/incident_wavelength", np.float32(0)),
+]
+
+
+@pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
+@pytest.mark.parametrize(("path", "value"), ABSURD)
+def test_absurd_metadata_is_named_and_the_data_reduced(tmp_path: Path, flavour: str, path: str, value: Any) -> None:
+    made = make_input(tmp_path, InputSpec(flavour=flavour, n_frames=4, extra={path: value}))
+    summary = bnl_mpi.reduce(str(made.master), out_file=str(tmp_path / "out"), bin=2, compression="none")
+    assert summary is not None
+    assert summary.images == 4
+    assert [text for text in summary.warnings if f"{path} is " in text and "no reader can use that" in text]
+
+
+NO_SATURATION = [
+    np.float32(np.finfo("f4").max),
+    np.float64(2.0**64 - 1),
+    np.float64("inf"),
+    np.float64("nan"),
+    np.float64(0.5),
+    np.uint64(2**64 - 1),
+    np.uint64(2**32),
+]
+
+
+@pytest.mark.parametrize("value", NO_SATURATION)
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_an_absurd_saturation_value_is_replaced(tmp_path: Path, value: Any, dtype: str) -> None:
+    spec = InputSpec(n_frames=2, dtype=dtype, saturation=None, mask=False)
+    spec = replace(spec, extra={f"{SPECIFIC}/countrate_correction_count_cutoff": value})
+    made = make_input(tmp_path, spec)
+    out = tmp_path / "out"
+    summary = bnl_mpi.reduce(str(made.master), out_file=str(out), compression="none", uint=4)
+    assert summary is not None
+    limit = {"uint16": 65530, "uint32": 4294967290}[dtype]
+    assert any(f"no saturation value of {dtype} counts: {limit:g} is used" in text for text in summary.warnings)
+    np.testing.assert_array_equal(read_images(f"{out}_master.h5"), made.frames)
+    with h5py.File(f"{out}_master.h5") as h5:
+        assert h5[f"{SPECIFIC}/countrate_correction_count_cutoff"][()] == limit
+
+
+@pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
+def test_usual_metadata_gives_no_warning(tmp_path: Path, flavour: str) -> None:
+    assert read(tmp_path, InputSpec(flavour=flavour)).warnings == ()
+
+
+@pytest.mark.parametrize("value", [np.float32(30000), np.int64(65535), np.float64(70000)])
+def test_a_usable_saturation_value_stays(tmp_path: Path, value: Any) -> None:
+    spec = InputSpec(saturation=None, extra={f"{SPECIFIC}/countrate_correction_count_cutoff": value})
+    made = make_input(tmp_path, spec)
+    with h5py.File(made.master) as h5:
+        found = metadata.read_experiment(h5, spec.n_frames, np.dtype("uint16"))
+    assert found.satval == int(value)
+    assert found.warnings == ()

@@ -166,11 +166,16 @@ def scalar(dataset: h5py.Dataset) -> Any:
 
 def number(group: h5py.Group, path: str) -> float | None:
     """The finite number at `path` below `group`, or None where there is no such thing."""
+    value = any_number(group, path)
+    return value if value is not None and np.isfinite(value) else None
+
+
+def any_number(group: h5py.Group, path: str) -> float | None:
+    """The number at `path` below `group`, be it infinite or NaN, or None where there is none."""
     found = get_dataset(group, path)
     if found is None or found.size != 1 or found.dtype.kind not in "iufb":
         return None
-    value = float(scalar(found))
-    return value if np.isfinite(value) else None
+    return float(scalar(found))
 
 
 def attribute_text(item: h5py.HLObject, name: str) -> str:

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..hdf5 import access
+from ..pixels.kernels_numpy import top_value
 from ..pixels.maps import bin_mask as bin_mask
 from ..pixels.maps import bin_mean as bin_mean
 from ..pixels.maps import mask_blank as mask_blank
 from ..plan import Plan
+from . import sanity
 
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
@@ -92,6 +94,8 @@ class Experiment:
     frames_per_trigger: int | None
     """Set where there are several triggers of several frames each."""
     axes: tuple[RotationAxis, ...]
+    warnings: tuple[str, ...] = ()
+    """What the master tells that nobody can use, a line each."""
 
     @property
     def is_rotation(self) -> bool:
@@ -119,7 +123,7 @@ def read_experiment(
     `dtype` is the type that the data files store; `shape` (ny, nx), where given, is checked against the
     mask's.  Raises InputError where an axis or the mask doesn't fit.
     """
-    satval, satval_from = _saturation(h5, np.dtype(dtype))
+    satval, satval_from, odd = _saturation(h5, np.dtype(dtype))
     mask, mask_path = _mask(h5, shape)
     nimages, ntrigger = (_count(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger"))
     return Experiment(
@@ -132,6 +136,7 @@ def read_experiment(
         ntrigger=ntrigger,
         frames_per_trigger=_frames_per_trigger(nimages, ntrigger, n_frames),
         axes=tuple(_all_rotations(h5, n_frames)),
+        warnings=(*odd, *sanity.odd_items(h5)),
     )
 
 
@@ -149,13 +154,31 @@ def default_saturation(dtype: np.dtype[Any]) -> int:
     return int(top) - 5
 
 
-def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[float, str]:
+def _saturation(h5: h5py.File, dtype: np.dtype[Any]) -> tuple[float, str, list[str]]:
+    """The saturation value, where it was found, and a warning where what is told is no such value."""
     for path in SATURATION_PATHS:
-        value = access.number(h5, path)
-        if value is not None and value > 0:
+        value = access.any_number(h5, path)
+        if value is None or value <= 0:
+            continue
+        if _is_saturation(value, dtype):
             # Pixels of a logarithm, say, have a saturation value that is no integer.
-            return value if dtype.kind == "f" else int(value), f"/{path}"
-    return default_saturation(dtype), f"default for {dtype.name}"
+            return value if dtype.kind == "f" else int(value), f"/{path}", []
+        limit = type_limit(dtype)
+        text = f"{h5.filename}: /{path} is {value:g}, no saturation value of {dtype.name} counts: {limit:g} is used"
+        return limit, f"default for {dtype.name}", [text]
+    return default_saturation(dtype), f"default for {dtype.name}", []
+
+
+def _is_saturation(value: float, dtype: np.dtype[Any]) -> bool:
+    """Whether that many counts can be a limit: no counter has more than 32 bits, and floats end somewhere."""
+    if dtype.kind == "f":
+        return value <= float(np.finfo(dtype).max)
+    return 1 <= value <= np.iinfo(np.uint32).max
+
+
+def type_limit(dtype: np.dtype[Any]) -> float:
+    """The greatest count that the stored type holds."""
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else min(top_value(dtype), top_value(np.uint32))
 
 
 def _mask(h5: h5py.File, shape: tuple[int, int] | None) -> tuple[npt.NDArray[np.uint32] | None, str | None]:

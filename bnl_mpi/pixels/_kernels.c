@@ -5,6 +5,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <float.h>
 
 #include "csrc/chunks.h"
 #include "csrc/compare.h"
@@ -33,6 +34,21 @@ static char kind_of(const char *format) {
     return strchr("fd", *format) ? 'f' : 0;
 }
 
+/* For PyArg_ParseTuple's O&: a whole number from 0 to 2^64-1; "K" would wrap what doesn't fit. */
+static int whole_number(PyObject *object, void *to) {
+    const unsigned long long value = PyLong_AsUnsignedLongLong(object);
+    if (value == (unsigned long long)-1 && PyErr_Occurred()) return 0;
+    *(unsigned long long *)to = value;
+    return 1;
+}
+
+/* A side of 0 or beyond 31 bits is nobody's picture. */
+static int sides_fit(Py_ssize_t ny, Py_ssize_t nx, const char *name) {
+    if (ny >= 1 && nx >= 1 && ny <= INT32_MAX && nx <= INT32_MAX) return 1;
+    PyErr_Format(PyExc_ValueError, "%s has shape (%zd, %zd): sides are 1 to 2147483647", name, ny, nx);
+    return 0;
+}
+
 /* Holds `object`'s buffer if it is an array of `ndim` axes (any if 0) and a kind in `kinds`. */
 static int array_take(array *a, PyObject *object, const char *name, int ndim, const char *kinds, int writable) {
     const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
@@ -48,7 +64,11 @@ static int array_take(array *a, PyObject *object, const char *name, int ndim, co
         PyErr_Format(PyExc_ValueError, "%s has %d axes, not %d", name, a->view.ndim, ndim);
         return 0;
     }
-    return 1;
+    if (a->view.len == 0) {
+        PyErr_Format(PyExc_ValueError, "%s is empty", name);
+        return 0;
+    }
+    return ndim != 2 || sides_fit(a->view.shape[0], a->view.shape[1], name);
 }
 
 static int item_size_in(const array *a, const char *name, int first, int second, int third) {
@@ -112,7 +132,8 @@ static PyObject *accumulate(PyObject *self, PyObject *args) {
     array frame = {.held = 0};
     sums s = {.r = {0}};
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOiOOKKp", &frame_object, &mask, &binning, &total, &flags, &top, &low, &first))
+    if (!PyArg_ParseTuple(args, "OOiOOO&O&p", &frame_object, &mask, &binning, &total, &flags, whole_number,
+                          &top, whole_number, &low, &first))
         return NULL;
     if (array_take(&frame, frame_object, "frame", 2, "ui", 0) && item_size_in(&frame, "frame", 1, 2, 4) &&
         sums_take(&s, mask, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
@@ -150,7 +171,8 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx)
         PyErr_SetString(PyExc_TypeError, "the ending isn't a tuple");
         return 0;
     }
-    if (!PyArg_ParseTuple(words, "OKdKpOL", &blank, &satval, &scale, &limit, &mark_saturated, &values, &invalid))
+    if (!PyArg_ParseTuple(words, "OO&dO&pOL", &blank, whole_number, &satval, &scale, whole_number, &limit, &mark_saturated,
+                          &values, &invalid))
         return 0;
     if (!(array_take(&e->values, values, "values", 2, "ui", 1) && item_size_in(&e->values, "values", 2, 4, 4) &&
           has_shape(&e->values, "values", ny, nx)))
@@ -160,9 +182,9 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx)
         return 0;
     const int is_signed = kind_of(e->values.view.format) == 'i';
     const uint64_t greatest = (e->values.view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed;
-    if (limit > greatest || !(scale >= 0) || invalid > (int64_t)greatest ||
+    if (limit > greatest || !(scale >= 0) || scale > DBL_MAX || invalid > (int64_t)greatest ||
         invalid < (is_signed ? -(int64_t)greatest - 1 : 0)) {
-        PyErr_SetString(PyExc_ValueError, "limit or mark doesn't fit the type of values, or scale is negative");
+        PyErr_SetString(PyExc_ValueError, "limit or mark doesn't fit the type of values, or scale isn't a number of 0 or more");
         return 0;
     }
     e->f = (finishing){.satval = satval, .limit = limit, .scale = scale, .over = mark_saturated ? SATURATED : 0,
@@ -264,15 +286,16 @@ static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
     ending e = {.f = {0}};
     void *row = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!(nn)iOiOOKKpO", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &binning,
-                          &total, &flags, &top, &low, &first, &words))
+    if (!PyArg_ParseTuple(args, "O!(nn)iOiOOO&O&pO", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &binning,
+                          &total, &flags, whole_number, &top, whole_number, &low, &first, &words))
         return NULL;
     const Py_ssize_t n = PyTuple_GET_SIZE(chunks);
     Py_ssize_t held = 0;
     frame_rows *frames = calloc((size_t)n + 1, sizeof *frames);
     if (!frames) return PyErr_NoMemory();
-    if (ny < 1 || nx < 1 || n < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
-        PyErr_SetString(PyExc_ValueError, "there is at least one frame of one pixel of 1, 2 or 4 bytes");
+    if (!sides_fit(ny, nx, "frame")) goto done;
+    if (n < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
+        PyErr_SetString(PyExc_ValueError, "there is at least one frame, of pixels of 1, 2 or 4 bytes");
         goto done;
     }
     for (; held < n; held++)
@@ -391,7 +414,8 @@ static PyObject *mark(PyObject *self, PyObject *args) {
     unsigned long long limit;
     long long value;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOKLO", &objects[0], &objects[1], &objects[2], &limit, &value, &objects[3]))
+    if (!PyArg_ParseTuple(args, "OOOO&LO", &objects[0], &objects[1], &objects[2], whole_number, &limit, &value,
+                          &objects[3]))
         return NULL;
     if (!(array_take(&values, objects[0], "values", 2, "ui", 0) && item_size_in(&values, "values", 2, 4, 4) &&
           array_take(&flags, objects[1], "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels_numpy
-from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, MAX_BINNING, top_value
+from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, MAX_BINNING, check_bounds, check_satval, top_value
 
 try:
     if os.environ.get("BNL_MPI_KERNELS", "").lower() == "numpy":
@@ -62,9 +62,10 @@ _NO_SATVAL = 2**64 - 1
 def _flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
     """Greatest valid value, and the smallest value for which a flag is set."""
     top = top_value(dtype)
+    check_satval(satval)
     if satval is None or satval > top:
         return top, top + 1
-    return top, max(0, int(np.ceil(satval)))
+    return top, int(np.ceil(satval))
 
 
 def accumulate(
@@ -213,14 +214,21 @@ def finish(
 
 
 def _fits(total: Array, ending: Ending) -> bool:
-    """Whether the compiled code can take it: it knows integers only."""
-    bounds = [bound for bound in (ending.satval, ending.limit) if bound is not None]
+    """Whether the compiled code can take it: it knows integers only.  ValueError where nothing can."""
+    check_satval(ending.satval)
+    check_bounds(ending.values.dtype, ending.limit, ending.invalid, ending.scale)
     floats = "f" in (total.dtype.kind, ending.values.dtype.kind)
-    return _kernels is not None and not floats and all(int(bound) == bound for bound in bounds)
+    return _kernels is not None and not floats and all(_is_whole(bound) for bound in (ending.satval, ending.limit))
+
+
+def _is_whole(bound: float | None) -> bool:
+    return bound is None or bound >= _NO_SATVAL or bound == np.floor(bound)
 
 
 def _packed(ending: Ending) -> tuple[Any, ...]:
-    satval = _NO_SATVAL if ending.satval is None else int(ending.satval)
+    # No sum is greater than the largest number that C takes.
+    none = ending.satval is None or ending.satval >= _NO_SATVAL
+    satval = _NO_SATVAL if none else int(ending.satval or 0)
     return tuple(ending._replace(satval=satval, limit=int(ending.limit)))
 
 
@@ -235,9 +243,10 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
         mark: what invalid pixels get; fits the type of `out`.
         out: (oy, ox) array to fill, of any integer type of 2 or 4 bytes or a float type; may be `values`.
     """
-    if _kernels is None or values.dtype.kind == "f" or out.dtype.kind == "f" or int(limit) != limit:
+    if _kernels is None or values.dtype.kind == "f" or out.dtype.kind == "f" or not _is_whole(limit):
         kernels_numpy.mark(values, flags, blank, limit, mark, out)
     else:
+        check_bounds(out.dtype, limit, mark)
         _kernels.mark(values, flags, blank, int(limit), int(mark), out)
 
 

@@ -5,6 +5,7 @@ The functions are those of :mod:`bnl_mpi.pixels.kernels`, where arguments and re
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,32 @@ def top_value(dtype: DTypeLike) -> int:
     return int(np.iinfo(dtype).max) - reserved
 
 
+LONGEST_SIDE = 2**31 - 1
+
+
+def _check_sides(name: str, shape: tuple[int, ...]) -> None:
+    """A side of 0 or beyond 31 bits is nobody's picture."""
+    if len(shape) != 2 or not all(1 <= side <= LONGEST_SIDE for side in shape):
+        raise ValueError(f"{name} has shape {shape}: two sides of 1 to {LONGEST_SIDE} are wanted")
+
+
+def check_satval(satval: float | None) -> None:
+    """ValueError unless `satval` is a number of 0 or more, infinity too, or None."""
+    if satval is not None and not satval >= 0:
+        raise ValueError(f"the saturation value is {satval}, not 0 or more")
+
+
+def check_bounds(dtype: np.dtype[Any], limit: float, mark: float, scale: float = 1.0) -> None:
+    """ValueError where the greatest value or the mark doesn't fit pixels of `dtype`, or `scale` is no factor."""
+    if not 0 <= scale < float("inf"):
+        raise ValueError(f"the scale is {scale}, not a number of 0 or more")
+    if dtype.kind == "f":
+        return
+    info = np.iinfo(dtype)
+    if not (0 <= limit <= info.max and info.min <= mark <= info.max):
+        raise ValueError(f"limit {limit} or mark {mark} doesn't fit {dtype.name}")
+
+
 def _fold(values: Array, binning: int, how: np.ufunc, dtype: DTypeLike) -> Array:
     """Reduce (ny, nx) over binning x binning blocks to (ceil(ny/b), ceil(nx/b)); edge blocks are smaller."""
     ny, nx = values.shape
@@ -42,6 +69,7 @@ def _fold(values: Array, binning: int, how: np.ufunc, dtype: DTypeLike) -> Array
 def _check(frame: Array, mask: Array | None, binning: int, total: Array, flags: Array) -> None:
     if not 1 <= binning <= MAX_BINNING:
         raise ValueError(f"binning is {binning}, not 1 to {MAX_BINNING}")
+    _check_sides("frame", frame.shape)
     ny, nx = frame.shape
     binned = (-(-ny // binning), -(-nx // binning))
     wanted = (("mask", mask, frame.shape), ("total", total, binned), ("flags", flags, binned))
@@ -62,6 +90,7 @@ def accumulate(
 ) -> None:
     """Add a frame to a binned sum; see :func:`bnl_mpi.pixels.kernels.accumulate`."""
     _check(frame, mask, binning, total, flags)
+    check_satval(satval)
     keep = np.ones(frame.shape, bool) if mask is None else np.asarray(mask) == 0
     if frame.dtype.kind == "f":
         valid = np.isfinite(frame) & (frame >= 0)
@@ -82,6 +111,10 @@ def accumulate(
 
 def _at_most(values: Array, bound: float) -> tuple[Array, Array]:
     """The values cut at `bound`, and which were above it; the bound needn't fit the values' type."""
+    if math.isfinite(bound) and bound == math.floor(bound):
+        bound = int(bound)
+    if values.dtype.kind == "u" and bound >= np.iinfo(values.dtype).max:
+        return values, np.zeros(values.shape, bool)
     high = values > bound
     if not high.any():
         return values, high
@@ -100,13 +133,17 @@ def finish(
     invalid: int = 0,
 ) -> tuple[int, int]:
     """Turn a sum into an image; see :func:`bnl_mpi.pixels.kernels.finish`."""
+    _check_sides("total", total.shape)
+    check_satval(satval)
+    check_bounds(values.dtype, limit, invalid, scale)
     bad = (flags & FLAG_INVALID) != 0
     if blank is not None:
         bad |= np.asarray(blank) != 0
     saturated = ((flags & FLAG_SATURATED) != 0) & mark_saturated
     image, cut = (total, saturated) if satval is None else _at_most(total, satval)
     if scale != 1:
-        image = image.astype(np.float64) * scale
+        with np.errstate(over="ignore"):
+            image = image.astype(np.float64) * scale
         if values.dtype.kind != "f" or total.dtype.kind != "f":
             image = np.trunc(image)
     image, high = _at_most(image, limit)
@@ -119,6 +156,8 @@ def finish(
 
 def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:
     """Clip, cast and mark an image; see :func:`bnl_mpi.pixels.kernels.mark`."""
+    _check_sides("values", values.shape)
+    check_bounds(out.dtype, limit, mark)
     bad = (flags & FLAG_INVALID) != 0
     if blank is not None:
         bad |= np.asarray(blank) != 0
@@ -130,6 +169,7 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
 
 def compare(image: Array, decoded: Array) -> tuple[int, int]:
     """Greatest difference and sum of squares; see :func:`bnl_mpi.pixels.kernels.compare`."""
+    _check_sides("image", image.shape)
     if image.shape != decoded.shape:
         raise ValueError(f"decoded has shape {decoded.shape}, not {image.shape}")
     rows = max(1, 65536 // image.shape[1])
@@ -149,7 +189,10 @@ def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
     """HCompress and back by way of astropy; see :func:`bnl_mpi.pixels.kernels.hcompress_roundtrip`."""
     from astropy.io.fits.hdu.compressed._codecs import HCompress1
 
+    _check_sides("image", image.shape)
     ny, nx = image.shape
+    if tile_rows < 1 or not 0 <= scale <= np.iinfo(np.int32).max:
+        raise ValueError("scale is 0 to 2147483647, a tile has at least one row")
     for y in range(0, ny, tile_rows):
         tile = image[y : y + tile_rows]
         codec = HCompress1(scale=scale, smooth=False, bytepix=8, nx=tile.shape[0], ny=nx)

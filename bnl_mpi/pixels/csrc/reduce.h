@@ -237,14 +237,15 @@ typedef struct {
     uint64_t n_clipped, n_invalid;
 } finishing;
 
-/* The greatest total whose scaled value, cut to an integer, doesn't exceed the limit. */
+/* The greatest total whose scaled value, cut to an integer, doesn't exceed the limit: scaled values never fall. */
 static uint64_t greatest_within(double scale, uint64_t limit) {
     const double bound = (double)limit + 1;
-    if (scale == 0 || bound / scale >= 9e15) return UINT64_MAX; /* beyond, totals aren't exact as doubles */
-    uint64_t v = (uint64_t)(bound / scale);
-    while (v > 0 && (double)v * scale >= bound) v--;
-    while ((double)(v + 1) * scale < bound) v++;
-    return v;
+    uint64_t within = 0;
+    for (int bit = 63; bit >= 0; bit--) {
+        const uint64_t v = within | (uint64_t)1 << bit;
+        if ((double)v * scale < bound) within = v;
+    }
+    return within;
 }
 
 /* Totals above `edge` are cut: their value is `most`. So what is left to scale is in range, and where it
