@@ -109,8 +109,11 @@ def _missing_geometry(source: h5py.File) -> list[str]:
         f"{DETECTOR}/x_pixel_size": 1,
         f"{DETECTOR}/y_pixel_size": 1,
     }
-    found = {path: access.get_dataset(source, path) for path in wanted}
-    return [f"/{path}" for path, n in wanted.items() if (item := found[path]) is None or item.size != n]
+    return [f"/{path}" for path, n in wanted.items() if not _has_numbers(access.get_dataset(source, path), n)]
+
+
+def _has_numbers(dataset: h5py.Dataset | None, n: int) -> bool:
+    return dataset is not None and dataset.size == n and dataset.dtype.kind in "iuf"
 
 
 def _missing_directions(experiment: Experiment) -> list[str]:
