@@ -22,6 +22,7 @@ from .input import experiment as metadata
 from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
+from .output import record
 from .output.filters import Filter
 from .pixels import maps
 from .plan import Plan, auto_block_size
@@ -42,7 +43,7 @@ class Job:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.identity.encode()).hexdigest()
+        return record.sha256_of(self.identity)
 
     def flagged(self) -> np.ndarray[Any, Any] | None:
         """(ny, nx) uint8: 1 where the input's pixel mask is not 0; None without a mask."""
@@ -89,17 +90,9 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
     sizes = json.dumps(found.file_sizes(), sort_keys=True)
-    identity = {
-        "program": "bnl_mpi",
-        "version": __version__,
-        "options": options.identity(),
-        "plan": dataclasses.asdict(plan),
-        "input": {
-            "master": os.path.basename(master),
-            "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
-        },
-    }
-    job = Job(options, plan, found, json.dumps(identity, sort_keys=True), packed)
+    source_items = {"master": os.path.basename(master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
+    identity = record.identity(options.identity(), plan, source_items, __version__)
+    job = Job(options, plan, found, identity, packed)
     return Prepared(job, experiment, tuple(warnings))
 
 

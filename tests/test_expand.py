@@ -18,7 +18,7 @@ from small_sets import read_images
 
 from bnl_mpi import expand
 from bnl_mpi.errors import BnlError, UsageError
-from bnl_mpi.output.blockfile import COUNTS
+from bnl_mpi.output.record import CONTENT, COUNTS
 
 pytest.importorskip("imagecodecs")
 
@@ -54,7 +54,7 @@ def comparable(trees: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         kept[name] = {k: v for k, v in tree.items() if not k.startswith((*OWN, f"{PROCESS}_1"))}
         record = kept[name].get("/entry/bnl_mpi@")
         if record is not None:
-            kept[name]["/entry/bnl_mpi@"] = {k: v for k, v in record.items() if k not in COUNTS}
+            kept[name]["/entry/bnl_mpi@"] = {k: v for k, v in record.items() if k not in (*COUNTS, CONTENT)}
     return kept
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
-from ..output.blockfile import GROUP
+from ..output.record import GROUP
 from .rule import OURS, rule, worst
 from .subject import Block, Observation, Stored, Subject
 

@@ -16,7 +16,7 @@ from ..errors import BnlError
 from ..hdf5 import access
 from ..hdf5.layout import Container, H5Bytes, Layout, LayoutError
 from ..input.experiment import DETECTOR, SPECIFIC, flavour
-from ..output.blockfile import GROUP
+from ..output.record import GROUP
 
 DATA = "entry/data"
 

@@ -52,6 +52,30 @@ def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.Fi
         raise OutputError(f"{path}: can't be created ({_first_line(error)})") from None
 
 
+class WriteError(Exception):
+    """A new file can't be written; the message is the system's reason, and who knows the file's name adds it."""
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """What HDF5 or the system finds wrong with an input within is an InputError, in one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) or type(error) is RuntimeError:
+            raise InputError(f"{path}: can't be read: {_first_line(error)}; restore the file") from error
+        raise
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """What the system refuses within is a WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(error.strerror or _first_line(error)) from error
+
+
 class TolerantFile:
     """A new file for HDF5 to write into that never fails: the first error is kept, and what follows is dropped.
 
@@ -65,9 +89,9 @@ class TolerantFile:
         self._error: OSError | None = None
 
     def raise_error(self) -> None:
-        """Raise the first OSError that a write met, if one did."""
+        """Raise what the first write met that went wrong, if one did, as a WriteError."""
         if self._error is not None:
-            raise self._error
+            raise WriteError(self._error.strerror) from self._error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
@@ -119,14 +143,15 @@ def write_at_once(path: str | Path) -> Iterator[h5py.File]:
     """A file like that of `open_write`, made in memory and written in one piece when the block ends well.
 
     A master is hundreds of small writes otherwise, and where one finds the disk full, HDF5 can neither go on nor
-    close its file.  Raises OSError where the file can't be written.
+    close its file.  Raises WriteError where the file can't be written.
     """
     # The name is for messages alone: nothing is on the disk so far.
     with h5py.File(str(path), "w", libver=LIBVER, locking=False, driver="core", backing_store=False) as file:
         yield file
         file.flush()
         image = file.id.get_file_image()
-    Path(path).write_bytes(image)
+    with writing():
+        Path(path).write_bytes(image)
 
 
 def _has_signature(name: str) -> bool:

@@ -7,12 +7,11 @@ whole; so a name without that ending always belongs to a complete file.
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -20,16 +19,14 @@ import numpy as np
 
 from ..errors import BnlError, InputError, OutputError
 from ..hdf5 import access
+from ..hdf5.access import WriteError
 from ..pixels import kernels
+from . import record as records
 from .filters import Filter
+from .record import BlockRecord
 
 PARTIAL = ".partial"
-GROUP = "/entry/bnl_mpi"
-COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error")
-"""Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 IMAGES = "/entry/data/data"
-WORTH_PACKING = 8192
-"""Bytes: the index that a compressed dataset needs takes some 3 kB."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -37,27 +34,45 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
     """Give a temporary name to write; on success flush the file to the disk and rename it, else remove it.
 
-    Nothing happens where the file is `optional` and was not written.
+    Nothing happens where the file is `optional` and was not written.  What goes wrong with the new file is an
+    OutputError that names it: a WriteError of those who write it too.  All other errors are somebody else's, and pass.
     """
     # Unique, so that a run that was thought dead can't write into the file of the one that took over.
     partial = f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{PARTIAL}"
     _in_hand.add(partial)
     try:
         yield partial
-        if optional and not os.path.exists(partial):
-            return
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        if not optional or os.path.exists(partial):
+            _name_for_good(partial, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        # HDF5's errors come as OSError, or as RuntimeError where a file is closed; MPI's as a kind of RuntimeError.
-        if isinstance(error, OSError) or type(error) is RuntimeError:
-            raise OutputError(f"{path}: can't be written: {_reason(error)}; make room and start again") from error
+        if isinstance(error, WriteError):
+            raise OutputError(f"{path}: can't be written: {error}; make room and start again") from error
         raise
     finally:
         _in_hand.discard(partial)
+
+
+def _name_for_good(partial: str, path: str) -> None:
+    """Rename a file that is whole, so that neither it nor its name is lost with the power."""
+    with access.writing():
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(os.path.dirname(path) or ".")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems can't, and need it not.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 _in_hand: set[str] = set()
@@ -71,103 +86,11 @@ def drop_files_in_hand() -> None:
             os.unlink(partial)
 
 
-def _reason(error: BaseException) -> str:
-    """The operating system's words for what went wrong, out of HDF5's many."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    told = re.search(r"error message = '([^']*)'", str(error))
-    return told[1] if told else str(error).splitlines()[0]
-
-
 def _group(parent: Any, name: str, nx_class: str) -> Any:
     group = parent.create_group(name)
     # Fixed-length: Debian's DIALS takes no other kind.
     group.attrs["NX_class"] = np.bytes_(nx_class)
     return group
-
-
-@dataclass
-class BlockRecord:
-    """What `/entry/bnl_mpi` holds of a block.  Frames are counted from 1 there."""
-
-    plan_sha256: str
-    plan: str
-    """What `plan_sha256` is the hash of: JSON of options, plan, version and input."""
-    number: int
-    chunk_crc32: list[int] = field(default_factory=list)
-    image_crc32: list[int] = field(default_factory=list)
-    """Of each image's pixels: as any reader decodes them from a data file, as marked ones in a squash file."""
-    frames: list[tuple[int, int]] = field(default_factory=list)
-    """First and last frame of each image."""
-    invalid: list[np.ndarray[Any, Any]] | None = None
-    """Where the stored form has no marks: flat indices (slow * nx + fast) of each image's invalid pixels, but for
-    those of `blank`."""
-    blank: np.ndarray[Any, Any] | None = None
-    """(ny, nx) uint8, with `invalid`: not 0 where every image is invalid."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Figures of the block for the summary of a run that finds it made already; see COUNTS."""
-
-    def write(self, file: Any) -> None:
-        group = _group(file, GROUP, "NXcollection")
-        group.attrs["plan_sha256"] = np.bytes_(self.plan_sha256)
-        group.attrs["block"] = np.uint32(self.number)
-        group["plan"] = np.bytes_(self.plan.encode())
-        group["chunk_crc32"] = np.array(self.chunk_crc32, "<u4")
-        group["image_crc32"] = np.array(self.image_crc32, "<u4")
-        group["frames"] = np.array(self.frames, "<u4").reshape(-1, 2)
-        for name, value in self.counts.items():
-            group.attrs[name] = np.uint64(value)
-        if self.invalid is not None:
-            ends = np.cumsum([len(i) for i in self.invalid], dtype="<u8")
-            group["invalid_ends"] = ends
-            pixels = np.concatenate([*self.invalid, np.empty(0, "<u4")]).astype("<u4")
-            packed = {"compression": "gzip", "shuffle": True} if pixels.nbytes > WORTH_PACKING else {}
-            group.create_dataset("invalid_pixels", data=pixels, **packed)
-            if self.blank is not None:
-                # Gaps are most of it, and pack to next to nothing.
-                group.create_dataset("blank", data=self.blank, chunks=self.blank.shape, compression="gzip")
-
-
-class InvalidPixels:
-    """What an open block file lists of invalid pixels, where its images can't hold marks."""
-
-    def __init__(self, file: Any, shape: tuple[int, int]) -> None:
-        group = file[GROUP]
-        blank = group["blank"][()] if "blank" in group else np.zeros(shape, np.uint8)
-        self._blank = np.ascontiguousarray(blank != 0)
-        self._pixels = np.split(group["invalid_pixels"][()], group["invalid_ends"][:-1].astype(int))
-        if blank.shape != shape:
-            raise ValueError(f"{GROUP}/blank is of {blank.shape} pixels, the images are of {shape}")
-
-    def of(self, index: int) -> np.ndarray[Any, Any]:
-        """(ny, nx) bool: what is invalid in image `index` of the block, from 0."""
-        invalid: np.ndarray[Any, Any] = self._blank.copy()
-        invalid.reshape(-1)[self._pixels[index]] = True
-        return invalid
-
-
-def read_invalid(file: Any, shape: tuple[int, int]) -> InvalidPixels | None:
-    """The invalid pixels of the images (ny, nx) of an open block file; None where it lists none."""
-    return InvalidPixels(file, shape) if "invalid_ends" in file[GROUP] else None
-
-
-def read_plan_sha256(path: str) -> str | None:
-    """The plan that the block file at `path` belongs to, or None where that is no block file of ours."""
-    try:
-        with access.open_read(path) as file:
-            return access.text(file[GROUP].attrs["plan_sha256"])
-    except (KeyError, OSError, ValueError, BnlError):
-        return None
-
-
-def read_plan(path: str) -> dict[str, Any]:
-    """The options, plan, version and input that the block file at `path` was made with; empty if it can't tell."""
-    try:
-        with access.open_read(path) as file:
-            plan = json.loads(access.text(file[GROUP]["plan"][()]))
-    except (KeyError, OSError, ValueError, BnlError):
-        return {}
-    return plan if isinstance(plan, dict) else {}
 
 
 def is_damaged(path: str) -> bool:
@@ -206,16 +129,19 @@ def _unsound(path: str, expected: BlockRecord, chunks: Callable[[Any], Iterator[
         return "it is missing"
     try:
         with access.open_read(path) as file:
-            group = file[GROUP]
-            if int(group.attrs["block"]) != expected.number:
-                return f"it says that it is block {group.attrs['block']}"
+            head = records.read_head(file)
+            if head.number != expected.number:
+                return f"it says that it is block {head.number}"
+            group = file[records.GROUP]
             if group["frames"][()].tolist() != [list(f) for f in expected.frames]:
                 return "it is made of other frames"
             stored = group["chunk_crc32"][()].tolist()
             for k, (chunk, crc) in enumerate(zip(chunks(file), stored, strict=True), 1):
                 if kernels.crc32(chunk) != crc:
                     return f"the checksum of its image {k} is wrong"
-    except (BnlError, KeyError, OSError, RuntimeError, ValueError) as error:
+            if head.content_sha256 not in (None, records.digest(file)):
+                return "the checksum of its record is wrong"
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         return " ".join(str(error).split())
     return None
 
@@ -229,19 +155,13 @@ def _data_chunks(file: Any, shape: tuple[int, ...], dtype: str) -> Iterator[Any]
         yield chunk
 
 
-def read_counts(path: str) -> dict[str, int]:
-    """COUNTS of a sound data file."""
-    with access.open_read(path) as file:
-        attributes = file[GROUP].attrs
-        return {name: int(attributes[name]) for name in COUNTS if name in attributes}
-
-
 class _Writer:
     """A new file with `/entry/data`, and the record that is written when all images are in it."""
 
     def __init__(self, path: str, record: BlockRecord) -> None:
         self.record = record
-        self._raw = access.TolerantFile(path)
+        with access.writing():
+            self._raw = access.TolerantFile(path)
         self._file: Any = h5py.File(self._raw, "w", libver=access.LIBVER)
         entry = _group(self._file, "/entry", "NXentry")
         self._data = _group(entry, "data", "NXdata")
@@ -254,6 +174,8 @@ class _Writer:
 
     def close(self) -> None:
         self.record.write(self._file)
+        self._raw.raise_error()
+        records.seal(self._file)
         self._file.close()
         self._raw.raise_error()
 

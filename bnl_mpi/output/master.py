@@ -50,7 +50,7 @@ def write_master(
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.open_read(infile) as source, access.write_at_once(path) as target:
+    with access.reading(infile), access.open_read(infile) as source, access.write_at_once(path) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)

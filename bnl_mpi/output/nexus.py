@@ -58,7 +58,7 @@ def write_nxs(
     Raises InputError as write_master does.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.open_read(infile) as source:
+    with access.reading(infile), access.open_read(infile) as source:
         lacking = missing(source, experiment)
         if lacking:
             return lacking

@@ -9,6 +9,7 @@ from ..errors import OutputError
 from ..job import Job, share_blocks
 from ..options import Options
 from . import blockfile
+from . import record as records
 
 
 def _output_stems(options: Options) -> list[str]:
@@ -63,7 +64,7 @@ def check_existing(job: Job, *, share: int | None = None) -> None:
 
 def _check_neighbours(job: Job, blocks: list[str]) -> None:
     for path in blocks:
-        if blockfile.read_plan_sha256(path) != job.sha256:
+        if records.read_plan_sha256(path) != job.sha256:
             raise OutputError(
                 f"{path}: belongs to another run (other options, input or version); remove it, choose another -o, "
                 "or give --force to every share"

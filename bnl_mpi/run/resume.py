@@ -18,6 +18,7 @@ from ..errors import BnlError, OutputError
 from ..hdf5 import access
 from ..job import Job
 from ..output import blockfile
+from ..output import record as records
 from ..tasks.reduction import BlockReport
 
 SIZES = "sizes_sha256"
@@ -41,7 +42,7 @@ def stored_block_size(job: Job) -> int | str | None:
     options = job.options
     for path in blockfile.existing_blocks(options.out_file):
         if not path.endswith(blockfile.PARTIAL):
-            size = blockfile.read_plan(path).get("options", {}).get("data_block_size")
+            size = records.read_plan(path).get("options", {}).get("data_block_size")
             if size is not None:
                 return size if size == "auto" else int(size)
     return None
@@ -82,13 +83,13 @@ def _paths(job: Job, number: int) -> list[str]:
 
 def _foreign(job: Job, path: str) -> str | None:
     """The line that refuses a file of another job; None for ours, and for what a crash left of ours."""
-    sha256 = blockfile.read_plan_sha256(path)
+    sha256 = records.read_plan_sha256(path)
     if sha256 == job.sha256 or (sha256 is None and blockfile.is_damaged(path)):
         return None
     if sha256 is None:
         return f"{path}: is no block of this program; remove it, or choose another -o"
     return (
-        f"{path}: belongs to another job ({difference(blockfile.read_plan(path), json.loads(job.identity))}); choose "
+        f"{path}: belongs to another job ({difference(records.read_plan(path), json.loads(job.identity))}); choose "
         "another -o, or --force to overwrite it"
     )
 
@@ -113,7 +114,7 @@ def _first_unsound(job: Job, number: int) -> tuple[str, str | None]:
     block = plan.block(number)
     images = range(block.first_image, block.first_image + block.n_images)
     frames = [(f.start + 1, f.stop) for f in map(plan.frames_of, images)]
-    expected = blockfile.BlockRecord(job.sha256, job.identity, number, frames=frames)
+    expected = records.BlockRecord(job.sha256, job.identity, number, frames=frames)
     path = options.data_path(number)
     why = blockfile.unsound_data(path, expected, (block.n_images, *plan.shape_out), plan.dtype_out)
     if why is None and options.out_squash:
@@ -130,7 +131,7 @@ def _report(job: Job, number: int) -> BlockReport:
     report = BlockReport(number, block.n_images, plan.frames_of(last).stop - plan.frames_of(first).start)
     report.bytes_written = os.path.getsize(path)
     report.bytes_squash = os.path.getsize(options.squash_path(number)) if options.out_squash else 0
-    for name, value in blockfile.read_counts(path).items():
+    for name, value in records.read_counts(path).items():
         setattr(report, name, value)
     return report
 

@@ -30,6 +30,7 @@ from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
 from ..output import blockfile, provenance
+from ..output import record as records
 from ..output.blockfile import BlockWriter, SquashWriter
 from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
 from ..output.places import listed
@@ -78,7 +79,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         is_squash, places = _kept_places(h5, master)
     links.check_present([path for path, _ in places], master)
     first = places[0][0]
-    told = blockfile.read_plan(first)
+    told = records.read_plan(first)
     plan = _read_plan(told, first)
     if len(places) != plan.n_blocks:
         raise InputError(
@@ -104,7 +105,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         kept,
         _identity_of_full_set(told, options),
         None,
-        kept_sha256=blockfile.read_plan_sha256(first) or "",
+        kept_sha256=records.read_plan_sha256(first) or "",
         is_squash=is_squash,
     )
     return Prepared(job, None, ())
@@ -129,14 +130,13 @@ def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
         access.open_read(path).close()
         raise InputError(f"{path}: not made by bnl-mpi, nothing to expand; give the master of a set that was")
     try:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told["plan"].items()}
         if not isinstance(told["options"], dict):
             raise TypeError("options")
-        return Plan(**values)
-    except (KeyError, TypeError, AttributeError) as error:
+        return records.plan_from(told["plan"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         version = told.get("version", "unknown")
         raise InputError(
-            f"{path}: {blockfile.GROUP}/plan isn't understood (written by version {version}, this is {__version__}); "
+            f"{path}: {records.GROUP}/plan isn't understood (written by version {version}, this is {__version__}); "
             "give a set that bnl-mpi made"
         ) from error
 
@@ -167,17 +167,16 @@ def _problem(job: Expansion, number: int) -> str | None:
     path = job.kept(number).path
     try:
         with access.open_read(path) as file:
-            group = file[blockfile.GROUP]
-            sha256, block = access.text(group.attrs["plan_sha256"]), int(group.attrs["block"])
-            n_images, listed = len(group["chunk_crc32"]), len(group["image_crc32"])
+            head = records.read_head(file)
     except BnlError as error:
         return str(error)
-    except (KeyError, OSError, TypeError, ValueError):
-        return f"{path}: {blockfile.GROUP} is absent or damaged; restore the file"
-    if sha256 != job.kept_sha256:
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        return f"{path}: {records.GROUP} is absent or damaged ({reason}); restore the file"
+    if head.plan_sha256 != job.kept_sha256:
         return f"{path}: is of another run than {job.kept(1).path}; restore the file of that run"
-    if block != number or not n_images == listed == job.plan.block(number).n_images:
-        return f"{path}: is block {block} of {n_images} images, linked as block {number}; restore the file"
+    if head.number != number or head.n_images != job.plan.block(number).n_images:
+        return f"{path}: is block {head.number} of {head.n_images} images, linked as block {number}; restore the file"
     return None
 
 
@@ -192,7 +191,7 @@ class KeptBlock:
     file: h5py.File
     chunk_crc32: Any
     image_crc32: Any
-    invalid: blockfile.InvalidPixels | None
+    invalid: records.InvalidPixels | None
     """None where the decoded images hold their marks: they were coded without loss."""
     codec: LossyCodec | None
     """What a squash was coded with; None for `-c htj2k`."""
@@ -221,13 +220,13 @@ class Expander(BlockMaker):
         path, self._first_image = self._expansion.kept(block.number).path, block.first_image
         file = access.open_read(path)
         with _as_input_error(path):
-            group = file[blockfile.GROUP]
+            group = file[records.GROUP]
             self._kept = KeptBlock(
                 path,
                 file,
                 group["chunk_crc32"][()],
                 group["image_crc32"][()],
-                blockfile.read_invalid(file, self._expansion.plan.shape_out),
+                records.read_invalid(file, self._expansion.plan.shape_out),
                 self._codec_of(file, block) if self._expansion.is_squash else None,
             )
 
@@ -352,7 +351,7 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
         return Keep()
 
     copy = TreeCopy(keep, keeps_name)
-    with access.open_read(path) as old, access.write_at_once(new_path) as new:
+    with access.reading(path), access.open_read(path) as old, access.write_at_once(new_path) as new:
         copy.copy(old, new)
         if linked:
             add_data_links(new, data_files)

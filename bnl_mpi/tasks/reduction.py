@@ -19,8 +19,9 @@ from ..codecs.contract import LossyCodec, Passed
 from ..errors import BnlError
 from ..input.frames import FrameReader
 from ..job import Job
-from ..output.blockfile import COUNTS, BlockRecord, BlockWriter, SquashWriter, whole_file
+from ..output.blockfile import BlockWriter, SquashWriter, whole_file
 from ..output.filters import Filter
+from ..output.record import COUNTS, BlockRecord
 from ..pixels import kernels
 from ..plan import Block
 from .reducer import Reducer
@@ -272,10 +273,14 @@ class Pipeline(BlockMaker):
                 raise self._reader.fault(list(waiting)[error.index], error) from error
 
     def _code(self, codec: LossyCodec, values: Any, keep: bool, frames: range) -> Passed:
+        where = f"image of frames {frames.start + 1} to {frames.stop}"
         try:
             return codec.run(values, keep=keep)
         except BnlError as error:
-            raise type(error)(f"image of frames {frames.start + 1} to {frames.stop}: {error}") from error
+            raise type(error)(f"{where}: {error}") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BnlError(f"{where}: the codec {codec.label} failed: {reason}; give other settings") from error
 
 
 def as_json(report: BlockReport) -> dict[str, Any]:

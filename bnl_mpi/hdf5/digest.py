@@ -1,0 +1,209 @@
+"""One number for all that an HDF5 file tells: a SHA-256 over its items, in an order that the names alone give.
+
+What counts is content: groups, links, types, shapes, attributes and values.  How HDF5 lays them out (chunks,
+filters, the order of names, the library's version) doesn't, so that a copy by h5repack has the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import h5py
+import numpy as np
+
+from . import access
+
+AT_ONCE = 1 << 24
+"""Bytes of one dataset in memory at a time."""
+
+
+def content_sha256(
+    file: h5py.File,
+    *,
+    leave_out: Collection[str] = (),
+    checked_elsewhere: Callable[[str], bool] = lambda path: False,
+) -> str:
+    """The digest of an open file, in hexadecimal.
+
+    `leave_out` has paths of items, and `PATH@NAME` of attributes, that don't count.  Of datasets `checked_elsewhere`
+    it is not the values that count, but the filters by which their stored form is read.  Raises what h5py does where
+    something can't be read.
+    """
+    walk = _Walk(frozenset(leave_out), checked_elsewhere)
+    walk.group(file, "")
+    return walk.sha256.hexdigest()
+
+
+class _Walk:
+    def __init__(self, leave_out: frozenset[str], checked_elsewhere: Callable[[str], bool]) -> None:
+        self.sha256 = hashlib.sha256()
+        self._leave_out, self._checked_elsewhere = leave_out, checked_elsewhere
+        self._seen: dict[tuple[int, int], str] = {}
+
+    def _tell(self, *words: object) -> None:
+        """Words with their lengths, so that no two sequences of them make the same bytes."""
+        for word in words:
+            data = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
+            self.sha256.update(len(data).to_bytes(8, "little"))
+            self.sha256.update(data)
+
+    def group(self, group: h5py.Group, path: str) -> None:
+        self._seen[access.identity(group)] = path
+        self._attributes(group, path)
+        for name in sorted(group, key=lambda name: name.encode("utf-8", "surrogateescape")):
+            if f"{path}/{name}" not in self._leave_out:
+                self._name(group, name, f"{path}/{name}")
+
+    def _name(self, group: h5py.Group, name: str, path: str) -> None:
+        link = access.link(group, name)
+        if isinstance(link, h5py.SoftLink):
+            self._tell("soft", path, link.path)
+        elif isinstance(link, h5py.ExternalLink):
+            self._tell("external", path, link.filename, link.path)
+        elif link is None:
+            self._tell("link", path)
+        else:
+            self._item(group[name], path)
+
+    def _item(self, item: Any, path: str) -> None:
+        identity = access.identity(item)
+        if identity in self._seen:
+            self._tell("same", path, self._seen[identity])
+            return
+        self._seen[identity] = path
+        if isinstance(item, h5py.Group):
+            self._tell("group", path)
+            self.group(item, path)
+        elif isinstance(item, h5py.Dataset):
+            self._tell("dataset", path, type_text(item.id.get_type()), _shape(item.id.get_space()))
+            self._attributes(item, path)
+            self._content(item, path)
+        else:
+            self._tell("type", path, type_text(item.id))
+            self._attributes(item, path)
+
+    def _attributes(self, item: h5py.HLObject, path: str) -> None:
+        for name in sorted(item.attrs, key=lambda name: name.encode("utf-8", "surrogateescape")):
+            if f"{path}@{name}" in self._leave_out:
+                continue
+            attribute = h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
+            kind, space = attribute.get_type(), attribute.get_space()
+            self._tell("attribute", name, type_text(kind), _shape(space))
+            if space.get_simple_extent_npoints():
+                values = _buffer(attribute.shape, attribute.dtype, kind)
+                attribute.read(values, mtype=None if attribute.dtype.hasobject else kind)
+                self._values(values, item)
+
+    def _content(self, dataset: h5py.Dataset, path: str) -> None:
+        plist = dataset.id.get_create_plist()
+        if self._checked_elsewhere(path):
+            filters = [plist.get_filter(k) for k in range(plist.get_nfilters())]
+            self._tell("stored", *((number, flags, values) for number, flags, values, _ in filters))
+        elif dataset.is_virtual:
+            self._tell("virtual", np.asarray(dataset.fillvalue).tobytes())
+            for to, file, name, source in sorted(dataset.virtual_sources(), key=lambda one: _bounds(one[0])):
+                self._tell(_bounds(to), file, name, _bounds(source))
+        elif dataset.size:
+            for part in _parts(dataset):
+                self._values(part, dataset)
+
+    def _values(self, values: np.ndarray[Any, Any], item: h5py.HLObject) -> None:
+        if not values.dtype.hasobject:
+            self.sha256.update(np.ascontiguousarray(values).view(np.uint8).data)
+            return
+        for value in values.reshape(-1):
+            self._value(value, item)
+
+    def _value(self, value: Any, item: h5py.HLObject) -> None:
+        """One of variable length, a reference, or a compound of such."""
+        if isinstance(value, (h5py.Reference, h5py.RegionReference)):
+            self._tell("reference", (h5py.h5r.get_name(value, item.id) or b"") if value else b"")
+        elif isinstance(value, (bytes, str)):
+            self._tell("text", value)
+        elif isinstance(value, np.ndarray):
+            self._tell("array", value.dtype, value.shape)
+            self._values(value, item)
+        elif isinstance(value, np.void) and value.dtype.names:
+            for name in value.dtype.names:
+                self._value(value[name], item)
+        else:
+            self._tell("value", value.tobytes() if isinstance(value, np.generic) else repr(value))
+
+
+def _buffer(shape: tuple[int, ...], dtype: np.dtype[Any], kind: h5py.h5t.TypeID) -> np.ndarray[Any, Any]:
+    """Room for values as they are stored, bits that mean nothing included; objects where they have no one size."""
+    return np.empty(shape, dtype if dtype.hasobject else f"V{kind.get_size()}")
+
+
+def _parts(dataset: h5py.Dataset) -> Any:
+    """The values in C order, some rows of the first axis at a time."""
+    access.enable_filters(dataset)
+    kind = dataset.id.get_type()
+    if not dataset.shape:
+        values = _buffer((), dataset.dtype, kind)
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, None if values.dtype.hasobject else kind)
+        yield values
+        return
+    n_rows, row_bytes = dataset.shape[0], kind.get_size() * int(np.prod(dataset.shape[1:]))
+    step = max(1, AT_ONCE // max(1, row_bytes))
+    space = dataset.id.get_space()
+    for first in range(0, n_rows, step):
+        shape = (min(step, n_rows - first), *dataset.shape[1:])
+        values = _buffer(shape, dataset.dtype, kind)
+        space.select_hyperslab((first, *(0,) * (len(shape) - 1)), shape)
+        memory = h5py.h5s.create_simple(shape)
+        dataset.id.read(memory, space, values, None if values.dtype.hasobject else kind)
+        yield values
+
+
+def _shape(space: h5py.h5s.SpaceID) -> str:
+    kind = space.get_simple_extent_type()
+    if kind == h5py.h5s.NULL:
+        return "null"
+    return str(tuple(space.get_simple_extent_dims()))
+
+
+def _bounds(space: h5py.h5s.SpaceID) -> str:
+    """The extent of a selection, and where it lies."""
+    extent = space.get_simple_extent_dims()
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return f"{extent}"
+    first, last = space.get_select_bounds()
+    return f"{tuple(first)} {tuple(last)} {space.get_select_npoints()} of {extent}"
+
+
+def type_text(kind: Any) -> str:
+    """A type in words: all that h5py tells of it, nothing of how it is stored."""
+    t = h5py.h5t
+    if isinstance(kind, t.TypeEnumID):
+        members = [(kind.get_member_name(k), kind.get_member_value(k)) for k in range(kind.get_nmembers())]
+        return f"enum {type_text(kind.get_super())} {sorted(members)}"
+    if isinstance(kind, t.TypeCompoundID):
+        parts = [
+            f"{kind.get_member_name(k)!r} {kind.get_member_offset(k)} {type_text(kind.get_member_type(k))}"
+            for k in range(kind.get_nmembers())
+        ]
+        return f"compound {kind.get_size()} {{{'; '.join(parts)}}}"
+    if isinstance(kind, t.TypeStringID):
+        size = "variable" if kind.is_variable_str() else kind.get_size()
+        return f"string {size} {kind.get_cset()} {kind.get_strpad()}"
+    if isinstance(kind, t.TypeArrayID):
+        return f"array {kind.get_array_dims()} {type_text(kind.get_super())}"
+    if isinstance(kind, t.TypeVlenID):
+        return f"variable {type_text(kind.get_super())}"
+    if isinstance(kind, t.TypeOpaqueID):
+        return f"opaque {kind.get_size()} {kind.get_tag()!r}"
+    if isinstance(kind, t.TypeReferenceID):
+        return f"reference {kind.get_size()}"
+    return _number_text(kind)
+
+
+def _number_text(kind: Any) -> str:
+    words = [type(kind).__name__, kind.get_size(), kind.get_order(), kind.get_precision(), kind.get_offset()]
+    if isinstance(kind, h5py.h5t.TypeIntegerID):
+        words.append(kind.get_sign())
+    if isinstance(kind, h5py.h5t.TypeFloatID):
+        words += [*kind.get_fields(), kind.get_ebias(), kind.get_norm()]
+    return " ".join(map(str, words))

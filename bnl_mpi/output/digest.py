@@ -1,0 +1,42 @@
+"""The digests that tell whether a set's metadata are as they were written, and where each is kept.
+
+A data or squash file's own digest lies in its record, `/entry/bnl_mpi`: over all of the file but the images' bytes,
+for which the record has a checksum each.  A master's and a NeXus file's own lies in `/entry/process_bnl_mpi`, less the
+date, and each of the two holds the other's too: so one that was changed, by a fault of a disk or on purpose,
+disagrees with itself, and one that was exchanged with its like of another run, or edited and given a new digest,
+disagrees with the other.  The blocks don't hold the masters' digests: they are made while rank 0 writes the masters,
+or before it under `-t`, and would have to wait.  What they hold, the plan's hash, is in the masters as well, and is
+what the masters are computed from.
+"""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from ..hdf5 import access
+from ..hdf5.digest import content_sha256
+
+PROCESS = "/entry/process_bnl_mpi"
+OWN, OTHER = "content_sha256", "sibling_sha256"
+"""Items of PROCESS: the file's own digest; in the NeXus file the master's, and in the master that of the other."""
+UNDIGESTED = frozenset({f"{PROCESS}/date", f"{PROCESS}/{OWN}", f"{PROCESS}/{OTHER}"})
+"""What differs between equal runs, and the digests themselves."""
+
+
+def of_master(file: h5py.File) -> str:
+    """The digest of an open master or NeXus file."""
+    return content_sha256(file, leave_out=UNDIGESTED)
+
+
+def told(file: h5py.File, name: str) -> str | None:
+    """A digest that a master holds (OWN or OTHER), or None."""
+    found = access.get_dataset(file, f"{PROCESS}/{name}")
+    return None if found is None else access.text(found[()])
+
+
+def seal(file: h5py.File) -> str:
+    """Note the digest of a new master in itself, when all else is in it; returns it."""
+    own = of_master(file)
+    file[f"{PROCESS}/{OWN}"] = np.bytes_(own)
+    return own

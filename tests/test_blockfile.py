@@ -1,0 +1,114 @@
+"""A file appears whole or not at all, and what goes wrong meanwhile is laid at the right door."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_sets import random_frames, random_mask, write_set
+
+import bnl_mpi
+from bnl_mpi.codecs.hcompress import HCompress
+from bnl_mpi.errors import BnlError, InputError, OutputError
+from bnl_mpi.hdf5 import access
+from bnl_mpi.output.blockfile import whole_file
+
+SHAPE = (40, 44)
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Path:
+    return write_set(tmp_path, random_frames(4, SHAPE), mask=random_mask(SHAPE))
+
+
+def left(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if not p.name.startswith("in_")]
+
+
+def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def fsync(descriptor: int, real: Any = os.fsync) -> None:
+        real(descriptor)
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def replace(source: str, target: str, real: Any = os.replace) -> None:
+        real(source, target)
+        done.append("rename")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with whole_file(str(tmp_path / "a")) as partial:
+        Path(partial).write_text("x")
+    assert done == ["file", "rename", "folder"]
+
+
+def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = errno.EINVAL
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with whole_file(str(tmp_path / "a")) as partial:
+        Path(partial).write_text("x")
+    code = errno.EIO
+    with pytest.raises(OutputError, match=r"b: can't be written: Input/output error"):
+        with whole_file(str(tmp_path / "b")) as partial:
+            Path(partial).write_text("x")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("odd")])
+def test_somebody_elses_error_passes(tmp_path: Path, error: Exception) -> None:
+    def fail() -> None:
+        with whole_file(str(tmp_path / "a")) as partial:
+            Path(partial).write_text("x")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        fail()
+    assert caught.value is error
+    assert not left(tmp_path)
+
+
+def test_an_error_of_writing_names_the_final_file(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_file(str(tmp_path / "a.h5")) as partial, access.writing():
+            Path(partial).write_text("x")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match=r"/a\.h5: can't be written: No space left on device; make room"):
+        fail()
+    assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("it is odd")])
+def test_a_codecs_error_is_the_codecs(
+    master: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run(self: object, *args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(HCompress, "run", run)
+    with pytest.raises(BnlError, match=r"image of frames 1 to 1: the codec hcomp failed: .*(error|odd)") as caught:
+        bnl_mpi.reduce(str(master), out_file=str(tmp_path / "set"), codec="hcompress", codec_level=16)
+    assert "make room" not in str(caught.value)
+    assert not [name for name in left(tmp_path) if name.endswith((".h5", ".partial"))]
+
+
+def test_an_inputs_error_while_the_masters_are_made_is_the_inputs(
+    master: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bnl_mpi.output.master.decide", decide)
+    with pytest.raises(InputError, match=r"in_master\.h5: can't be read: .*Input/output error") as caught:
+        bnl_mpi.reduce(str(master), out_file=str(tmp_path / "set"))
+    assert "make room" not in str(caught.value)
+    assert not [name for name in left(tmp_path) if name.endswith(("_master.h5", ".partial"))]
