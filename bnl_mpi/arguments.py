@@ -118,7 +118,14 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     frames = parser.add_argument_group("input")
-    add(frames, "-i", "--infile", optional=False, metavar="MASTER", help="input master file")
+    add(
+        frames,
+        "-i",
+        "--infile",
+        optional=False,
+        metavar="MASTER",
+        help="input master file, or an image of a CBF series",
+    )
     add(frames, "-1", "--first_image", type=int, metavar="N", help="first frame, from 1 (default 1)")
     add(frames, "-N", "--last_image", type=int, metavar="N", help="last frame, included (default: the last)")
     add(frames, "--channel", optional=False, type=int, metavar="N",

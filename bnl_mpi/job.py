@@ -17,8 +17,8 @@ from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
 from .hdf5 import access
-from .input import discovery, links
 from .input import experiment as metadata
+from .input import opening
 from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
@@ -66,31 +66,30 @@ class Prepared:
 
 def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     """Read the master, and make and check the plan.  Opens nothing for writing."""
-    master = links.find_master(options.infile)
-    with access.open_read(master) as h5:
+    with opening.open_master(options.infile) as h5:
         counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        found = discovery.open_source(master, h5, expected, trust_counts=trust_counts, channel=options.channel)
+        found = opening.open_source(options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel)
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
-    warnings = list(experiment.warnings)
+    warnings = [*found.warnings, *experiment.warnings]
     plan = make_plan(options, found, experiment, warnings)
     if expected is not None and expected != found.n_frames:
-        warnings.append(f"{master} tells of {expected} frames, but its data files hold {found.n_frames}")
+        warnings.append(f"{options.infile} tells of {expected} frames, but its data files hold {found.n_frames}")
     codec = codecs.make(options)
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
     Filter(options.compression).check()
     _check_sums(options, plan, experiment, warnings)
     if experiment.mask is None:
-        warnings.append(f"{master}: no pixel_mask, so none is written; XDS can't read a set without one")
+        warnings.append(f"{options.infile}: no pixel_mask, so none is written; XDS can't read a set without one")
     if not os.path.basename(options.out_master or "").endswith("_master"):
         warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
     packed = None
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
     sizes = json.dumps(found.file_sizes(), sort_keys=True)
-    source_items = {"master": os.path.basename(master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
+    source_items = {"master": os.path.basename(found.master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
     identity = record.identity(options.identity(), plan, source_items, __version__)
     job = Job(options, plan, found, identity, packed)
     return Prepared(job, experiment, tuple(warnings))

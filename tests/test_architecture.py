@@ -10,7 +10,7 @@ from pathlib import Path
 import bnl_mpi
 
 PACKAGE = Path(bnl_mpi.__file__).parent
-HEAVY = {"astropy", "glymur", "imagecodecs", "gemmi", "scipy", "matplotlib", "PIL", "hdf5plugin", "mpi4py"}
+HEAVY = {"astropy", "glymur", "imagecodecs", "gemmi", "scipy", "matplotlib", "PIL", "hdf5plugin", "mpi4py", "fabio"}
 
 
 def module_of(path: Path) -> str:

@@ -38,6 +38,8 @@ class Source:
     """The channel (energy threshold) to take of datasets (n, channel, ny, nx), counted from 0."""
     counts_known: bool
     """False if the counts were inferred from the master and one data file, and await the owners' check."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know of the input, a line each."""
 
     @property
     def n_frames(self) -> int:

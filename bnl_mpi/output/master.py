@@ -13,6 +13,7 @@ import numpy as np
 from ..hdf5 import access
 from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import DETECTOR, SPECIFIC, Experiment
+from ..input.opening import open_master
 from ..plan import Plan
 from .rules import Reduction, decide, is_images
 
@@ -50,7 +51,7 @@ def write_master(
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.reading(infile), access.open_read(infile) as source, access.write_at_once(path) as target:
+    with access.reading(infile), open_master(infile) as source, access.write_at_once(path) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)

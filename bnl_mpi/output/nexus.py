@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
+from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
 from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
@@ -58,7 +59,7 @@ def write_nxs(
     Raises InputError as write_master does.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.reading(infile), access.open_read(infile) as source:
+    with access.reading(infile), open_master(infile) as source:
         lacking = missing(source, experiment)
         if lacking:
             return lacking

@@ -36,7 +36,7 @@ def describe(job: Job) -> dict[str, Any]:
     """Items of the group, each a text or a thing that JSON can hold."""
     options = job.options
     names = {
-        "infile": os.path.basename(options.infile),
+        "infile": os.path.basename(os.path.abspath(options.infile)),
         "out_file": os.path.basename(options.out_file),
         "out_master": os.path.basename(options.out_master or ""),
         "out_squash": os.path.basename(options.out_squash) if options.out_squash else None,

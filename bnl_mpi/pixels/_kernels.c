@@ -7,6 +7,7 @@
 #include <Python.h>
 #include <float.h>
 
+#include "csrc/byteoffset.h"
 #include "csrc/chunks.h"
 #include "csrc/compare.h"
 #include "csrc/crc32.h"
@@ -386,6 +387,44 @@ static PyObject *bslz4_encode(PyObject *self, PyObject *object) {
     return result;
 }
 
+static PyObject *byte_offset_decode_(PyObject *self, PyObject *args) {
+    PyObject *out_object, *result = NULL;
+    Py_buffer data;
+    array out = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*O", &data, &out_object)) return NULL;
+    if (array_take(&out, out_object, "out", 0, "ui", 1) && item_size_in(&out, "out", 4, 4, 4)) {
+        size_t made, taken;
+        Py_BEGIN_ALLOW_THREADS
+        byte_offset_decode(data.buf, (size_t)data.len, out.view.buf, (size_t)out.view.len / 4, &made, &taken);
+        Py_END_ALLOW_THREADS
+        result = Py_BuildValue("nn", (Py_ssize_t)made, (Py_ssize_t)taken);
+    }
+    array_drop(&out);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static PyObject *byte_offset_encode_(PyObject *self, PyObject *object) {
+    PyObject *result = NULL;
+    array in = {.held = 0};
+    (void)self;
+    if (array_take(&in, object, "array", 0, "i", 0) && item_size_in(&in, "array", 4, 4, 4)) {
+        const size_t n = (size_t)in.view.len / 4;
+        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n * BYTE_OFFSET_MOST));
+        if (result) {
+            uint8_t *to = (uint8_t *)PyBytes_AS_STRING(result);
+            size_t made;
+            Py_BEGIN_ALLOW_THREADS
+            made = byte_offset_encode(in.view.buf, n, to);
+            Py_END_ALLOW_THREADS
+            _PyBytes_Resize(&result, (Py_ssize_t)made);
+        }
+    }
+    array_drop(&in);
+    return result;
+}
+
 static PyObject *finish(PyObject *self, PyObject *args) {
     PyObject *total_object, *flags_object, *words, *result = NULL;
     array total = {.held = 0}, flags = {.held = 0};
@@ -574,6 +613,8 @@ static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
      "bslz4_reduce(chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first, ending)"},
+    {"byte_offset_decode", byte_offset_decode_, METH_VARARGS, "byte_offset_decode(data, out) -> (pixels, bytes)"},
+    {"byte_offset_encode", byte_offset_encode_, METH_O, "byte_offset_encode(array) -> bytes"},
     {"bslz4_decode", bslz4_decode, METH_VARARGS, "bslz4_decode(chunk, out)"},
     {"bslz4_encode", bslz4_encode, METH_O, "bslz4_encode(array) -> bytes"},
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},

@@ -45,6 +45,8 @@ __all__ = [
     "bslz4_decode",
     "bslz4_encode",
     "bslz4_reduce",
+    "byte_offset_decode",
+    "byte_offset_encode",
     "compare",
     "crc32",
     "finish",
@@ -299,6 +301,31 @@ def bslz4_encode(array: Array) -> bytes:
     """Encode an array, C-contiguous, as a chunk of HDF5 filter 32008 with LZ4, in blocks of 8 KiB."""
     chunk: bytes = _kernels.bslz4_encode(array)
     return chunk
+
+
+def byte_offset_decode(data: Any, out: Array) -> int:
+    """Decode CBF's byte-offset compression.
+
+    Args:
+        data: bytes-like.
+        out: array to fill, of a 4-byte integer type; values are taken modulo 2**32.
+
+    Returns:
+        How many bytes of the data were needed.
+
+    Raises:
+        ValueError: the data end before all pixels are there.
+    """
+    made, taken = (kernels_numpy if _kernels is None else _kernels).byte_offset_decode(data, out)
+    if made < out.size:
+        raise ValueError(f"its data end after {made} of {out.size} pixels")
+    return int(taken)
+
+
+def byte_offset_encode(array: Array) -> bytes:
+    """Encode an int32 array, C-contiguous, with CBF's byte-offset compression."""
+    stream: bytes = (kernels_numpy if _kernels is None else _kernels).byte_offset_encode(array)
+    return stream
 
 
 def crc32(data: Any) -> int:

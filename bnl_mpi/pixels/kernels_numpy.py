@@ -198,3 +198,67 @@ def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
         codec = HCompress1(scale=scale, smooth=False, bytepix=8, nx=tile.shape[0], ny=nx)
         coded = np.frombuffer(codec.encode(tile), np.uint8)
         image[y : y + tile_rows] = codec.decode(coded).reshape(tile.shape)
+
+
+ESCAPE = 0x80
+"""The byte -128 of a byte-offset stream: a longer difference follows."""
+
+
+def byte_offset_decode(data: Any, out: Array) -> tuple[int, int]:
+    """Decode a byte-offset stream; see :func:`bnl_mpi.pixels.kernels.byte_offset_decode`, which checks the result."""
+    stream = np.frombuffer(data, np.uint8)
+    pixels = out.reshape(-1)
+    steps = np.zeros(pixels.size, np.int64)
+    escapes = np.flatnonzero(stream == ESCAPE)
+    at = made = next_escape = 0
+    while made < pixels.size and at < stream.size:
+        next_escape += int(np.searchsorted(escapes[next_escape:], at))
+        end = int(escapes[next_escape]) if next_escape < escapes.size else stream.size
+        run = min(end - at, pixels.size - made)
+        steps[made : made + run] = stream[at : at + run].view(np.int8)
+        made, at = made + run, at + run
+        if made == pixels.size or at == stream.size:
+            break
+        step, size = _long_step(bytes(stream[at : at + 15]))
+        if not size:
+            break
+        steps[made] = step
+        made, at = made + 1, at + size
+    pixels[:made] = np.cumsum(steps[:made]).astype(np.uint32).view(pixels.dtype)
+    return made, at
+
+
+def _long_step(piece: bytes) -> tuple[int, int]:
+    """(difference, bytes) at an escape; 0 bytes where the stream ends in it."""
+    begin = 1
+    for size in (2, 4, 8):
+        if len(piece) < begin + size:
+            return 0, 0
+        step = int.from_bytes(piece[begin : begin + size], "little", signed=True)
+        begin += size
+        if step != -(1 << (8 * size - 1)) or size == 8:
+            break
+    return step, begin
+
+
+def byte_offset_encode(array: Array) -> bytes:
+    """Encode int32 as a byte-offset stream; see :func:`bnl_mpi.pixels.kernels.byte_offset_encode`."""
+    values = array.reshape(-1).astype(np.int64)
+    steps = np.diff(values, prepend=0)
+    long = np.flatnonzero(np.abs(steps) > 127)
+    single = steps.astype(np.int8).tobytes()
+    pieces, at = [], 0
+    for k in long.tolist():
+        pieces += [single[at:k], _escaped(int(steps[k]))]
+        at = k + 1
+    return b"".join([*pieces, single[at:]])
+
+
+def _escaped(step: int) -> bytes:
+    piece = b"\x80"
+    for size in (2, 4):
+        least = -(1 << (8 * size - 1))
+        if -least > abs(step):
+            return piece + step.to_bytes(size, "little", signed=True)
+        piece += least.to_bytes(size, "little", signed=True)
+    return piece + step.to_bytes(8, "little", signed=True)

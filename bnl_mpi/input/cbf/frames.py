@@ -1,0 +1,34 @@
+"""Frames of a CBF series: a segment a file."""
+
+from __future__ import annotations
+
+from ..reading import Array, Extent, Fetched, Room
+from ..source import Segment, Source
+from .header import SECTION, binary_of, open_to_pixels
+from .pixels import decode
+
+
+class CbfFrames:
+    """The one frame of a file, which is read once from begin to end."""
+
+    def __init__(self, segment: Segment, source: Source) -> None:
+        self._opened = open_to_pixels(segment.path)
+        before = self._opened.before
+        try:
+            self._binary = binary_of(segment.path, before.partition(SECTION)[2], len(before))
+        except BaseException:
+            self.close()
+            raise
+
+    def extent(self) -> Extent:
+        return Extent(1, self._binary.shape, self._binary.dtype)
+
+    def fetch(self, index: int, out: Array, room: Room) -> Fetched:
+        data = self._opened.pixels(self._binary.size)
+        return Fetched("cbf", data, len(data), self._decode)
+
+    def _decode(self, data: bytes, out: Array) -> None:
+        decode(data, self._binary, out)
+
+    def close(self) -> None:
+        self._opened.file.close()

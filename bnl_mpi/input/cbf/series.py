@@ -1,0 +1,169 @@
+"""Which files make a series, and whether their headers are of one experiment."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ...errors import InputError
+from .header import Header, cutoff, exposure, read_header, wavelength
+
+NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.cbf(?:\.gz|\.bz2)?)", re.IGNORECASE)
+"""A file's name: the number is the last run of digits before the suffix."""
+SUFFIX = re.compile(r".*\.cbf(\.gz|\.bz2)?", re.IGNORECASE)
+PLACE = re.compile(r"[#?]+")
+
+THREADS = 8
+"""Headers are read by so many threads: opening a file takes long on a parallel file system."""
+
+Key = tuple[str, str]
+"""What the names of a series have in common: prefix and suffix."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of a series in the order of their numbers, without a gap."""
+
+    paths: tuple[str, ...]
+    first_number: int
+
+    @property
+    def template(self) -> str:
+        """The files' names as `name_#####.cbf`."""
+        folder, name = os.path.split(self.paths[0])
+        found = NAME.fullmatch(name)
+        if found is None:
+            return self.paths[0]
+        return os.path.join(folder, f"{found['prefix']}{'#' * len(found['number'])}{found['suffix']}")
+
+
+def names_series(path: str) -> bool:
+    """Whether a CBF series is meant: a file or template of that suffix, or a folder that holds such files."""
+    if os.path.isdir(path):
+        return any(NAME.fullmatch(name) for name in os.listdir(path))
+    return SUFFIX.fullmatch(os.path.basename(path)) is not None
+
+
+def find_series(path: str) -> Series:
+    """The series that a file, a template `name_#####.cbf` or a folder names.
+
+    InputError where there is none, where a folder holds two, or where an image is missing.
+    """
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        raise InputError(f"{path}: no such folder")
+    found = _by_key(folder)
+    if not name:
+        return _checked(folder, found, _only_key(path, found))
+    place = PLACE.search(name)
+    if place is not None and not os.path.exists(path):
+        key = (name[: place.start()], name[place.end() :])
+        if key not in found:
+            raise InputError(f"{path}: no file fits this template{_near(found)}")
+        return _checked(folder, found, key)
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such file{_near(found)}")
+    match = NAME.fullmatch(name)
+    if match is None:
+        return Series((path,), 1)
+    return _checked(folder, found, (match["prefix"], match["suffix"]))
+
+
+def _by_key(folder: str) -> dict[Key, list[tuple[int, str]]]:
+    """(number, name) of every CBF file with a number, by what else is in the name."""
+    found: dict[Key, list[tuple[int, str]]] = {}
+    for name in sorted(os.listdir(folder or ".")):
+        match = NAME.fullmatch(name)
+        if match is not None:
+            found.setdefault((match["prefix"], match["suffix"]), []).append((int(match["number"]), name))
+    return found
+
+
+def _only_key(path: str, found: dict[Key, list[tuple[int, str]]]) -> Key:
+    if not found:
+        raise InputError(f"{path}: no CBF series in this folder")
+    if len(found) > 1:
+        several = ", ".join(
+            f"{prefix}#{suffix} ({len(files)})" for (prefix, suffix), files in sorted(found.items())[:4]
+        )
+        raise InputError(f"{path}: {len(found)} series in this folder: {several}; give -i an image of the one you want")
+    return next(iter(found))
+
+
+def _near(found: dict[Key, list[tuple[int, str]]]) -> str:
+    names = [f"{prefix}#{suffix}" for prefix, suffix in sorted(found)[:3]]
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def _checked(folder: str, found: dict[Key, list[tuple[int, str]]], key: Key) -> Series:
+    files = sorted(found[key])
+    numbers = [number for number, _ in files]
+    where = os.path.join(folder, f"{key[0]}#{key[1]}")
+    for (number, name), (following, other) in itertools.pairwise(files):
+        if following == number:
+            raise InputError(f"{where}: {name} and {other} have one number; take one of them away")
+    missing = [k for k in range(numbers[0], numbers[-1] + 1) if k not in set(numbers)] if _has_gap(numbers) else []
+    if missing:
+        shown = ", ".join(str(k) for k in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise InputError(
+            f"{where}: {len(missing)} of the images {numbers[0]} to {numbers[-1]} "
+            f"{'are' if len(missing) > 1 else 'is'} missing: {shown}; restore them, or move one side of the gap away"
+        )
+    return Series(tuple(os.path.join(folder, name) for _, name in files), numbers[0])
+
+
+def _has_gap(numbers: Sequence[int]) -> bool:
+    return numbers[-1] - numbers[0] + 1 != len(numbers)
+
+
+def read_headers(series: Series) -> list[Header]:
+    """Every file's header; InputError where one can't be read, or isn't of the experiment of the first."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        headers = list(pool.map(read_header, series.paths))
+    for header in headers[1:]:
+        _check_like(headers[0], header)
+    return headers
+
+
+def _text_of_shape(header: Header) -> str:
+    ny, nx = header.binary.shape
+    return f"{nx} x {ny} pixels of type {header.binary.dtype}"
+
+
+SAME: tuple[tuple[str, Callable[[Header], object]], ...] = (
+    ("frames", _text_of_shape),
+    ("the exposure time", lambda header: exposure(header)[0]),
+    ("the exposure period", lambda header: exposure(header)[1]),
+    ("the saturation value", cutoff),
+    ("the detector", lambda header: header.fields.get("Detector")),
+    ("the pixel size", lambda header: header.fields.get("Pixel_size")),
+)
+"""What must be the same in all headers."""
+
+NEARLY: tuple[tuple[str, Callable[[Header], float | None], float], ...] = (
+    ("the wavelength", wavelength, 1e-3),
+    ("the detector distance", lambda header: header.number("Detector_distance"), 1e-3),
+)
+"""What may differ by so small a part: some beamlines write what was read back, frame by frame."""
+
+
+def _check_like(first: Header, header: Header) -> None:
+    for label, get in SAME:
+        if get(header) != get(first):
+            raise _differs(header, label, get(header), get(first), first)
+    for label, number, tolerance in NEARLY:
+        here, there = number(header), number(first)
+        if here != there and (here is None or there is None or abs(here - there) > tolerance * abs(there)):
+            raise _differs(header, label, here, there, first)
+
+
+def _differs(header: Header, label: str, here: object, there: object, first: Header) -> InputError:
+    verb = "are" if label.endswith("s") else "is"
+    return InputError(
+        f"{header.path}: {label} {verb} {here}, but {there} in {os.path.basename(first.path)}; "
+        "a series is of one experiment: move the others to a folder of their own"
+    )

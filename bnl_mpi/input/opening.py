@@ -1,0 +1,32 @@
+"""What `-i` names, opened: a master file, or a CBF series, of which a master is made in memory.
+
+Nothing beyond this module asks which of them it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from ..hdf5 import access
+from . import discovery
+from .cbf import inmemory
+from .cbf.series import names_series
+from .links import find_master
+from .source import Source
+
+
+def open_master(path: str | Path) -> h5py.File:
+    """The master open for reading; InputError, in one line, where that can't be."""
+    name = str(path)
+    return inmemory.open_series(name) if names_series(name) else access.open_read(find_master(name))
+
+
+def open_source(
+    path: str, h5: h5py.File, expected: int | None, *, trust_counts: bool = True, channel: int | None = None
+) -> Source:
+    """Where the frames of the open master `h5` are; arguments as for `discovery.open_source`."""
+    if names_series(path):
+        return inmemory.series_source(path, channel)
+    return discovery.open_source(path, h5, expected, trust_counts=trust_counts, channel=channel)

@@ -1,0 +1,364 @@
+"""CBF series as input: their pixels, headers, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import oracle
+import pytest
+from fabio.ext import byte_offset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_cbf import Made, cbf_bytes, counts, mask_of, write_series
+from running import bnl, needs_mpi, outputs
+from small_sets import read_images
+
+import bnl_mpi
+from bnl_mpi.errors import BnlError, InputError
+from bnl_mpi.input.cbf import cif, geometry
+from bnl_mpi.input.cbf.header import read_header
+from bnl_mpi.input.cbf.series import find_series
+from bnl_mpi.input.opening import open_master
+from bnl_mpi.pixels import kernels, kernels_numpy
+
+every_implementation = pytest.mark.parametrize("impl", [kernels_numpy, *([kernels] if kernels.COMPILED else [])])
+
+SHAPE = (47, 61)
+SATVAL = 9000
+
+pixel_values = st.one_of(
+    st.integers(-130, 130),
+    st.integers(-(1 << 15) - 3, (1 << 15) + 3),
+    st.integers(-(1 << 31), (1 << 31) - 1),
+    st.sampled_from([-(1 << 31), (1 << 31) - 1, 0]),
+)
+
+
+def byte_offset_by_pixel(values: list[int]) -> bytes:
+    """The stream that CBFlib's manual describes, pixel by pixel."""
+    stream, before = b"", 0
+    for value in values:
+        step, before = value - before, value
+        if -128 < step < 128:
+            stream += step.to_bytes(1, "little", signed=True)
+        elif -(1 << 15) < step < 1 << 15:
+            stream += b"\x80" + step.to_bytes(2, "little", signed=True)
+        elif -(1 << 31) < step < 1 << 31:
+            stream += b"\x80\x00\x80" + step.to_bytes(4, "little", signed=True)
+        else:
+            stream += b"\x80\x00\x80\x00\x00\x00\x80" + step.to_bytes(8, "little", signed=True)
+    return stream
+
+
+# Pixels
+
+
+@every_implementation
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(pixel_values, min_size=1, max_size=70))
+def test_byte_offset_streams(impl: Any, values: list[int]) -> None:
+    pixels, stream = np.array(values, np.int32), byte_offset_by_pixel(values)
+    assert impl.byte_offset_encode(pixels) == stream
+    out = np.empty(len(values), np.int32)
+    impl.byte_offset_decode(stream, out)
+    np.testing.assert_array_equal(out, pixels)
+    unsigned = np.empty(len(values), np.uint32)
+    impl.byte_offset_decode(stream + b"\x01\x80", unsigned)
+    np.testing.assert_array_equal(unsigned.view(np.int32), pixels)
+
+
+@every_implementation
+def test_byte_offset_as_fabio_has_it(impl: Any) -> None:
+    pixels = counts(1, (211, 307))[0]
+    stream = bytes(byte_offset.comp_cbf32(pixels.ravel()))
+    assert impl.byte_offset_encode(pixels) == stream
+    out = np.empty_like(pixels)
+    impl.byte_offset_decode(stream, out)
+    np.testing.assert_array_equal(out, pixels)
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_stream_that_ends_early(numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if numpy:
+        monkeypatch.setattr(kernels, "_kernels", None)
+    stream = byte_offset_by_pixel([1, 2, 300, 70000, -(1 << 31), (1 << 31) - 1])
+    out = np.empty(6, np.int32)
+    assert kernels.byte_offset_decode(stream + b"\x00\x00", out) == len(stream)
+    for n in range(len(stream)):
+        with pytest.raises(ValueError, match=r"end after \d of 6 pixels"):
+            kernels.byte_offset_decode(stream[:n], out)
+
+
+@pytest.mark.parametrize("suffix", [".cbf", ".cbf.gz", ".cbf.bz2"])
+@pytest.mark.parametrize(("binning", "total"), [(1, 1), (2, 2), (3, 4)])
+def test_a_series_is_reduced_as_a_master_is(tmp_path: Path, suffix: str, binning: int, total: int) -> None:
+    frames = counts(7, SHAPE)
+    paths = write_series(tmp_path, frames, suffix=suffix)
+    out = tmp_path / "out"
+    bnl_mpi.reduce(str(paths[3]), out_file=str(out), sum=total, bin=binning, compression="none")
+    expected = oracle.reduce_set(frames, mask_of(frames), sum=total, binning=binning, satval=SATVAL)
+    np.testing.assert_array_equal(read_images(f"{out}_master.h5"), expected)
+
+
+def test_ways_to_name_a_series(tmp_path: Path) -> None:
+    paths = [str(p) for p in write_series(tmp_path, counts(4, SHAPE), first=9998)]
+    for name in (paths[0], paths[2], tmp_path, tmp_path / "lyso_1_#####.cbf", tmp_path / "lyso_1_?????.cbf"):
+        found = find_series(str(name))
+        assert list(found.paths) == paths
+        assert found.template == str(tmp_path / "lyso_1_#####.cbf")
+
+
+def test_numbers_without_leading_zeros(tmp_path: Path) -> None:
+    for k in (8, 9, 10, 11):
+        (tmp_path / f"x{k}.cbf").write_bytes(cbf_bytes(counts(1, SHAPE)[0], Made()))
+    assert [Path(p).name for p in find_series(str(tmp_path)).paths] == ["x8.cbf", "x9.cbf", "x10.cbf", "x11.cbf"]
+
+
+def test_one_image_is_a_series(tmp_path: Path) -> None:
+    path = tmp_path / "alone.cbf"
+    path.write_bytes(cbf_bytes(counts(1, SHAPE)[0], Made()))
+    assert bnl_mpi.reduce(str(path), out_file=str(tmp_path / "out")) is not None
+    assert read_images(tmp_path / "out_master.h5").shape == (1, *SHAPE)
+
+
+@needs_mpi
+def test_ranks_and_shares_make_no_difference(tmp_path: Path) -> None:
+    path = write_series(tmp_path, counts(12, SHAPE))[0]
+    words = ["-i", path, "-b", 2, "-s", 2, "-d", 2, "-c", "bslz4"]
+    for name, more in (("serial", []), ("ranks", ["-p", 2])):
+        (tmp_path / name).mkdir()
+        bnl(*words, *more, "-o", "out", cwd=tmp_path / name)
+    (tmp_path / "shares").mkdir()
+    for share in (0, 1, 2):
+        bnl(*words, "-p", 2, "-t", share, "-o", "out", cwd=tmp_path / "shares")
+    serial = outputs(tmp_path / "serial", "out")
+    assert len(serial) == 5
+    assert outputs(tmp_path / "ranks", "out") == serial
+    assert outputs(tmp_path / "shares", "out") == serial
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    path = write_series(tmp_path, counts(6, SHAPE))[0]
+    bnl("-i", path, "-d", 2, "-o", "out", cwd=tmp_path)
+    whole = outputs(tmp_path, "out")
+    for name in ("out_master.h5", "out.nxs", "out_000002.h5"):
+        (tmp_path / name).unlink()
+    done = bnl("-i", tmp_path / "lyso_1_#####.cbf", "-d", 2, "-o", "out", "--resume", cwd=tmp_path)
+    assert "2 of 3 blocks" in done.stdout + done.stderr
+    resumed = outputs(tmp_path, "out")
+    for name in ("out_000001.h5", "out_000002.h5", "out_000003.h5"):
+        assert resumed[name] == whole[name]
+
+
+# Headers
+
+
+def test_cif_syntax() -> None:
+    text = """data_x
+_one.a 'it's a word' # not this
+_one.b
+;
+# two
+ lines
+;
+loop_
+_two.id _two.vector[1]
+x 1 "y z" 'b'
+# between
+'#w' _notaname
+_three.c .
+"""
+    found = cif.tables(text)
+    assert found["one"] == [{"a": "it's a word", "b": "\n# two\n lines\n"}]
+    assert found["two"] == [{"id": "x", "vector[1]": "1"}, {"id": "y z", "vector[1]": "b"}, {"id": "#w"}]
+    assert found["three"] == [{"c": "."}]
+
+
+def test_fields_of_a_header(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, counts(1, SHAPE))
+    header = read_header(str(path))
+    assert header.binary.shape == SHAPE
+    assert header.fields["timestamp"] == "2019-07-14T10:20:00.125"
+    assert header.numbers("Beam_xy") == [240.5, 310.25]
+    assert header.numbers("Pixel_size") == [172e-6, 172e-6]
+    assert header.number("Silicon") == 0.001
+    assert header.number("Tau") == 0
+    assert header.number("Flux") is None
+
+
+def test_what_the_master_in_memory_tells(tmp_path: Path) -> None:
+    frames = counts(5, SHAPE)
+    path = write_series(tmp_path, frames)[0]
+    with open_master(path) as h5:
+        detector = h5["entry/instrument/detector"]
+        values = {name: detector[name][()] for name in detector if isinstance(detector[name], h5py.Dataset)}
+        assert values["description"] == b"PILATUS 300K"
+        assert values["detector_number"] == b"3-0101"
+        assert values["saturation_value"] == SATVAL
+        assert values["count_time"] == 0.0977
+        assert values["frame_time"] == 0.1
+        assert values["sensor_thickness"] == 0.001
+        assert values["beam_center_x"] == 240.5
+        assert values["threshold_energy"] == 6330
+        np.testing.assert_array_equal(values["pixel_mask"], mask_of(frames))
+        assert h5["entry/instrument/beam/incident_wavelength"][()] == 0.9795
+        assert detector["detectorSpecific/nimages"][()] == 5
+        omega = h5["entry/sample/goniometer/omega"][()]
+        np.testing.assert_allclose(omega, 30 + 0.1 * np.arange(5))
+        assert b"Count_cutoff 9000" in detector["detectorSpecific/cbf_header"][()]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"lyso_1_{k:05d}.cbf" for k in range(1, 6)]
+
+
+def test_two_theta_without_a_direction_is_told(tmp_path: Path) -> None:
+    made = Made(more={"Detector_2theta": "20.0000 deg.", "Kappa": "35.0 deg."})
+    path = write_series(tmp_path, counts(2, SHAPE), made)[0]
+    done = bnl("-i", path, "-o", "out", cwd=tmp_path)
+    assert "two theta of 20 degrees is taken as a turn about the spindle" in done.stderr
+    assert "kappa is at 35 degrees" in done.stderr
+    header = read_header(str(path))
+    place = geometry.geometry([header])
+    origin = geometry.laboratory(place.detector, place.module_offset)
+    angle = np.deg2rad(20)
+    across, up, along = -(240.5 - 0) * 0.172, 310.25 * 0.172, 200.0
+    expected = [-across, up * np.cos(angle) + along * np.sin(angle), along * np.cos(angle) - up * np.sin(angle)]
+    np.testing.assert_allclose(origin, expected, atol=1e-9)
+
+
+# What is wrong
+
+
+def refused(folder: Path, name: object, message: str, **options: Any) -> str:
+    """The run fails with one line that holds `message`, and leaves no output."""
+    with pytest.raises(BnlError) as raised:
+        bnl_mpi.reduce(str(name), out_file=str(folder / "out"), **options)
+    line = str(raised.value)
+    assert raised.value.exit_status == 1
+    assert "\n" not in line
+    assert message in line
+    assert not list(folder.glob("out*"))
+    return line
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    write_series(tmp_path, counts(2, SHAPE))
+    write_series(tmp_path, counts(3, SHAPE), stem="lyso_2_")
+    done = bnl("-i", ".", "-o", "out", cwd=tmp_path, ok=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "bnl-mpi: .: 2 series in this folder: lyso_1_#.cbf (2), lyso_2_#.cbf (3); give -i an image of the one you want"
+    ]
+
+
+def test_a_gap(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, counts(9, SHAPE))
+    paths[3].unlink()
+    paths[6].unlink()
+    refused(tmp_path, paths[0], "2 of the images 1 to 9 are missing: 4, 7")
+
+
+def test_two_series_in_a_folder(tmp_path: Path) -> None:
+    write_series(tmp_path, counts(2, SHAPE))
+    write_series(tmp_path, counts(3, SHAPE), stem="lyso_2_")
+    line = refused(tmp_path, tmp_path, "2 series in this folder")
+    assert "lyso_1_#.cbf (2), lyso_2_#.cbf (3)" in line
+
+
+def test_no_such_file_names_what_is_there(tmp_path: Path) -> None:
+    write_series(tmp_path, counts(2, SHAPE))
+    refused(tmp_path, tmp_path / "lyso_00001.cbf", "no such file; there are lyso_1_#.cbf")
+    refused(tmp_path, tmp_path / "lyso_3_#####.cbf", "no file fits this template; there are lyso_1_#.cbf")
+
+
+def test_two_files_of_one_number(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, counts(2, SHAPE))
+    (tmp_path / "lyso_1_2.cbf").write_bytes(paths[1].read_bytes())
+    refused(tmp_path, paths[0], "lyso_1_00002.cbf and lyso_1_2.cbf have one number")
+
+
+@pytest.mark.parametrize(
+    ("made", "shape", "message"),
+    [
+        (Made(), (46, 61), "frames are 61 x 46 pixels of type int32, but 61 x 47 pixels"),
+        (Made(exposure=0.2), SHAPE, "the exposure time is 0.2, but 0.0977"),
+        (Made(cutoff=8000), SHAPE, "the saturation value is 8000, but 9000"),
+        (Made(wavelength=1.2), SHAPE, "the wavelength is 1.2, but 0.9795"),
+        (Made(distance=0.3), SHAPE, "the detector distance is 0.3, but 0.2"),
+    ],
+)
+def test_a_mixed_series(tmp_path: Path, made: Made, shape: tuple[int, int], message: str) -> None:
+    paths = write_series(tmp_path, counts(5, SHAPE))
+    paths[3].write_bytes(cbf_bytes(counts(1, shape)[0], made, 3))
+    line = refused(tmp_path, paths[0], message)
+    assert "lyso_1_00004.cbf" in line
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (Made(wavelength=None), "tells of no wavelength"),
+        (Made(distance=None), "lacks Detector_distance"),
+    ],
+)
+def test_a_poor_header(tmp_path: Path, made: Made, message: str) -> None:
+    refused(tmp_path, write_series(tmp_path, counts(2, SHAPE), made)[0], message)
+
+
+@pytest.mark.parametrize("suffix", [".cbf", ".cbf.gz", ".cbf.bz2"])
+@pytest.mark.parametrize("part", [0.1, 0.9])
+def test_a_truncated_file(tmp_path: Path, suffix: str, part: float) -> None:
+    paths = write_series(
+        tmp_path, np.random.default_rng(1).integers(0, 30000, (5, 147, 161)).astype(np.int32), suffix=suffix
+    )
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[: int(part * len(data))])
+    line = refused(tmp_path, paths[0], "lyso_1_00002.cbf")
+    assert "truncated" in line or "can't be read" in line
+
+
+def test_corrupt_pixels(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, counts(5, SHAPE))
+    data = bytearray(paths[1].read_bytes())
+    at = data.index(b"\x0c\x1a\x04\xd5") + 4
+    data[at + 10 : at + 14] = b"\x80\x80\x80\x80"
+    paths[1].write_bytes(data)
+    line = refused(tmp_path, paths[0], "frame 2")
+    assert "lyso_1_00002.cbf" in line
+
+
+def test_not_a_cbf_file(tmp_path: Path) -> None:
+    (tmp_path / "x_00001.cbf").write_bytes(b"II*\0 this is a TIFF")
+    refused(tmp_path, tmp_path / "x_00001.cbf", "not a CBF file")
+
+
+def test_another_compression(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, counts(1, SHAPE))
+    path.write_bytes(path.read_bytes().replace(b"x-CBF_BYTE_OFFSET", b"x-CBF_PACKED_V2"))
+    refused(tmp_path, path, "x-CBF_PACKED_V2 compression; x-CBF_BYTE_OFFSET is the one that is read")
+
+
+def test_no_channels(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, counts(1, SHAPE))
+    refused(tmp_path, path, "--channel 2, but a CBF image has one channel", channel=2)
+
+
+def test_a_sum_across_a_jump_of_the_angle(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, counts(8, SHAPE))
+    for k in range(5, 8):
+        paths[k].write_bytes(cbf_bytes(counts(1, SHAPE)[0], Made(start=90.0), k))
+    refused(tmp_path, paths[0], "between frames 5 and 6", sum=2)
+
+
+def test_replay_names_the_series(tmp_path: Path) -> None:
+    write_series(tmp_path, counts(4, SHAPE))
+    for name, told in (("lyso_1_#####.cbf", "'lyso_1_#####.cbf'"), (".", tmp_path.name)):
+        bnl_mpi.reduce(str(tmp_path / name), out_file=str(tmp_path / "out"), sum=2, force=True)
+        command = bnl("replay", tmp_path / "out_master.h5").stdout
+        assert command.startswith(f"bnl-mpi --infile {told} ")
+
+
+def test_a_folder_without_a_series(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CBF series in this folder"):
+        find_series(str(tmp_path))
