@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bnl_mpi.run.world import mpiexec_command
+from bnl_mpi.run.launch import mpiexec_command
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "stat": ("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),

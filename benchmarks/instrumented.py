@@ -56,7 +56,7 @@ def _watch_first_frame(moments: list[float]) -> None:
 
 def rank_here(environment: Mapping[str, str]) -> int:
     """This process's rank as its launcher tells it; 0 without a launcher."""
-    from bnl_mpi.run.world import RANK_VARIABLES
+    from bnl_mpi.run.launch import RANK_VARIABLES
 
     told = [environment[name] for name in (*RANK_VARIABLES, "SLURM_PROCID") if name in environment]
     return int(told[0]) if told else 0

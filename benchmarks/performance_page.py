@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnl_mpi.tasks.reduction import STAGES
+from bnl_mpi.tasks.images import STAGES
 
 Found = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from benchmarks.timing import Spread, interleaved, ratio_of, spread_of
 from bnl_mpi.hdf5.access import open_read
 from bnl_mpi.input import discovery, frames
 from bnl_mpi.output.filters import Filter
-from bnl_mpi.run.report import Summary
-from bnl_mpi.tasks.reduction import STAGES
+from bnl_mpi.tasks.images import STAGES
+from bnl_mpi.tasks.report import SetSummary
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Run:
     """One setting applied to one set, again and again; `summaries` holds what each call told."""
 
     def __init__(self, master: Path, setting: Setting, folder: Path) -> None:
-        self.summaries: list[Summary] = []
+        self.summaries: list[SetSummary] = []
         self._infile, self._setting = str(master), setting
         self._stem = str(folder / f"out_{setting.name.replace(' ', '_').replace(',', '')}")
         self.frames = _frames(master, setting)
@@ -91,7 +91,7 @@ class Run:
         return {stage: spread_of([rank[stage] for rank in ranks]) for stage in STAGES}
 
     @property
-    def summary(self) -> Summary:
+    def summary(self) -> SetSummary:
         return self.summaries[-1]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import inputs, laws, machine
 from benchmarks.instrumented import BEGIN
 from benchmarks.timing import Spread, interleaved, ratio_of, spread_of
-from bnl_mpi.run.world import mpiexec_command
+from bnl_mpi.run.launch import mpiexec_command
 
 WORDS = ("-b", "2", "-s", "2", "-H", "16", "-c", "bslz4")
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .run.report import Summary
+    from .tasks.report import SetSummary
 
 __all__ = ["__version__", "reduce"]
 
 
-def reduce(infile: str, *, comm: Any = None, **options: Any) -> Summary | None:
+def reduce(infile: str, *, comm: Any = None, **options: Any) -> SetSummary | None:
     """Reduce the data set of the master file `infile`.
 
     `options` are the fields of `bnl_mpi.options.Options`, named as the command's long options (`sum`, `bin`,
@@ -33,5 +33,6 @@ def reduce(infile: str, *, comm: Any = None, **options: Any) -> Summary | None:
 
     from .options import Options
     from .run import driver
+    from .tasks.reduction import REDUCTION
 
-    return driver.reduce(Options(infile=os.fspath(infile), **options), comm)
+    return driver.call(REDUCTION, Options(infile=os.fspath(infile), **options), comm)

@@ -18,8 +18,9 @@ from .errors import BnlError, UsageError
 def _run_main(words: Sequence[str]) -> int:
     options = options_from(words)
     from .run import driver
+    from .tasks.reduction import REDUCTION
 
-    return driver.main(options, words)
+    return driver.main(REDUCTION, options, words)
 
 
 def _run_command(name: str, words: Sequence[str]) -> int:
@@ -37,9 +38,9 @@ def _run_command(name: str, words: Sequence[str]) -> int:
 
 def _tell(error: BnlError) -> None:
     """One line; of several ranks that can't read the same words, one says so."""
-    from .run import world
+    from .run import launch
 
-    if isinstance(error, UsageError) and world.launched() and not world.is_spokesman():
+    if isinstance(error, UsageError) and launch.launched() and not launch.is_spokesman():
         # Long enough for the one line to come out before a launcher ends all.
         time.sleep(1)
     else:

@@ -6,14 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run.report import Summary
+    from .tasks.report import SetSummary
 
 __all__ = ["expand"]
 
 
-def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> Summary | None:
+def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> SetSummary | None:
     """Expand a set from Python: `options` are those of `bnl-mpi expand`, and all else is as for `bnl_mpi.reduce`."""
     from .run import driver
     from .tasks.expansion import EXPANSION, options_for
 
-    return driver.reduce(options_for(os.fspath(master), {"out_file": out_file, **options}), comm, EXPANSION)
+    return driver.call(EXPANSION, options_for(os.fspath(master), {"out_file": out_file, **options}), comm)

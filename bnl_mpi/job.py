@@ -23,7 +23,6 @@ from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
 from .output import record
-from .output.filters import Filter
 from .pixels import maps
 from .plan import Plan, auto_block_size
 
@@ -56,15 +55,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job, and what rank 0 alone needs of the input to write the masters."""
+    """A job, and what rank 0 alone keeps beside it; each task has its own kind."""
 
     job: Job
-    experiment: Experiment | None
-    """None where frames aren't reduced."""
     warnings: tuple[str, ...]
 
 
-def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
+@dataclass(frozen=True)
+class PreparedReduction(Prepared):
+    """With what the masters are made of."""
+
+    experiment: Experiment
+
+
+def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction:
     """Read the master, and make and check the plan.  Opens nothing for writing."""
     with opening.open_master(options.infile) as h5:
         counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
@@ -79,7 +83,6 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     codec = codecs.make(options)
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
-    Filter(options.compression).check()
     _check_sums(options, plan, experiment, warnings)
     if experiment.mask is None:
         warnings.append(f"{options.infile}: no pixel_mask, so none is written; XDS can't read a set without one")
@@ -92,7 +95,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
     source_items = {"master": os.path.basename(found.master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
     identity = record.identity(options.identity(), plan, source_items, __version__)
     job = Job(options, plan, found, identity, packed)
-    return Prepared(job, experiment, tuple(warnings))
+    return PreparedReduction(job, tuple(warnings), experiment)
 
 
 def make_plan(options: Options, found: Source, experiment: Experiment, warnings: list[str]) -> Plan:
@@ -199,7 +202,7 @@ def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: 
 
 def share_blocks(job: Job, share: int) -> list[int]:
     """Numbers of the blocks of share `share` of `-p`; none for share 0, which writes the masters."""
-    return job.plan.share(share, job.options.parallel or 1) if share else []
+    return job.plan.owned(share, job.options.parallel or 1) if share else []
 
 
 def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:

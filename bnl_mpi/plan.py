@@ -77,7 +77,7 @@ class Plan:
         start = self.first_frame + image * self.sum
         return range(start, min(start + self.sum, self.first_frame + self.n_frames))
 
-    def share(self, worker: int, n_workers: int) -> list[int]:
+    def owned(self, worker: int, n_workers: int) -> list[int]:
         """Numbers of the blocks that worker `worker` of 1..`n_workers` owns: k, k + p, k + 2p, ..."""
         return list(range(worker, self.n_blocks + 1, n_workers))
 

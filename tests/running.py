@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import bnl_mpi
-from bnl_mpi.run.world import mpiexec_command
+from bnl_mpi.run.launch import mpiexec_command
 
 MAIN = str(Path(bnl_mpi.__file__).parent / "__main__.py")
 MPIEXEC = Path(sys.executable).parent / "mpiexec"

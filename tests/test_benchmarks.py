@@ -30,7 +30,7 @@ from benchmarks import (
 from benchmarks.__main__ import main
 from bnl_mpi.input import frames, hdf5frames
 from bnl_mpi.pixels import kernels
-from bnl_mpi.tasks.reduction import STAGES
+from bnl_mpi.tasks.images import STAGES
 
 WORDS = "-b 2 -s 2 -H 16 -c bslz4"
 

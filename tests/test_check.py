@@ -24,6 +24,7 @@ from bnl_mpi.cli import main
 from bnl_mpi.errors import InputError
 from bnl_mpi.hdf5.layout import H5Bytes, LayoutError
 from bnl_mpi.run import driver
+from bnl_mpi.tasks.reduction import REDUCTION
 
 SHAPE = (11, 14)
 BSLZ4 = dict(hdf5plugin.Bitshuffle(cname="lz4"))
@@ -63,7 +64,7 @@ def ours(folder: Path) -> Path:
     """12 frames as 6 images in 3 files of 2, XDS-ready, and OUT.nxs."""
     source = make_input(folder).master
     words = f"-i {source} -s 2 -b 2 -c bslz4 -d 2 -o {folder / 'out'} -m out_master"
-    driver.reduce(options_from(words.split()))
+    driver.call(REDUCTION, options_from(words.split()))
     return folder / "out_master.h5"
 
 

@@ -15,28 +15,30 @@ from bnl_mpi.errors import OutputError
 from bnl_mpi.hdf5 import access
 from bnl_mpi.options import Options
 from bnl_mpi.run import driver
+from bnl_mpi.run.task import Masters
+from bnl_mpi.tasks import reduction
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> jobs.Prepared:
+def prepared(tmp_path: Path) -> jobs.PreparedReduction:
     master = write_set(tmp_path, random_frames(4, (40, 44)), mask=random_mask((40, 44)), per_file=4)
     return jobs.prepare(Options(infile=str(master), out_file=str(tmp_path / "o"), compression="bslz4"))
 
 
-def test_names_come_at_the_end(prepared: jobs.Prepared, tmp_path: Path) -> None:
+def test_names_come_at_the_end(prepared: jobs.PreparedReduction, tmp_path: Path) -> None:
     with ExitStack() as files:
-        nexus, _ = driver.write_masters(prepared, files)
+        masters = reduction.write_masters(prepared, files)
         made = {path.name.split(".")[0] for path in tmp_path.glob("o*.partial")}
         assert made == {"o", "o_master"}
         assert not list(tmp_path.glob("o*.h5"))
     assert {path.name for path in tmp_path.glob("o*")} == {"o.nxs", "o_master.h5"}
-    assert nexus
+    assert masters.nexus
 
 
-def test_a_failed_run_drops_them(prepared: jobs.Prepared, tmp_path: Path) -> None:
+def test_a_failed_run_drops_them(prepared: jobs.PreparedReduction, tmp_path: Path) -> None:
     def write_and_fail() -> None:
         with ExitStack() as files:
-            driver.write_masters(prepared, files)
+            reduction.write_masters(prepared, files)
             raise OutputError("the disk is full")
 
     with pytest.raises(OutputError, match="full"):
@@ -44,7 +46,9 @@ def test_a_failed_run_drops_them(prepared: jobs.Prepared, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("o*"))
 
 
-def test_the_master_is_named_last(prepared: jobs.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_master_is_named_last(
+    prepared: jobs.PreparedReduction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order: list[str] = []
     replace = os.replace
 
@@ -54,14 +58,14 @@ def test_the_master_is_named_last(prepared: jobs.Prepared, tmp_path: Path, monke
 
     monkeypatch.setattr(os, "replace", noting)
     with ExitStack() as files:
-        driver.write_masters(prepared, files)
+        reduction.write_masters(prepared, files)
     assert order == ["o.nxs", "o_master.h5"]
 
 
 def test_an_early_error_waits_until_it_is_asked_for() -> None:
     calls: list[int] = []
 
-    def fail() -> tuple[bool, list[str]]:
+    def fail() -> Masters:
         calls.append(1)
         raise OSError("no room")
 
@@ -76,14 +80,14 @@ def test_an_early_error_waits_until_it_is_asked_for() -> None:
 def test_the_work_is_done_once(early: bool) -> None:
     calls: list[int] = []
 
-    def work() -> tuple[bool, list[str]]:
+    def work() -> Masters:
         calls.append(1)
-        return True, ["a warning"]
+        return Masters(True, ("a warning",))
 
     later = driver.Later(work)
     if early:
         later.attempt()
-    assert later.result() == (True, ["a warning"])
+    assert later.result() == Masters(True, ("a warning",))
     assert calls == [1]
 
 

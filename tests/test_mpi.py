@@ -19,8 +19,8 @@ from small_sets import random_frames, random_mask, write_set
 from bnl_mpi import job
 from bnl_mpi.errors import BnlError
 from bnl_mpi.options import Options
-from bnl_mpi.run import driver, watch, work
-from bnl_mpi.tasks.reduction import Pipeline
+from bnl_mpi.run import watch, work
+from bnl_mpi.tasks.reduction import REDUCTION, Pipeline
 
 pytestmark = [pytest.mark.mpi, needs_mpi]
 
@@ -213,7 +213,7 @@ def test_a_failing_block_is_named(  # type: ignore[no-untyped-def]
 
     monkeypatch.setattr(Pipeline, "make", fail)
     with pytest.raises((BnlError, RuntimeError), match=f"block 2: set_000002.h5: {told}"):
-        list(work.work(driver.REDUCTION, prepared.job, [2], 1))
+        list(work.make_blocks(REDUCTION, prepared.job, [2], 1))
 
 
 # ---- the watch ------------------------------------------------------------------------------------------

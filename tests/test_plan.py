@@ -38,7 +38,7 @@ def test_every_frame_is_in_one_image_of_one_block_of_one_share(
     assert [i for b in blocks for i in range(b.first_image, b.first_image + b.n_images)] == list(range(len(images)))
     assert all(b.n_images == block for b in blocks[:-1])
     assert 1 <= blocks[-1].n_images <= block
-    shares = [plan.share(w, workers) for w in range(1, workers + 1)]
+    shares = [plan.owned(w, workers) for w in range(1, workers + 1)]
     assert sorted(k for share in shares for k in share) == [b.number for b in blocks]
 
 

@@ -20,6 +20,7 @@ from bnl_mpi.commands.replay import NAMES, Record, checked_words, make_words
 from bnl_mpi.errors import InputError, UsageError
 from bnl_mpi.options import NOT_IN_IDENTITY, Options
 from bnl_mpi.run import driver
+from bnl_mpi.tasks.reduction import REDUCTION
 
 
 def record_of(options: Options) -> Record:
@@ -202,7 +203,7 @@ def test_a_record_of_other_options_is_refused() -> None:
 def made(tmp_path: Path) -> Path:
     source = make_input(tmp_path).master
     words = f"-i {source} -s 2 -b 2 -u -4 -c bslz4 -d 2 -R rows_1::4 -o {tmp_path / 'my out'}".split(" -o ")
-    driver.reduce(options_from([*words[0].split(), "-o", words[1]]))
+    driver.call(REDUCTION, options_from([*words[0].split(), "-o", words[1]]))
     return tmp_path / "my out_master.h5"
 
 

@@ -13,13 +13,14 @@ from running import background, bnl, needs_mpi, outputs, python_of, wait_for
 from small_sets import random_frames, write_set
 
 from bnl_mpi.options import Options
-from bnl_mpi.run import driver, signals
+from bnl_mpi.run import signals
 from bnl_mpi.run.log import RunLog
 from bnl_mpi.run.signals import StopRequest
-from bnl_mpi.run.state import Run
+from bnl_mpi.run.state import Process
+from bnl_mpi.run.task import BlockReport
 from bnl_mpi.run.work import Guide
 from bnl_mpi.run.world import World
-from bnl_mpi.tasks.reduction import BlockReport
+from bnl_mpi.tasks.reduction import REDUCTION
 
 SHAPE = (160, 170)
 N_FRAMES = 300
@@ -150,7 +151,7 @@ def test_no_block_is_begun_that_cannot_end_in_time(tmp_path: Path, words: list[s
 
 
 def test_the_time_of_a_block_is_judged_by_those_before() -> None:
-    run = Run(driver.REDUCTION, Options(infile="x"), World(), StopRequest(), RunLog(None))
+    run = Process(REDUCTION, Options(infile="x"), World(), StopRequest(), RunLog(None))
     guide = Guide(run, time.time() + 3600)
     assert guide.may_begin(100)
     guide.made(BlockReport(1, n_images=100, n_frames=100, seconds=3000.0))

@@ -34,4 +34,4 @@ def run(namespace: argparse.Namespace) -> int:
     from ..tasks import expansion
 
     given = {k: v for k, v in vars(namespace).items() if v is not None and k not in ("master", "words")}
-    return driver.main(expansion.options_for(namespace.master, given), namespace.words, expansion.EXPANSION)
+    return driver.main(expansion.EXPANSION, expansion.options_for(namespace.master, given), namespace.words)

@@ -8,13 +8,12 @@ from typing import Any
 
 from ..errors import BnlError, InputError, Interrupted, OutputError
 from ..job import Job, Prepared
-from ..output import places
-from . import resume
 from .log import RunLog
-from .state import Run, Stop, unless_stopped
+from .state import Process, Stop, unless_stopped
+from .task import Kept
 
 
-def agree_on_job(this: Run) -> tuple[Prepared | None, Job]:
+def agree_on_job(this: Process) -> tuple[Prepared | None, Job]:
     """Steps 1 to 3.  A set whose files turn out to differ in length is planned once more, with all opened."""
     ranks = this.ranks
     for trust_counts in (True, False):
@@ -32,51 +31,52 @@ def agree_on_job(this: Run) -> tuple[Prepared | None, Job]:
     raise AssertionError("a source with all files opened has no counts left to check")
 
 
-def _prepare(this: Run, trust_counts: bool) -> tuple[Prepared | None, Job | Stop]:
+def _prepare(this: Process, trust_counts: bool) -> tuple[Prepared | None, Job | Stop]:
     """Rank 0's part; an error is a message too, so that the other ranks don't wait for ever."""
     try:
         prepared = this.task.prepare(this.options, trust_counts=trust_counts)
-        places.check_places(prepared.job)
+        this.task.files.check_places(prepared.job)
         if this.log.path is None and this.options.log_json:
             this.log = RunLog(this.options.log_json)
         this.take_lock(prepared.job)
         prepared = _with_stored_block_size(prepared, this, trust_counts=trust_counts)
-        places.check_existing(prepared.job)
+        this.task.files.check_existing(prepared.job)
     except BnlError as error:
         return None, Stop(error.exit_status, str(error))
     return prepared, prepared.job
 
 
-def _with_stored_block_size(prepared: Prepared, this: Run, *, trust_counts: bool) -> Prepared:
+def _with_stored_block_size(prepared: Prepared, this: Process, *, trust_counts: bool) -> Prepared:
     """The job with the `-d` of the blocks that are there: another would make them all worthless."""
     options = prepared.job.options
-    size = resume.stored_block_size(prepared.job) if options.resume else None
+    size = this.task.files.stored_block_size(prepared.job) if options.resume else None
     if size is None or size == options.data_block_size:
         return prepared
-    stored = this.task.prepare(replace(options, data_block_size=size), trust_counts=trust_counts)
+    stored: Prepared = this.task.prepare(replace(options, data_block_size=size), trust_counts=trust_counts)
     text = f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}"
     return replace(stored, warnings=(*stored.warnings, text))
 
 
-def _check_inputs(job: Job, this: Run) -> tuple[list[str], bool]:
+def _check_inputs(job: Job, this: Process) -> tuple[list[str], bool]:
     """On rank 0: the problems that the owners of the data files found, and whether lengths differ."""
     ranks = this.ranks
     problems: list[str] = []
     counts: dict[int, int] = {}
     if ranks.worker:
-        problems, counts = this.task.check_inputs(job, job.plan.share(ranks.worker, ranks.n_workers))
+        problems, counts = this.task.check_inputs(job, job.plan.owned(ranks.worker, ranks.n_workers))
     gathered = ranks.collect((problems, counts))
     all_problems = sorted({p for found, _ in gathered for p in found})
     return all_problems, any(found for _, found in gathered)
 
 
-def _agree_on_kept(job: Job, this: Run) -> None:
+def _agree_on_kept(job: Job, this: Process) -> None:
     """Under `--resume`, each worker looks at its own blocks; a file of another job stops everybody."""
     if not job.options.resume:
         return
-    ranks, found = this.ranks, resume.Kept()
+    ranks, found = this.ranks, Kept()
     if ranks.worker:
-        found = resume.inspect(job, job.plan.share(ranks.worker, ranks.n_workers), lambda: heed_while_inspecting(this))
+        numbers = job.plan.owned(ranks.worker, ranks.n_workers)
+        found = this.task.files.inspect(job, numbers, lambda: heed_while_inspecting(this))
         this.kept = {r.number: r for r in found.reports}
     gathered = ranks.collect(found)
     message: Any = "go"
@@ -85,19 +85,19 @@ def _agree_on_kept(job: Job, this: Run) -> None:
     unless_stopped(ranks, message)
 
 
-def heed_while_inspecting(this: Run) -> bool:
+def heed_while_inspecting(this: Process) -> bool:
     """Keeps the lock fresh; whether to go on."""
     this.ranks.while_waiting()
     return this.request.name is None
 
 
-def _judge_kept(job: Job, this: Run, gathered: Sequence[resume.Kept]) -> str | Stop:
+def _judge_kept(job: Job, this: Process, gathered: Sequence[Kept]) -> str | Stop:
     foreign = sorted(line for kept in gathered for line in kept.foreign)
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         return Stop(OutputError.exit_status, foreign[0] + more)
     try:
-        this.masters_there = resume.check_masters(job)
+        this.masters_there = this.task.files.masters_there(job)
     except OutputError as error:
         return Stop(error.exit_status, str(error))
     for line in sorted(line for kept in gathered for line in kept.unsound):

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ..errors import OutputError
-from ..tasks.reduction import BlockReport
+from .task import BlockReport
 
 
 class RunLog:

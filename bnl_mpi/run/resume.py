@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -19,22 +18,10 @@ from ..hdf5 import access
 from ..job import Job
 from ..output import blockfile
 from ..output import record as records
-from ..tasks.reduction import BlockReport
+from .task import BlockReport, Kept
 
 SIZES = "sizes_sha256"
 PROCESS = "/entry/process_bnl_mpi"
-
-
-@dataclass
-class Kept:
-    """What one worker found of its own blocks."""
-
-    reports: list[BlockReport] = field(default_factory=list)
-    """Of the blocks that are whole."""
-    unsound: list[str] = field(default_factory=list)
-    """A line for each file that is there but has to be made again."""
-    foreign: list[str] = field(default_factory=list)
-    """A line for each file that belongs to another job."""
 
 
 def stored_block_size(job: Job) -> int | str | None:
@@ -48,21 +35,22 @@ def stored_block_size(job: Job) -> int | str | None:
     return None
 
 
-def inspect(job: Job, numbers: Sequence[int], go_on: Callable[[], bool]) -> Kept:
-    """Look at what is there of the blocks `numbers`, as long as `go_on` says so."""
+def inspect(
+    job: Job, numbers: Sequence[int], go_on: Callable[[], bool], report: Callable[[Job, int], BlockReport]
+) -> Kept:
+    """Look at what is there of the blocks `numbers`, as long as `go_on` says so; `report` tells of a sound one."""
     kept = Kept()
     for number in numbers:
         if not go_on():
             break
-        paths = _paths(job, number)
-        present = [p for p in paths if os.path.exists(p)]
+        present = [p for p in paths(job, number) if os.path.exists(p)]
         foreign = [line for p in present if (line := _foreign(job, p))]
         kept.foreign += foreign
         if not present or foreign:
             continue
         path, why = _first_unsound(job, number)
         if why is None:
-            kept.reports.append(_report(job, number))
+            kept.reports.append(report(job, number))
         else:
             kept.unsound.append(f"{path}: {why}; block {number} is made again")
     return kept
@@ -76,7 +64,8 @@ def check_neighbours(job: Job) -> None:
             raise OutputError(line)
 
 
-def _paths(job: Job, number: int) -> list[str]:
+def paths(job: Job, number: int) -> list[str]:
+    """The files of a block: its data file, and its squash file if there is to be one."""
     options = job.options
     return [options.data_path(number)] + ([options.squash_path(number)] if options.out_squash else [])
 
@@ -121,19 +110,6 @@ def _first_unsound(job: Job, number: int) -> tuple[str, str | None]:
         path = options.squash_path(number)
         why = blockfile.unsound_squash(path, expected, block.first_image)
     return path, why
-
-
-def _report(job: Job, number: int) -> BlockReport:
-    plan, options = job.plan, job.options
-    block = plan.block(number)
-    first, last = block.first_image, block.first_image + block.n_images - 1
-    path = options.data_path(number)
-    report = BlockReport(number, block.n_images, plan.frames_of(last).stop - plan.frames_of(first).start)
-    report.bytes_written = os.path.getsize(path)
-    report.bytes_squash = os.path.getsize(options.squash_path(number)) if options.out_squash else 0
-    for name, value in records.read_counts(path).items():
-        setattr(report, name, value)
-    return report
 
 
 def check_masters(job: Job) -> bool:

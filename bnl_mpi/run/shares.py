@@ -11,22 +11,21 @@ from .. import job as jobs
 from ..errors import BnlError, InputError, Interrupted
 from ..job import Job, Prepared
 from ..options import Options
-from ..output import places
 from . import report as reporting
-from . import resume
 from .agreement import heed_while_inspecting
 from .lock import Share
 from .log import RunLog
 from .signals import StopRequest, job_end_time
-from .state import Run, Task
+from .state import Process
+from .task import AnyTask
 from .work import Guide, tell, work_guided
 from .world import World
 
 
-def main(task: Task, options: Options, request: StopRequest) -> int:
+def main(task: AnyTask, options: Options, request: StopRequest) -> int:
     """`-t K -p N`: share 0 writes the masters, share k makes blocks k, k + N, ..."""
     ranks = World()
-    this = Run(task, options, ranks, request, RunLog(None))
+    this = Process(task, options, ranks, request, RunLog(None))
     request.at_once = this.stop_at_once
     try:
         this.log = RunLog(options.log_json)
@@ -40,31 +39,34 @@ def main(task: Task, options: Options, request: StopRequest) -> int:
         this.log.close()
 
 
-def run_share(this: Run) -> int:
+def run_share(this: Process) -> int:
     """Do the share `options.thread` of `options.parallel`; returns the exit status."""
     options = this.options
     assert options.thread is not None
     assert options.parallel is not None
     prepared = _prepare_share(this.task, options, options.thread)
-    places.check_places(prepared.job)
+    this.task.files.check_places(prepared.job)
     this.take_lock(prepared.job, Share(options.thread, options.parallel))
-    if options.resume and (size := resume.stored_block_size(prepared.job)) not in (None, options.data_block_size):
+    if options.resume and (size := this.task.files.stored_block_size(prepared.job)) not in (
+        None,
+        options.data_block_size,
+    ):
         assert size is not None
         this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
         prepared = _prepare_share(this.task, replace(options, data_block_size=size), options.thread)
     job = prepared.job
-    places.check_existing(job, share=options.thread)
+    this.task.files.check_existing(job, share=options.thread)
     for text in prepared.warnings:
         this.warn(text)
     if options.resume:
-        resume.check_neighbours(job)
+        this.task.files.check_neighbours(job)
     if options.thread == 0:
         return _masters_of_share(prepared, this)
     return _blocks_of_share(job, this, jobs.share_blocks(job, options.thread))
 
 
-def _prepare_share(task: Task, options: Options, share: int) -> Prepared:
-    prepared = task.prepare(options, trust_counts=True)
+def _prepare_share(task: AnyTask, options: Options, share: int) -> Prepared:
+    prepared: Prepared = task.prepare(options, trust_counts=True)
     job = prepared.job
     problems, recount = task.check_inputs(job, jobs.share_blocks(job, share))
     if recount or (share == 0 and not job.source.counts_known):
@@ -76,26 +78,26 @@ def _prepare_share(task: Task, options: Options, share: int) -> Prepared:
     return prepared
 
 
-def _masters_of_share(prepared: Prepared, this: Run) -> int:
+def _masters_of_share(prepared: Prepared, this: Process) -> int:
     job, options = prepared.job, prepared.job.options
-    if options.resume and resume.check_masters(job):
+    if options.resume and this.task.files.masters_there(job):
         this.say(f"{options.master_path}: this share is finished already, nothing to do")
         return 0
-    places.remove_partial_files(job, 0)
+    this.task.files.remove_partial(job, 0)
     if options.force:
-        places.remove_old_masters(job)
-        places.remove_surplus_blocks(job)
+        this.task.files.remove_old_masters(job)
+        this.task.files.remove_surplus(job)
     with ExitStack() as files:
-        nexus, more = this.task.write_masters(prepared, files)
-    for text in more:
+        masters = this.task.write_masters(prepared, files)
+    for text in masters.warnings:
         this.warn(text)
     print(f"master {os.path.abspath(options.master_path)}")
-    if nexus:
+    if masters.nexus:
         print(f"NeXus  {os.path.abspath(options.nxs_path)}")
     return 0
 
 
-def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
+def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int]) -> int:
     options = job.options
     share = f"share {options.thread} of {options.parallel}"
     if not numbers:
@@ -103,18 +105,18 @@ def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
         return 0
     if options.resume:
         _keep_of_share(job, this, numbers)
-    places.remove_partial_files(job, options.thread)
+    this.task.files.remove_partial(job, options.thread)
     missing = [k for k in numbers if k not in this.kept]
     if not missing:
         this.say(f"{share} is finished already, nothing to do")
         return 0
     line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in _images(job, k)))
     made = []
-    for report in work_guided(job, missing, options.thread or 0, Guide(this, job_end_time()), line.advance):
+    for report in work_guided(job, missing, options.thread or 0, Guide(this, job_end_time(), line.advance)):
         made.append(report)
         tell(job, report, this)
     line.finish()
-    for text in reporting.afterthoughts(made):
+    for text in this.task.afterthoughts(made):
         this.warn(text)
     if len(made) < len(missing):
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
@@ -126,8 +128,8 @@ def _blocks_of_share(job: Job, this: Run, numbers: Sequence[int]) -> int:
     return 0
 
 
-def _keep_of_share(job: Job, this: Run, numbers: Sequence[int]) -> None:
-    found = resume.inspect(job, numbers, lambda: heed_while_inspecting(this))
+def _keep_of_share(job: Job, this: Process, numbers: Sequence[int]) -> None:
+    found = this.task.files.inspect(job, numbers, lambda: heed_while_inspecting(this))
     for line in found.unsound:
         this.warn(line)
     this.kept = {r.number: r for r in found.reports}

@@ -6,20 +6,18 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BnlError, Interrupted
-from ..job import Job, Prepared
+from ..job import Job
 from ..options import Options
 from ..output import blockfile
-from ..tasks.reduction import BlockMaker, BlockReport
 from . import watch
 from .lock import Lock, Share
 from .log import RunLog
 from .signals import StopRequest
+from .task import AnyTask, BlockReport, Masters
 from .world import World
 
 
@@ -43,6 +41,14 @@ class StoppedElsewhere(BnlError):
     """Another rank met the error and tells of it; this one only has to end."""
 
 
+class Told(Exception):
+    """Raised on every rank for an `error` that all ranks know of, so that they can end in step."""
+
+    def __init__(self, error: BnlError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Ended:
     """A worker's last message to rank 0: it makes no more blocks.  Status 0 if it made all that it was to make,
@@ -55,26 +61,11 @@ class Dropped(Exception):
     """Raised within a worker's block that can't be finished any more."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a run does; ranks, shares, signals, `--resume` and the order of events are the same for all tasks."""
-
-    prepare: Callable[..., Prepared]
-    """Called with `Options` and the keyword `trust_counts`: everything that can be checked before the first output."""
-    check_inputs: Callable[[Job, Sequence[int]], tuple[list[str], dict[int, int]]]
-    """What is wrong with the input of the blocks of these numbers, a line each, and lengths that differ from the
-    job's."""
-    maker: Callable[[Job, int], BlockMaker]
-    write_masters: Callable[[Prepared, ExitStack], tuple[bool, list[str]]]
-    """Writes them under temporary names; they get their own when the stack closes.  Returns whether the NXmx file
-    could be made, and warnings."""
-
-
 @dataclass
-class Run:
+class Process:
     """What a process needs from the beginning of a run to its end."""
 
-    task: Task
+    task: AnyTask
     options: Options
     ranks: World
     request: StopRequest
@@ -83,19 +74,20 @@ class Run:
     lock: Lock | None = None
     kept: dict[int, BlockReport] = field(default_factory=dict)
     """Blocks of an earlier run that need not be made: this worker's own; on rank 0 all of them."""
-    masters_there: bool = False
+    masters_there: Masters | None = None
+    """On rank 0 under `--resume`: those of an earlier run of this job."""
     listener: watch.Listener | None = None
     lifeline: watch.Lifeline | None = None
 
     def keep_watch(self) -> None:
         """From now on, notice the death of rank 0, or on rank 0 of any worker, if the launcher wouldn't."""
         ranks = self.ranks
-        if ranks.size == 1 or not ranks.share(watch.is_needed() if ranks.rank == 0 else None):
+        if ranks.size == 1 or not ranks.broadcast(watch.is_needed() if ranks.rank == 0 else None):
             return
         if ranks.rank == 0:
             with contextlib.suppress(OSError):
                 self.listener = watch.Listener()
-        address = ranks.share(self.listener.address if self.listener else None)
+        address = ranks.broadcast(self.listener.address if self.listener else None)
         if ranks.rank and address:
             self.lifeline = watch.Lifeline(address, ranks.rank)
         ranks.while_waiting = self.look_around
@@ -150,13 +142,13 @@ class Run:
 
 
 def unless_stopped(ranks: World, message: Any) -> Any:
-    """What rank 0 gives as `message`, on every rank; if that is a `Stop`, every rank raises the error it tells of."""
-    answer = ranks.share(message)
+    """What rank 0 gives as `message`, on every rank; if that is a `Stop`, every rank raises `Told`."""
+    answer = ranks.broadcast(message)
     if isinstance(answer, Stop):
         kind = Interrupted if answer.status == Interrupted.exit_status else BnlError
         error: BnlError = (StoppedElsewhere if ranks.rank else kind)(answer.message)
         error.exit_status = answer.status
-        raise error
+        raise Told(error)
     return answer
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from ..errors import BnlError, Interrupted
 from ..job import Job
-from ..output import places
-from ..tasks.reduction import BlockReport
 from . import report as reporting
 from .signals import job_end_time
-from .state import Dropped, Ended, Run, Task, tell_failure, unless_stopped
+from .state import Dropped, Ended, Process, tell_failure, unless_stopped
+from .task import AnyTask, BlockReport, Overseer
 from .world import World
 
 REPORT_SECONDS = 1.0
@@ -26,11 +25,11 @@ END_MARGIN_SECONDS = 5.0
 """Kept free before the end of a batch job's time."""
 
 
-class Guide:
+class Guide(Overseer):
     """Tells a maker of blocks when to begin no more, and when to drop the one in hand."""
 
-    def __init__(self, this: Run, end_time: float | None) -> None:
-        self._this, self._end_time = this, end_time
+    def __init__(self, this: Process, end_time: float | None, progress: Callable[[int], None] = lambda n: None) -> None:
+        self._this, self._end_time, self._progress = this, end_time, progress
         self.task = this.task
         self._told = False
         self.stopping = False
@@ -60,8 +59,9 @@ class Guide:
             self.stopping = self.stopping or time.time() + needed > self._end_time
         return not self.stopping
 
-    def after_image(self) -> None:
+    def after_image(self, n_frames: int) -> None:
         """Raises Dropped when the grace is over."""
+        self._progress(n_frames)
         self._look()
         if time.monotonic() > self._deadline:
             raise Dropped
@@ -70,53 +70,49 @@ class Guide:
         self._seconds_per_image = max(self._seconds_per_image, report.seconds / max(1, report.n_images))
 
 
-def make_blocks_alone(job: Job, this: Run) -> list[BlockReport]:
+def make_blocks_alone(job: Job, this: Process) -> list[BlockReport]:
     """Make all blocks that aren't kept in this one process; the reports of those that were made."""
     line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
-    guide = Guide(this, job_end_time() if len(this.kept) < job.plan.n_blocks else None)
+    guide = Guide(this, job_end_time() if len(this.kept) < job.plan.n_blocks else None, line.advance)
     reports = []
-    for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide, line.advance):
+    for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide):
         reports.append(report)
         tell(job, report, this)
     line.finish()
     return reports
 
 
-def _frames_to_make(job: Job, this: Run) -> int:
+def _frames_to_make(job: Job, this: Process) -> int:
     return job.plan.n_frames - sum(r.n_frames for r in this.kept.values())
 
 
-def _still_to_make(job: Job, this: Run, worker: int, n_workers: int) -> list[int]:
-    return [k for k in job.plan.share(worker, n_workers) if k not in this.kept]
+def _still_to_make(job: Job, this: Process, worker: int, n_workers: int) -> list[int]:
+    return [k for k in job.plan.owned(worker, n_workers) if k not in this.kept]
 
 
-def work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide, progress: Any) -> Any:
-    """`work`, as far as `guide` lets it; a block that is dropped ends it."""
-
-    def after_image(n_frames: int) -> None:
-        progress(n_frames)
-        guide.after_image()
+def work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide) -> Iterator[Any]:
+    """The reports of the blocks made, as far as `guide` lets them be; a block that is dropped ends it."""
 
     def may_begin(number: int) -> bool:
         return guide.may_begin(job.plan.block(number).n_images)
 
     try:
-        for report in work(guide.task, job, numbers, rank, after_image, may_begin):
+        for report in make_blocks(guide.task, job, numbers, rank, guide, may_begin):
             guide.made(report)
             yield report
     except Dropped:
         return
 
 
-def work_for_rank_0(job: Job, this: Run) -> None:
+def work_for_rank_0(job: Job, this: Process) -> None:
     """A worker's part: make its blocks, report each, and learn how the run ended."""
     ranks = this.ranks
     go = unless_stopped(ranks, None)
-    guide = Guide(this, go.end_time)
     sent, status = _Throttled(ranks), 0
+    guide = Guide(this, go.end_time, sent.advance)
     try:
         numbers = _still_to_make(job, this, ranks.worker, ranks.n_workers)
-        for report in work_guided(job, numbers, ranks.rank, guide, sent.advance):
+        for report in work_guided(job, numbers, ranks.rank, guide):
             sent.flush()
             ranks.send(report)
         if guide.stopping:
@@ -130,7 +126,7 @@ def work_for_rank_0(job: Job, this: Run) -> None:
     unless_stopped(ranks, None)
 
 
-def _while_idle(this: Run, guide: Guide) -> None:
+def _while_idle(this: Process, guide: Guide) -> None:
     """A signal to a worker that has no more to do is meant for the others."""
     this.look_around()
     if this.request.name and not guide.stopping:
@@ -155,7 +151,7 @@ class _Throttled:
         self._frames, self._sent = 0, time.monotonic()
 
 
-def gather_reports(job: Job, this: Run) -> list[BlockReport]:
+def gather_reports(job: Job, this: Process) -> list[BlockReport]:
     """On rank 0: wait, asleep, for the workers' reports and for each one's end."""
     ranks = this.ranks
     line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
@@ -180,21 +176,18 @@ def gather_reports(job: Job, this: Run) -> list[BlockReport]:
             ranks.tell_stop(left)
         if time.monotonic() > deadline:
             # Somebody hangs in a read or a write: end everybody, and clear away what was being written.
-            places.remove_partial_files(job)
+            this.task.files.remove_partial(job)
             this.say("a worker doesn't answer: all ranks are ended; blocks that were complete remain")
             ranks.abort(failure or Interrupted.exit_status)
     line.finish()
     if failure:
-        error = BnlError(
-            "a worker failed, see its line above; blocks that were complete remain, no master is written; --resume "
-            "keeps them"
-        )
+        error = BnlError(f"a worker failed, see its line above; {this.task.files.remains}")
         error.exit_status = failure
         raise error
     return reports
 
 
-def _asked_to_stop(this: Run) -> bool:
+def _asked_to_stop(this: Process) -> bool:
     """On rank 0: whether this or another rank got a signal."""
     request = this.request
     told = this.ranks.signal_told()
@@ -203,19 +196,19 @@ def _asked_to_stop(this: Run) -> bool:
     return request.name is not None
 
 
-def tell(job: Job, report: BlockReport, this: Run) -> None:
+def tell(job: Job, report: BlockReport, this: Process) -> None:
     """A finished block, to the user if he wants each, and to the log."""
     if job.options.verbose:
-        this.say(reporting.block_line(report, reporting.raw_bytes_per_frame(job)).removeprefix("bnl-mpi: "))
+        this.say(reporting.block_line(report, reporting.raw_bytes_per_frame(job)))
     this.log.block(report, reporting.raw_bytes_per_frame(job))
 
 
-def work(
-    task: Task,
+def make_blocks(
+    task: AnyTask,
     job: Job,
     numbers: Sequence[int],
     rank: int,
-    progress: Any = None,
+    overseer: Overseer | None = None,
     may_begin: Callable[[int], bool] = lambda number: True,
 ) -> Iterator[BlockReport]:
     """Make the blocks `numbers`, yielding the report of each; an error says which block it was.
@@ -230,20 +223,20 @@ def work(
             if not may_begin(number):
                 return
             try:
-                yield maker.make(job.plan.block(number), progress)
+                yield maker.make(job.plan.block(number), overseer or Overseer())
             except BnlError as error:
                 # The same kind of error, its text led by the block.
                 error.args = (f"block {number}: {error}",)
                 raise
             except MemoryError as error:
                 raise BnlError(
-                    f"block {number}: {job.options.data_path(number)}: out of memory; start fewer ranks on a node, or "
+                    f"block {number}: {task.files.path(job, number)}: out of memory; start fewer ranks on a node, or "
                     "ask for more memory"
                 ) from error
             except Dropped:
                 raise
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
-                raise RuntimeError(f"block {number}: {job.options.data_path(number)}: {what}") from error
+                raise RuntimeError(f"block {number}: {task.files.path(job, number)}: {what}") from error
     finally:
         maker.close()

@@ -9,67 +9,23 @@ import contextlib
 import os
 import pickle
 import re
-import shutil
-import signal
 import struct
-import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-
-SIZE_VARIABLES = (
-    "PMI_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "MV2_COMM_WORLD_SIZE",
-    "PALS_SIZE",
-    "SLURM_STEP_NUM_TASKS",
-)
-"""What launchers tell of the number of processes.  SLURM_NTASKS is not one: a batch shell has it too."""
-RANK_VARIABLES = (
-    "PMI_RANK",
-    "PMIX_RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "MV2_COMM_WORLD_RANK",
-    "PALS_RANKID",
-    "ALPS_APP_PE",
-)
+from . import launch
 
 SHORTEST_NAP, LONGEST_NAP = 0.0005, 0.02
 TAG, STOP_TAG, SIGNAL_TAG = 7, 8, 9
 
 
-def launched() -> bool:
-    """Whether a launcher (mpiexec, srun, ...) started this process as one of its ranks."""
-    if any(name in os.environ for name in RANK_VARIABLES):
-        return True
-    return _told_size() > 1
-
-
-def _told_size() -> int:
-    """How many processes the launcher's environment speaks of; 0 where it says nothing."""
-    sizes = [int(n) for name in SIZE_VARIABLES if (n := os.environ.get(name, "")).isdigit()]
-    # A rank above 0 tells of others too.
-    return max([*sizes, _told_rank() + 1 if _told_rank() else 0])
-
-
-def _told_rank() -> int:
-    """This process's place among those that the launcher started; 0 where it says nothing."""
-    ranks = [os.environ.get(name, "") for name in (*RANK_VARIABLES, "SLURM_PROCID")]
-    return next((int(n) for n in ranks if n.isdigit()), 0)
-
-
-def is_spokesman() -> bool:
-    """Of several processes that meet the same error before MPI joins them, whether this one tells of it."""
-    return _told_rank() == 0
-
-
 def _refuse_lonely_world() -> None:
-    told = _told_size()
+    told = launch.told_size()
     if told > 1:
         raise UsageError(
             f"the launcher started {told} processes but MPI sees only this one, so each would do the whole job: "
@@ -157,7 +113,7 @@ class World:
             self.while_waiting()
             nap.take()
 
-    def share(self, thing: Any = None) -> Any:
+    def broadcast(self, thing: Any = None) -> Any:
         """Rank 0's `thing`, on every rank."""
         if self.size == 1:
             return thing
@@ -264,70 +220,3 @@ class World:
             self._comm.Abort(status)
             # MPICH's Abort may return for some milliseconds.
             os._exit(status)
-
-
-def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:
-    """Run `bnl_mpi` with `words` on `n_ranks` ranks of this machine; returns the exit status.
-
-    MPICH's mpiexec takes this process's place, since it passes every signal on.  Open MPI's kills the ranks when it
-    gets SIGTERM or SIGINT, but passes SIGUSR1 on, which means the same to them: so it is kept below this process.
-    """
-    command, environment = mpiexec_command(n_ranks, words)
-    sys.stdout.flush()
-    if not _is_open_mpi(command[0]):
-        os.execvpe(command[0], command, environment)
-    # In a session of its own, so that a terminal's Ctrl-C doesn't reach it directly.
-    with subprocess.Popen(command, env=environment, start_new_session=True) as child:
-        count = 0
-
-        def pass_on(number: int, _frame: Any) -> None:
-            nonlocal count
-            count += 1
-            child.send_signal(signal.SIGUSR1 if count == 1 else number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, pass_on)
-        status = child.wait()
-    return status if status >= 0 else 128 - status
-
-
-def _is_open_mpi(launcher: str) -> bool:
-    real = Path(os.path.realpath(launcher))
-    if (Path(launcher).parent / "mpiexec.hydra").exists() and real.name != "orterun":
-        return False
-    return real.name in ("orterun", "prterun", "mpirun.openmpi") or (Path(launcher).parent / "prterun").exists()
-
-
-def mpiexec_command(n_ranks: int, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment that start `bnl_mpi` with `words` on `n_ranks` ranks of this machine."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if launcher is None:
-        raise UsageError(
-            "-p starts workers through mpiexec, and there is none beside this Python or on PATH; "
-            "pip install 'bnl-mpi[mpich]', or load the site's MPI module"
-        )
-    environment = dict(os.environ)
-    # Open MPI counts cores before it starts more ranks than these, binds ranks to cores, spins, and asks root
-    # twice.  A user who gives -p has said how many ranks are wanted; other MPIs don't look at these.
-    for name, value in {
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "OMPI_MCA_hwloc_base_binding_policy": "none",
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        # In a batch job both would spread the ranks over all its nodes, and Open MPI count the job's tasks.
-        "HYDRA_LAUNCHER": "fork",
-        "HYDRA_RMK": "user",
-        "PRTE_MCA_ras": "^slurm",
-        "PRTE_MCA_plm": "^slurm",
-        "OMPI_MCA_ras": "^slurm",
-        "OMPI_MCA_plm": "^slurm",
-    }.items():
-        environment.setdefault(name, value)
-    if os.geteuid() == 0:
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-    # By its path rather than by `-m`, which would take a package of this name in the current folder first.
-    program = str(Path(__file__).parents[1] / "__main__.py")
-    return [launcher, "-n", str(n_ranks), sys.executable, program, *words], environment

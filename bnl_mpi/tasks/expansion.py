@@ -32,13 +32,15 @@ from ..options import Options
 from ..output import blockfile, provenance
 from ..output import record as records
 from ..output.blockfile import BlockWriter, SquashWriter
+from ..output.filters import Filter
 from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
 from ..output.places import listed
 from ..pixels import kernels
 from ..plan import Block, Plan
-from ..run.state import Task
+from ..run.task import Masters
+from .images import ImageMaker, ImageTask
 from .reducer import mark_value
-from .reduction import BlockMaker, BlockReport
+from .report import ImageReport
 
 HTJ2K_FILTER = 32033
 SQUASH = "/entry/squash"
@@ -72,7 +74,12 @@ class Expansion(Job):
         return self.source.segments[number - 1]
 
 
-def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
+@dataclass(frozen=True)
+class PreparedExpansion(Prepared):
+    job: Expansion
+
+
+def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion:
     """Find the codestreams, and the plan that they were made by.  Opens nothing for writing."""
     master = links.find_master(options.infile)
     with access.open_read(master) as h5:
@@ -108,7 +115,8 @@ def prepare(options: Options, *, trust_counts: bool = True) -> Prepared:
         kept_sha256=records.read_plan_sha256(first) or "",
         is_squash=is_squash,
     )
-    return Prepared(job, None, ())
+    Filter(options.compression).check()
+    return PreparedExpansion(job, ())
 
 
 def _kept_places(h5: h5py.File, master: str) -> tuple[bool, list[tuple[str, str]]]:
@@ -156,9 +164,8 @@ def _identity_of_full_set(told: Mapping[str, Any], options: Options) -> str:
     return json.dumps({**told, "options": {**told["options"], **changed}}, sort_keys=True)
 
 
-def check_inputs(job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
+def check_inputs(job: Expansion, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
     """Open the kept files of the blocks `numbers`; a line for each that is unfit."""
-    assert isinstance(job, Expansion)
     problems = [line for number in numbers if (line := _problem(job, number))]
     return problems, {}
 
@@ -197,11 +204,10 @@ class KeptBlock:
     """What a squash was coded with; None for `-c htj2k`."""
 
 
-class Expander(BlockMaker):
+class Expander(ImageMaker):
     """Makes blocks out of codestreams."""
 
-    def __init__(self, job: Job, rank: int = 0) -> None:
-        assert isinstance(job, Expansion)
+    def __init__(self, job: Expansion, rank: int = 0) -> None:
         super().__init__(job, rank)
         self._expansion = job
         self._kept: KeptBlock | None = None
@@ -235,7 +241,7 @@ class Expander(BlockMaker):
         text = access.attribute_text(file[f"{DATA}/data_{block.first_image + 1:06d}"], "codec")
         return codecs.from_config(json.loads(text))
 
-    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: BlockReport) -> None:
+    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
         assert self._kept is not None
         kept, watch, index = self._kept, self._watch, image - self._first_image
         where = f"{kept.path}: image {image + 1}"
@@ -275,7 +281,7 @@ class Expander(BlockMaker):
         return decoded
 
     def _marked(
-        self, kept: KeptBlock, decoded: np.ndarray[Any, Any], index: int, report: BlockReport
+        self, kept: KeptBlock, decoded: np.ndarray[Any, Any], index: int, report: ImageReport
     ) -> np.ndarray[Any, Any]:
         """The image as the run would have stored it: clipped to 0..satval', invalid pixels marked."""
         if kept.invalid is None:
@@ -303,7 +309,7 @@ def _as_input_error(where: str) -> Iterator[None]:
 # ---- the masters ----------------------------------------------------------------------------------------
 
 
-def write_masters(prepared: Prepared, new: ExitStack) -> tuple[bool, list[str]]:
+def write_masters(prepared: PreparedExpansion, new: ExitStack) -> Masters:
     """Copy the small set's master, and the NXmx file beside it if it is there, with links to the new files.
 
     Both get their names when `new` closes, the master last.
@@ -321,7 +327,7 @@ def write_masters(prepared: Prepared, new: ExitStack) -> tuple[bool, list[str]]:
     else:
         warnings.append(f"{options.nxs_path}: not written, {nxs} isn't there")
     warnings += relink(small, new_master, files, told)
-    return with_nxs, warnings
+    return Masters(with_nxs, tuple(warnings))
 
 
 def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
@@ -393,4 +399,20 @@ def _provenance(job: Job) -> dict[str, Any]:
     }
 
 
-EXPANSION = Task(prepare, check_inputs, Expander, write_masters)
+class ExpansionTask(ImageTask):
+    """The full set of a smaller one."""
+
+    def prepare(self, options: Options, *, trust_counts: bool = True) -> PreparedExpansion:
+        return prepare(options, trust_counts=trust_counts)
+
+    def check_inputs(self, job: Expansion, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
+        return check_inputs(job, numbers)
+
+    def maker(self, job: Expansion, rank: int) -> Expander:
+        return Expander(job, rank)
+
+    def write_masters(self, prepared: PreparedExpansion, files: ExitStack) -> Masters:
+        return write_masters(prepared, files)
+
+
+EXPANSION = ExpansionTask()

@@ -1,0 +1,141 @@
+"""What all tasks that make a set of images have in common: the maker's frame, its report, and the words of a run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from ..job import Job
+from ..output.blockfile import BlockWriter, SquashWriter, whole_file
+from ..output.filters import Filter
+from ..output.record import COUNTS, BlockRecord
+from ..plan import Block
+from ..run.files import SetFiles
+from ..run.task import BlockReport, Outcome, Overseer
+from . import report as words
+from .report import ImageReport, SetSummary
+
+STAGES = ("read", "decode", "reduce", "code", "encode", "write")
+"""Summing and finishing belong to `decode` where all are one pass over the chunks, as a rule; else to `reduce`."""
+
+
+class Stopwatch:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begin
+
+
+class ImageMaker:
+    """Makes the files of one block after another: what reducing and expanding have in common."""
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self._job, self._rank = job, rank
+        self._filter = Filter(job.options.compression, job.options.compression_level)
+        self._encode = self._filter.encoder()
+        self._host = socket.gethostname()
+        self._watch = Stopwatch()
+        self._bytes_read = 0
+
+    def close(self) -> None:
+        """Let go of the input's files."""
+
+    def make(self, block: Block, overseer: Overseer | None = None) -> ImageReport:
+        """Make the block's data file, and squash file if wanted; both appear whole or not at all."""
+        options, overseer = self._job.options, overseer or Overseer()
+        begin = time.perf_counter()
+        self._watch, self._bytes_read = Stopwatch(), 0
+        report = ImageReport(block.number, block.n_images, 0, rank=self._rank, host=self._host)
+        with ExitStack() as files:
+            # The data file is entered first, so that it is renamed last: it tells that the block is whole.
+            paths = [options.data_path(block.number)]
+            partial = [files.enter_context(whole_file(paths[0]))]
+            if options.out_squash:
+                paths.append(options.squash_path(block.number))
+                partial.append(files.enter_context(whole_file(paths[1])))
+            writer = self._writer(partial[0], block)
+            files.callback(writer.discard)
+            squash = self._squash_writer(partial[1], block) if options.out_squash else None
+            if squash is not None:
+                files.callback(squash.discard)
+            self._make_images(block, writer, squash, report, overseer.after_image)
+            with self._watch.stage("write"):
+                writer.close()
+                if squash is not None:
+                    squash.close()
+                report.files = {path: os.path.getsize(name) for path, name in zip(paths, partial, strict=True)}
+                overseer.before_naming()
+                files.close()
+        report.seconds = time.perf_counter() - begin
+        report.stages = dict(self._watch.seconds)
+        return report
+
+    def _writer(self, partial: str, block: Block) -> BlockWriter:
+        plan = self._job.plan
+        shape, record = plan.shape_out, self._record(block)
+        return BlockWriter(
+            partial, block.n_images, shape, plan.dtype_out, self._filter, record, first_image=block.first_image
+        )
+
+    def _make_images(
+        self,
+        block: Block,
+        writer: BlockWriter,
+        squash: SquashWriter | None,
+        report: ImageReport,
+        after_image: Callable[[int], None],
+    ) -> None:
+        self._begin(block)
+        for image in range(block.first_image, block.first_image + block.n_images):
+            n_frames = len(self._job.plan.frames_of(image))
+            self._make_image(image, writer, squash, report)
+            report.n_frames += n_frames
+            after_image(n_frames)
+        report.bytes_read = self._bytes_read
+        writer.record.counts = {name: getattr(report, name) for name in COUNTS}
+
+    def _record(self, block: Block) -> BlockRecord:
+        return BlockRecord(self._job.sha256, self._job.identity, block.number)
+
+    def _squash_writer(self, partial: str, block: Block) -> SquashWriter | None:
+        return None
+
+    def _begin(self, block: Block) -> None:
+        """Called before the block's first image."""
+
+    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
+        """Make image `image`, counted from 0, and add it to `writer`."""
+        raise NotImplementedError
+
+
+class ImageTask:
+    """The part of a task that is the same for all that make a set of images."""
+
+    files = SetFiles(ImageReport)
+
+    def start_line(self, job: Job) -> str:
+        return words.start_line(job)
+
+    def notes(self, job: Job) -> list[str]:
+        return words.notes(job)
+
+    def afterthoughts(self, reports: Sequence[BlockReport]) -> list[str]:
+        return words.afterthoughts(_of_images(reports))
+
+    def summarise(self, job: Job, outcome: Outcome) -> SetSummary:
+        return words.summarise(job, outcome, _of_images(outcome.reports), _of_images(outcome.kept))
+
+
+def _of_images(reports: Sequence[BlockReport]) -> list[ImageReport]:
+    return [report for report in reports if isinstance(report, ImageReport)]

@@ -1,0 +1,250 @@
+"""What is counted in a block's images, and what a user is told of a run that made a set of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..codecs import registry
+from ..codecs.contract import Passed
+from ..job import Job
+from ..options import XDS_COMPRESSIONS, Options
+from ..pixels import kernels
+from ..run.report import by_rank, raw_bytes_per_frame
+from ..run.task import BlockReport, Outcome
+
+
+@dataclass
+class ImageReport(BlockReport):
+    """A block's report with what was counted in its images."""
+
+    bytes_codestream: int = 0
+    """0 where no codestream was made."""
+    n_clipped: int = 0
+    n_invalid: int = 0
+    greatest_error: int = 0
+    """Of the codec, in counts; 0 where it isn't measured."""
+    squared_error: int = 0
+    """Sum over the pixels of all images; 0 where it isn't measured."""
+    n_different: int = 0
+    """Images that didn't decode to the pixels that the run which coded them got."""
+
+    @property
+    def bytes_squash(self) -> int:
+        """The squash file's size; 0 without one."""
+        return sum(list(self.files.values())[1:])
+
+    def add(self, passed: Passed) -> None:
+        """Count what an image's codec did."""
+        self.bytes_codestream += len(passed.codestream) if passed.codestream is not None else 0
+        if passed.errors is not None:
+            self.greatest_error = max(self.greatest_error, passed.errors.greatest)
+            self.squared_error += passed.errors.squares
+
+
+@dataclass
+class SetSummary:
+    """The figures of a finished run.  Rates and ratios are of raw pixels, decoded, in the stored type."""
+
+    infile: str
+    master: str
+    nexus: str | None
+    data_files: list[str]
+    squash_files: list[str]
+    frames: int
+    images: int
+    blocks: int
+    kept_blocks: int
+    """Of `blocks`, those that an interrupted run had made already."""
+    workers: int
+    idle_workers: int
+    clipped_pixels: int
+    invalid_pixels: int
+    bytes_in: int
+    """Of the selected frames, as stored in the input's files."""
+    bytes_out: int
+    """Of the new data files."""
+    bytes_squash: int
+    ratio_to_input: float
+    ratio_to_raw16: float
+    """Against 2 bytes a pixel of each selected frame."""
+    raw_mb_per_s: float
+    raw_mb_per_s_per_worker: float
+    """While the workers worked."""
+    mean_codestream: float | None
+    """Bytes an image; None where no codestream was made."""
+    codestream_ratio: float | None
+    """2 bytes a pixel of the images over the codestreams' bytes."""
+    greatest_error: int | None
+    """Of any pixel, in counts, by the codec; None where it isn't measured."""
+    rms_error: float | None
+    """Over all pixels of all images, in counts, by the codec."""
+    seconds: float
+    xds_template: str | None
+    """None where XDS can't read the files."""
+    warnings: list[str]
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    """For each rank: blocks, images, and seconds in each stage, at work and idle."""
+
+    @property
+    def exit_status(self) -> int:
+        return 0
+
+    def lines(self) -> list[str]:
+        """The summary as text."""
+        out = self._figures()
+        first = self.data_files[0]
+        last = f" .. {os.path.basename(self.data_files[-1])}" if len(self.data_files) > 1 else ""
+        out += [f"master {self.master}"]
+        if self.nexus:
+            out += [f"NeXus  {self.nexus}"]
+        out += [f"data   {first}{last}"]
+        if self.squash_files:
+            out += [f"squash {self.squash_files[0]}{' ..' if len(self.squash_files) > 1 else ''}"]
+        if self.xds_template is None:
+            return [*out, *_htj2k_readers(self.master)]
+        return [*out, f"NAME_TEMPLATE_OF_DATA_FRAMES= {self.xds_template}"]
+
+    def _figures(self) -> list[str]:
+        mb = 1e6
+        out = [
+            f"{self.frames} frames -> {self.images} images in {self.blocks} data files"
+            + (f" ({self.kept_blocks} there already)" if self.kept_blocks else "")
+            + f", {self.seconds:.2f} s",
+            f"pixels clipped {self.clipped_pixels}, invalid {self.invalid_pixels}",
+            f"bytes in {self.bytes_in}, out {self.bytes_out}"
+            + (f", codestreams kept {self.bytes_squash}" if self.bytes_squash else ""),
+            f"ratio {self.ratio_to_input:.2f} to the input files, {self.ratio_to_raw16:.2f} to 2 bytes a raw pixel",
+            f"raw data {self.raw_mb_per_s:.1f} MB/s over all, {self.raw_mb_per_s_per_worker:.1f} MB/s a worker "
+            f"({self.workers} worker{'s' * (self.workers != 1)})",
+        ]
+        if self.mean_codestream is not None:
+            out.append(
+                f"mean codestream {self.mean_codestream / mb * 1000:.1f} kB an image, "
+                f"{self.codestream_ratio:.1f}:1 to 2 bytes a pixel"
+            )
+        if self.rms_error is not None:
+            out.append(f"codec's greatest error {self.greatest_error} counts, rms error {self.rms_error:.3f} counts")
+        return out
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _htj2k_readers(master: str) -> list[str]:
+    """Who reads `-c htj2k`, and the way to a set for those who don't."""
+    return [
+        "HTJ2K opens with h5py and hdf5plugin 7.1 or later, and in programs in C (DIALS) with HDF5_PLUGIN_PATH set to",
+        "hdf5plugin's folder of plugins; XDS's plugin doesn't read it. An XDS set of it comes from:",
+        f"bnl-mpi expand {shlex.quote(master)} -c bslz4 -o NAME",
+    ]
+
+
+def notes(job: Job) -> list[str]:
+    """What is to be said of readers and of speed before the work."""
+    found = []
+    if not kernels.COMPILED:
+        found.append(
+            "the compiled kernels are not in use: NumPy does their work, several times slower; "
+            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew; inside a clone of its "
+            "sources Python takes these, so leave that folder, or pip install -e ."
+        )
+    if job.options.compression not in (*XDS_COMPRESSIONS, "htj2k"):
+        found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")
+    return found
+
+
+def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
+    """Warnings that only the finished blocks give rise to."""
+    n = sum(r.n_different for r in reports)
+    if not n:
+        return []
+    return [
+        f"{n} image{'s' * (n > 1)} decoded to other pixels than in the run that coded them: another build of the codec "
+        "rounds otherwise; the checksums in the new data files are those of the new pixels"
+    ]
+
+
+def start_line(job: Job) -> str:
+    plan, options = job.plan, job.options
+    oy, ox = plan.shape_out
+    codec = f", {options.codec} {_target(options)}" if options.codec else ""
+    return (
+        f"{plan.n_frames} frames of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
+        f"{plan.n_images} images of {ox} x {oy} {plan.dtype_out} in {plan.n_blocks} blocks{codec}, "
+        f"{options.compression}"
+    )
+
+
+def _target(options: Options) -> str:
+    if options.error_target is None:
+        return f"{options.codec_level:g}"
+    name, value = options.error_target
+    return f"{name} {value:g}"
+
+
+def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Sequence[ImageReport]) -> SetSummary:
+    """Add up the blocks' reports; those `kept` from an interrupted run count, but not in the rates."""
+    options, frames = job.options, sum(r.n_frames for r in [*made, *kept])
+    template = f"{options.master_path.removesuffix('.h5').removesuffix('_master')}_??????.h5"
+    numbers = outcome.numbers
+    return SetSummary(
+        infile=os.path.abspath(options.infile),
+        master=os.path.abspath(options.master_path),
+        nexus=os.path.abspath(options.nxs_path) if outcome.masters.nexus else None,
+        data_files=[os.path.abspath(options.data_path(k)) for k in numbers],
+        squash_files=[os.path.abspath(options.squash_path(k)) for k in numbers] if options.out_squash else [],
+        frames=frames,
+        images=sum(r.n_images for r in [*made, *kept]),
+        blocks=len(numbers),
+        kept_blocks=len(kept),
+        workers=outcome.n_workers,
+        idle_workers=max(0, outcome.n_workers - job.plan.n_blocks),
+        **_rates(job, outcome, made),
+        **_sizes(job, [*made, *kept]),
+        seconds=outcome.seconds,
+        xds_template=None if options.compression == "htj2k" else os.path.abspath(template),
+        warnings=list(outcome.warnings),
+        ranks=by_rank(made, outcome.seconds),
+    )
+
+
+def _rates(job: Job, outcome: Outcome, made: Sequence[ImageReport]) -> dict[str, Any]:
+    raw = sum(r.n_frames for r in made) * raw_bytes_per_frame(job) / 1e6
+    busy = sum(r.seconds for r in made)
+    return {
+        "raw_mb_per_s": raw / max(outcome.seconds, 1e-9),
+        "raw_mb_per_s_per_worker": raw / max(busy, 1e-9),
+    }
+
+
+def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
+    plan = job.plan
+
+    def total(name: str) -> int:
+        return sum(getattr(r, name) for r in reports)
+
+    n_images = total("n_images")
+    n_pixels = n_images * plan.shape_out[0] * plan.shape_out[1]
+    raw16 = total("n_frames") * plan.shape_in[0] * plan.shape_in[1] * 2
+    bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
+    codec = job.options.codec
+    measured = codec is not None and registry.entry_of(codec).load().measures_errors
+    return {
+        "clipped_pixels": total("n_clipped"),
+        "invalid_pixels": total("n_invalid"),
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "bytes_squash": total("bytes_squash"),
+        "ratio_to_input": bytes_in / max(1, bytes_out),
+        "ratio_to_raw16": raw16 / max(1, bytes_out),
+        "mean_codestream": streams / n_images if streams else None,
+        "codestream_ratio": 2 * n_pixels / streams if streams else None,
+        "greatest_error": max((r.greatest_error for r in reports), default=0) if measured else None,
+        "rms_error": math.sqrt(total("squared_error") / max(1, n_pixels)) if measured else None,
+    }
