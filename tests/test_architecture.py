@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import bnl_mpi
@@ -24,8 +25,12 @@ SOURCES = {module_of(p): p for p in PACKAGE.rglob("*.py")}
 def imports_of(module: str, *, top_level: bool) -> set[str]:
     """Full names of what a module imports: at its top level alone, or anywhere."""
     tree = ast.parse(SOURCES[module].read_text())
+    return imported_in(tree.body if top_level else list(ast.walk(tree)), module)
+
+
+def imported_in(nodes: Sequence[ast.AST], module: str) -> set[str]:
+    """Full names of what those of the nodes of `module` that are imports import."""
     found: set[str] = set()
-    nodes = tree.body if top_level else list(ast.walk(tree))
     package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -92,3 +97,120 @@ def test_no_test_imports_another() -> None:
         named = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
         named += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
         assert not [n for n in named if n.startswith("test_")], f"{path.name}: share helpers by a module of their own"
+
+
+# ---- rooms ----------------------------------------------------------------------------------------------
+
+ROOMS = {
+    "_version": "",
+    "errors": "",
+    "plan": "",
+    "pixels": "",
+    "spots": "pixels",
+    "hdf5": "errors",
+    "codecs": "errors pixels",
+    "options": "errors codecs",
+    "input": "errors plan pixels hdf5",
+    "job": "_version errors plan pixels hdf5 codecs options input",
+    "output": "_version errors plan pixels hdf5 codecs options input job",
+    "run": "errors plan hdf5 options job output",
+    "tasks": "_version errors plan pixels hdf5 codecs options input job output run",
+    "check": "errors hdf5 input output",
+    "simulate": "errors",
+    "quality": "",
+    "expand": "run tasks",
+    "__init__": "_version options run tasks",
+    "arguments": "_version errors codecs options",
+    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments",
+    "cli": "errors run tasks arguments commands",
+    "__main__": "cli",
+}
+"""Who may import whom, at whatever place in a file; a room may only use those above it."""
+
+BY_NAME = {("arguments", "commands")}
+"""`arguments.COMMANDS` names the commands' modules, and `cli` imports the one that is asked for."""
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def rooms_used_by(module: str) -> set[str]:
+    """Rooms whose modules are imported anywhere in `module`, or named in a text, as for `import_module`."""
+    tree = ast.parse(SOURCES[module].read_text())
+    for_types = {id(inner) for node in ast.walk(tree) if is_for_types(node) for inner in ast.walk(node)}
+    nodes = [node for node in ast.walk(tree) if id(node) not in for_types]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    found = {name for name in texts if name in SOURCES and "." in name}
+    return {room_of(name) for name in found | imported_in(nodes, module) if name.startswith("bnl_mpi")}
+
+
+def test_a_room_uses_only_what_the_table_lets_it() -> None:
+    names = list(ROOMS)
+    for room, allowed in ROOMS.items():
+        assert set(allowed.split()) <= set(names[: names.index(room)]), f"{room}: the table itself goes round"
+    for module in sorted(SOURCES):
+        room = room_of(module)
+        assert room in ROOMS, f"{module}: a new room needs a line in ROOMS"
+        used = {other for other in rooms_used_by(module) - {room} if (room, other) not in BY_NAME}
+        wrong = used - set(ROOMS[room].split())
+        assert not wrong, f"{module} uses {', '.join(sorted(wrong))}, which the table doesn't let {room} do"
+
+
+def test_the_table_grants_nothing_that_nobody_uses() -> None:
+    for room, allowed in ROOMS.items():
+        used = {other for module in SOURCES if room_of(module) == room for other in rooms_used_by(module)}
+        assert set(allowed.split()) <= used, f"{room}: {sorted(set(allowed.split()) - used)} isn't used"
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------
+
+LONGEST_FUNCTION, LONGEST_MODULE, LARGEST_ROOT = 40, 350, 10
+
+TOO_LONG: dict[str, int] = {
+    "bnl_mpi.arguments.build_parser": 79,
+    "bnl_mpi.check.dials": 351,
+    "bnl_mpi.job.make_plan": 44,
+    "bnl_mpi.options": 364,
+    "bnl_mpi.options.__post_init__": 50,
+    "bnl_mpi.output.nexus": 476,
+    "bnl_mpi.pixels.kernels.bslz4_reduce": 50,
+    "bnl_mpi.quality.merging": 363,
+    "bnl_mpi.quality.study": 464,
+    "bnl_mpi.tasks.expansion": 419,
+}
+"""Lines of what is longer than it should be.  This list may only shrink, and so may its numbers."""
+
+
+def lengths() -> dict[str, int]:
+    """Lines of every function and module that is too long."""
+    found = {}
+    for module, path in SOURCES.items():
+        text = path.read_text()
+        if (n := len(text.splitlines())) > LONGEST_MODULE:
+            found[module] = n
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                n = (node.end_lineno or 0) - node.lineno + 1
+                if n > LONGEST_FUNCTION:
+                    found[f"{module}.{node.name}"] = n
+    return found
+
+
+def test_functions_and_modules_are_short() -> None:
+    found = lengths()
+    for name, n in found.items():
+        most = LONGEST_MODULE if name in SOURCES else LONGEST_FUNCTION
+        assert n <= TOO_LONG.get(name, most), f"{name} has {n} lines, more than {TOO_LONG.get(name, most)}: split it"
+    done = TOO_LONG.keys() - found.keys()
+    assert not done, f"short enough now, so no exception any more: {sorted(done)}"
+
+
+def test_the_root_is_small() -> None:
+    modules = [path.name for path in PACKAGE.glob("*.py")]
+    assert len(modules) <= LARGEST_ROOT, f"{len(modules)} modules in the root: {sorted(modules)}"
