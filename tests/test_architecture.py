@@ -122,7 +122,7 @@ ROOMS = {
     "__init__": "_version options run tasks",
     "arguments": "_version errors codecs options",
     "commands": "_version errors hdf5 codecs options run tasks check simulate arguments",
-    "cli": "errors run tasks arguments commands",
+    "cli": "errors run tasks arguments",
     "__main__": "cli",
 }
 """Who may import whom, at whatever place in a file; a room may only use those above it."""
