@@ -92,7 +92,8 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
     sizes = json.dumps(found.file_sizes(), sort_keys=True)
-    source_items = {"master": os.path.basename(found.master), "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
+    digest = hashlib.sha256(sizes.encode()).hexdigest()
+    source_items = {"master": os.path.basename(found.master), "sizes_sha256": digest}
     identity = record.identity(options.identity(), plan, source_items, __version__)
     job = Job(options, plan, found, identity, packed)
     return PreparedReduction(job, tuple(warnings), experiment)
