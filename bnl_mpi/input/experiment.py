@@ -21,6 +21,7 @@ from ..pixels.maps import bin_mean as bin_mean
 from ..pixels.maps import mask_blank as mask_blank
 from ..plan import Plan
 from . import sanity
+from .angles import START_DIGITS, Told, are_singles, restore, setting
 
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
@@ -60,7 +61,7 @@ class RotationAxis:
 
     path: str
     start: npt.NDArray[np.float64]
-    """(n_frames,): at the start of each frame."""
+    """(n_frames,): at the start of each frame; what a scan was set to, where the file tells that in singles."""
     end: npt.NDArray[np.float64] | None
     """(n_frames,): at the end of each frame, where the input tells it."""
     increment: float | None
@@ -265,12 +266,10 @@ def _all_rotations(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
 
 
 def _told_axis(group: h5py.Group, name: str, n_frames: int) -> RotationAxis | None:
-    increments = [access.number(group, name + ending) for ending in ("_increment", "_range_average")]
-    increment = next((one for one in increments if one), None)
-    if increment is None:
+    told = _told(group, name)
+    if not told.width:
         return None
-    starts = [access.number(group, name + ending) for ending in ("_start", "")]
-    first = next((one for one in starts if one is not None), 0.0)
+    first, increment = setting(told.start or 0.0, START_DIGITS), setting(told.width)
     start = first + np.arange(n_frames, dtype=np.float64) * increment
     end: npt.NDArray[np.float64] = np.add(start, increment)
     return RotationAxis(f"/{GONIOMETER}/{name}", start, end, increment, STANDSTILL)
@@ -304,17 +303,46 @@ def _is_rotation(dataset: h5py.Dataset, name: str) -> bool:
 def _rotation_axis(dataset: h5py.Dataset, path: str, n_frames: int) -> RotationAxis:
     scale = per_degree(dataset)
     parent, name = dataset.parent, posixpath.basename(str(dataset.name))
-    start = np.asarray(access.read(dataset, slice(n_frames)), dtype=np.float64) * scale
-    if not np.isfinite(start).all():
-        frame = int(np.flatnonzero(~np.isfinite(start))[0]) + 1
+    stored = _floats(dataset, n_frames)
+    if not np.isfinite(stored).all():
+        frame = int(np.flatnonzero(~np.isfinite(stored))[0]) + 1
         raise InputError(f"{dataset.file.filename}: {path} is not a finite number at frame {frame}")
+    told = _told(parent, name, scale)
+    if told == Told() and (group := access.get_group(dataset.file, GONIOMETER)) is not None:
+        told = _told(group, name)
+    start, widths = restore(stored, told, scale)
     end_set = access.get_dataset(parent, f"{name}_end")
     end = None
     if end_set is not None and end_set.ndim == 1 and end_set.size >= n_frames and end_set.dtype.kind in "iuf":
-        end = np.asarray(access.read(end_set, slice(n_frames)), dtype=np.float64) * scale
-    stored = dataset.dtype if dataset.dtype.kind == "f" else np.dtype(np.float64)
-    resolution = max(STANDSTILL, 4 * float(np.finfo(stored).eps) * float(np.abs(start).max()))
+        end = _end(_floats(end_set, n_frames), start + widths, told, scale)
+    resolution = max(STANDSTILL, 4 * float(np.finfo(stored.dtype).eps) * float(np.abs(start).max()))
     return RotationAxis(path, start, end, _increment(parent, name, start, end, scale), resolution)
+
+
+def _floats(dataset: h5py.Dataset, n_frames: int) -> npt.NDArray[Any]:
+    values = np.asarray(access.read(dataset, slice(n_frames)))
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
+
+
+def _told(group: h5py.Group, name: str, scale: float = 1.0) -> Told:
+    """What a group tells of an axis' first angle and usual width in single numbers."""
+
+    starts, widths = (
+        [value * scale for ending in endings if (value := access.number(group, name + ending)) is not None]
+        for endings in (("_start", ""), ("_increment", "_range_average"))
+    )
+    return Told(next(iter(starts), None), next((width for width in widths if width), None))
+
+
+def _end(
+    stored: npt.NDArray[Any], expected: npt.NDArray[np.float64], told: Told, scale: float
+) -> npt.NDArray[np.float64]:
+    """(n,): the ends of frames: as `expected` from starts and widths where they round to what is stored."""
+    values = np.asarray(stored, dtype=np.float64) * scale
+    ulp = np.spacing(np.abs(values).max().astype(np.float32)) if are_singles(stored) else 0.0
+    if np.isfinite(values).all() and (np.abs(values - expected) <= 2 * ulp).all():
+        return expected
+    return restore(stored, Told(None, told.width), scale)[0]
 
 
 def _increment(
@@ -330,7 +358,7 @@ def _increment(
     for suffix in ("_increment_set", "_increment", "_range_average"):
         told = access.get_dataset(parent, name + suffix)
         if told is not None and told.dtype.kind in "iuf" and told.size:
-            return float(np.median(told[()])) * scale
+            return setting(float(np.median(told[()]))) * scale
     return float(np.median(np.diff(start))) if len(start) > 1 else None
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
-from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis
+from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis, axis_base, per_degree
 from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
@@ -193,9 +193,11 @@ def _broken_links(dataset: h5py.Dataset) -> list[str]:
 
 def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
     reversed_sizes = _sizes_are_reversed(source, run.plan)
+    axes = _axes_by_identity(source, run.experiment)
 
     def choose(item: Item) -> Decision:
-        return _choose(item, run, reversed_sizes)
+        angles = _exact_angles(item, run, axes)
+        return _choose(item, run, reversed_sizes) if angles is None else Replace(angles, np.dtype("<f8"))
 
     def keeps_name(path: str, group: h5py.Group, name: str) -> bool:
         if path == f"{DATA}/{name}":
@@ -204,6 +206,31 @@ def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
 
     # A mask is mostly zeros, and may be larger than all codestreams of a set.
     TreeCopy(choose, keeps_name, run.warnings, packs=True).copy(source, target)
+
+
+Axes = dict[tuple[int, int], RotationAxis]
+
+
+def _axes_by_identity(source: h5py.File, experiment: Experiment) -> Axes:
+    """The axes with a value for each frame, by what their datasets are."""
+    found = {axis.path: access.get_dataset(source, axis.path) for axis in experiment.axes}
+    return {access.identity(told): axis for axis in experiment.axes if (told := found[axis.path]) is not None}
+
+
+def _exact_angles(item: Item, run: Reduction, axes: Axes) -> npt.NDArray[np.float64] | None:
+    """An axis' angles, or its ends, as they were set; None for anything else."""
+    base, suffix = axis_base(item.name)
+    told = access.get_dataset(item.parent, base)
+    axis = axes.get(access.identity(told)) if told is not None else None
+    if told is None or axis is None or item.dataset.ndim != 1 or item.dataset.size < run.plan.n_frames_in:
+        return None
+    if suffix == "":
+        angles = axis.start[run.first_frames]
+    elif suffix == "_end" and axis.end is not None:
+        angles = axis.end[run.last_frames]
+    else:
+        return None
+    return np.asarray(angles / per_degree(told))
 
 
 def _choose(item: Item, run: Reduction, reversed_sizes: bool) -> Decision:
@@ -442,8 +469,7 @@ def _add_ends(dataset: h5py.Dataset, name: str, axis: RotationAxis, run: Reducti
     else:
         return
     units = access.attribute_text(dataset, "units")
-    if units.startswith("rad"):
-        ends = np.deg2rad(ends)
+    ends = ends / per_degree(dataset)
     group = dataset.parent
     for suffix, values in (("_end", ends), ("_increment_set", ends - np.asarray(dataset[()]))):
         if name + suffix not in group:
