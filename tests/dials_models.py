@@ -40,8 +40,14 @@ def models(path: str) -> dict[str, Any]:
         "exposure": scan and scan.get_exposure_times()[0],
         "mask": None if mask is None else np.packbits(mask.as_numpy_array()).tobytes().hex(),
         "mask_shape": None if mask is None else list(mask.focus()),
+        "last_trusted": trusted(panel, raw) if raw.size() < 1000 else None,
         "last_image": [int(one) for one in raw.as_1d()] if raw.size() < 1000 else None,
     }
+
+
+def trusted(panel: Any, raw: Any) -> list[bool]:
+    """Whether each pixel of an image counts as good, the mask apart."""
+    return [bool(one) for one in panel.get_trusted_range_mask(raw).as_1d()]
 
 
 def main() -> None:

@@ -69,10 +69,10 @@ def test_angles_computed_in_single_precision(start: float, width: float, sense: 
     assert not np.isnan(widths).any() or (off > 1.5 * np.spacing(np.abs(stored))).any()
 
 
-def test_singles_kept_in_doubles(n: int = 3600) -> None:
-    stored = singles(300.0, 0.05, n).astype(np.float64)
+def test_singles_kept_in_doubles() -> None:
+    stored = singles(300.0, 0.05, 3600).astype(np.float64)
     angles, _ = restore(stored, Told())
-    np.testing.assert_allclose(angles, 300 + 0.05 * np.arange(n), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(angles, 300 + 0.05 * np.arange(3600), rtol=0, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=40)

@@ -126,7 +126,7 @@ def test_master_and_data_in_different_folders(tmp_path: Path) -> None:
     bnl("-i", master, *words, cwd=tmp_path)
     np.testing.assert_array_equal(read_images(tmp_path / "master there" / "my_master.h5"), expected(frames))
     with h5py.File(tmp_path / "master there" / "my.nxs") as h5:
-        np.testing.assert_array_equal(h5["/entry/data/data"][()], expected(frames))
+        np.testing.assert_array_equal(h5["/entry/data/images"][()], expected(frames))
 
 
 def four_dimensional(tmp_path: Path, frames: np.ndarray[Any, Any]) -> Path:

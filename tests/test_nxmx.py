@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def test_an_independent_reader_sees_the_experiment(tmp_path: Path, package: Any,
         (entry,) = package.NXmx(h5).entries
         assert entry.definition == "NXmx"
         (data,), (instrument,), (sample,) = entry.data, entry.instruments, entry.samples
-        assert access.text(data.signal) == "data"
-        assert data["data"].shape == (6, *plan.shape_out)
+        assert data[access.text(data.signal)].shape == (6, *plan.shape_out)
         (detector,), (beam,) = instrument.detectors, instrument.beams
         assert beam.incident_wavelength.to("angstrom").magnitude == pytest.approx(0.9795)
         assert detector.saturation_value == 20000
@@ -116,9 +116,9 @@ def test_it_does_not_pass_for_a_detector_s_own_file(tmp_path: Path, spec: InputS
     with access.open_read(path) as h5:
         h5.visit_links(names.append)
         assert not [name for name in names if "detectorSpecific" in name or "eiger_fw" in name]
-        assert not [name for name in names if name.startswith("entry/data/data_")]
         for name in names:
-            assert access.resolve(h5, name) is not None, name
+            link = access.link(h5, name)
+            assert isinstance(link, h5py.ExternalLink) or access.resolve(h5, name) is not None, name
 
 
 @pytest.mark.parametrize("spec", FLAVOURS, ids=lambda spec: spec.flavour)
@@ -129,7 +129,7 @@ def test_the_virtual_dataset_reads_the_blocks(tmp_path: Path, spec: InputSpec) -
         with access.open_write(tmp_path / f"out_{number:06d}.h5") as h5:
             h5["/entry/data/data"] = images.astype(np.uint16)
     with access.open_read(path) as h5:
-        np.testing.assert_array_equal(h5["/entry/data/data"][()], np.concatenate(blocks))
+        np.testing.assert_array_equal(h5["/entry/data/images"][()], np.concatenate(blocks))
 
 
 def test_size_is_slow_then_fast_however_it_was(tmp_path: Path) -> None:
@@ -243,3 +243,77 @@ def test_the_mask_comes_from_detector_specific_too(tmp_path: Path) -> None:
     path, _, _ = reduce_nxs(made, binning=2)
     with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5[f"{DETECTOR}/pixel_mask"][()], metadata.bin_mask(made.mask, 2))
+
+
+@pytest.mark.parametrize("spec", [InputSpec(), InputSpec(omega_step=-0.05), nxmx_spec(axis_dtype="f4")], ids=str)
+@pytest.mark.parametrize("total", [1, 7])
+def test_angles_are_those_that_were_set(tmp_path: Path, spec: InputSpec, total: int) -> None:
+    """0.05 degrees at 300, which singles tell to 3e-5, over 3,600 frames."""
+    step = 0.05 * (1 if spec.omega_step > 0 else -1)
+    spec = replace(spec, omega_start=300.0, omega_step=step, n_frames=3600, shape=(2, 3), frames_per_file=3600)
+    path, lacking, _ = reduce_nxs(make_input(tmp_path, spec), sum=total)
+    assert lacking == []
+    sense = 1 if step > 0 else -1
+    firsts = np.arange(0, 3600, total)
+    lasts = np.minimum(firsts + total, 3600)
+    with access.open_read(path) as h5:
+        for group in (TRANSFORMATIONS, "/entry/data") if spec.flavour == "nxmx" else (TRANSFORMATIONS,):
+            omega = h5[f"{group}/omega"]
+            assert omega.dtype == np.float64
+            np.testing.assert_allclose(sense * omega[()], 300 + step * firsts, rtol=0, atol=1e-6)
+        ends = h5[f"{TRANSFORMATIONS}/omega_end"]
+        assert ends.dtype == np.float64
+        np.testing.assert_allclose(sense * ends[()], 300 + step * lasts, rtol=0, atol=1e-6)
+
+
+def test_an_encoder_s_angles_stay(tmp_path: Path) -> None:
+    angles = 300 + 0.1 * np.arange(12) + np.random.default_rng(3).normal(0, 0.002, 12)
+    path, _, _ = reduce_nxs(make_input(tmp_path, nxmx_spec(omega=tuple(angles), omega_step=0.1, end_arrays=False)))
+    with access.open_read(path) as h5:
+        np.testing.assert_array_equal(h5[f"{TRANSFORMATIONS}/omega"][()], angles)
+
+
+@pytest.mark.parametrize("spec", FLAVOURS, ids=lambda spec: spec.flavour)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "int32"])
+def test_marks_lie_below_the_least_count(tmp_path: Path, spec: InputSpec, dtype: str) -> None:
+    limit = 200 if dtype == "uint8" else 30000
+    told = {} if spec.flavour == "filewriter" else {f"{DETECTOR}/underload_value": np.int32(-5)}
+    path, _, _ = reduce_nxs(make_input(tmp_path, replace(spec, extra=told)), dtype_out=dtype, limit=limit)
+    with access.open_read(path) as h5:
+        assert h5[f"{DETECTOR}/underload_value"][()] == 0
+        assert h5[f"{DETECTOR}/saturation_value"][()] == limit
+
+
+def test_floats_may_be_negative(tmp_path: Path) -> None:
+    path, _, _ = reduce_nxs(make_input(tmp_path, nxmx_spec()), dtype_out="float32")
+    with access.open_read(path) as h5:
+        assert f"{DETECTOR}/underload_value" not in h5
+
+
+def test_strings_are_of_fixed_length(tmp_path: Path) -> None:
+    extra = {
+        "/entry/title": "Å-ray",
+        "/entry/empty": "",
+        "/entry/names": np.array(["a", "βγ"], dtype=h5py.string_dtype()),
+    }
+    made = make_input(tmp_path, nxmx_spec(string_kind="vlen", extra=extra))
+    path, lacking, _ = reduce_nxs(made, sum=2)
+    assert lacking == []
+
+    def is_variable(kind: Any) -> bool:
+        return isinstance(kind, h5py.h5t.TypeStringID) and bool(kind.is_variable_str())
+
+    seen = 0
+    with access.open_read(path) as h5:
+        items: list[Any] = [h5]
+        h5.visititems(lambda name, item: items.append(item))
+        for item in items:
+            seen += isinstance(item, h5py.Dataset)
+            assert not (isinstance(item, h5py.Dataset) and is_variable(item.id.get_type())), item
+            for name in item.attrs:
+                assert not is_variable(h5py.h5a.open(item.id, name.encode()).get_type()), (item, name)
+        assert seen > 40
+        assert access.text(h5["/entry/title"][()]) == "Å-ray"
+        assert access.text(h5["/entry/empty"][()]) == ""
+        assert [access.text(one) for one in h5["/entry/names"][()]] == ["a", "βγ"]
+        assert access.text(h5["/entry"].attrs["NX_class"]) == "NXentry"

@@ -17,6 +17,7 @@ from masters import reduce_master, reduce_nxs
 
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input.experiment import bin_mask
+from bnl_mpi.output.master import mark
 from bnl_mpi.plan import Plan
 
 PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
@@ -31,6 +32,10 @@ SIZE_OF_500K = (514, 1030)
 
 OLDER = InputSpec(shape=SIZE_OF_500K, compression="gzip", translation=(0.0386, 0.0193, -0.15), frames_per_file=7)
 NXMX = InputSpec(flavour="nxmx", libver="v110", shape=(11, 14))
+
+SMALL = replace(OLDER, shape=(11, 14), compression=None)
+"""Of no Eiger's size: DIALS reads only what is made of it."""
+FAR_ROUND: dict[str, Any] = {"omega_start": 300.0, "omega_step": 0.05, "n_frames": 3600, "frames_per_file": 3600}
 
 TWO_STARTS = tuple(float(one) for one in [*(np.arange(6) * 0.5), *(90 + np.arange(6) * 0.5)])
 
@@ -52,7 +57,17 @@ CASES: dict[str, tuple[InputSpec, dict[str, Any]]] = {
     "nxmx, single precision": (replace(NXMX, axis_dtype="f4", end_arrays=False), {"sum": 2}),
     "nxmx, reversed size": (replace(NXMX, reversed_size=True), {"binning": 2}),
     "nxmx, no mask": (replace(NXMX, mask=False), {"binning": 2}),
+    "nxmx, u1": (NXMX, {"dtype_out": "uint8", "limit": 200}),
     "nxmx, u4": (NXMX, {"dtype_out": "uint32", "limit": 30000}),
+    "nxmx, i2": (NXMX, {"dtype_out": "int16", "limit": 30000}),
+    "nxmx, i4": (NXMX, {"dtype_out": "int32", "limit": 30000}),
+    "older, small, u1": (SMALL, {"dtype_out": "uint8", "limit": 200}),
+    "older, small, u2": (SMALL, {}),
+    "older, small, u4": (SMALL, {"dtype_out": "uint32", "limit": 30000}),
+    "older, small, i2": (SMALL, {"dtype_out": "int16", "limit": 30000}),
+    "older, small, i4": (SMALL, {"dtype_out": "int32", "limit": 30000}),
+    "older, far round": (replace(SMALL, **FAR_ROUND), {"sum": 7}),
+    "nxmx, far round": (replace(NXMX, axis_dtype="f4", **FAR_ROUND), {}),
 }
 
 BACKWARDS = ("nxmx, backwards", "older, backwards")
@@ -62,6 +77,8 @@ SAME_GEOMETRY = {
     "older, backwards": "older",
     "nxmx, single precision": "nxmx",
     "nxmx, reversed size": "nxmx",
+    **{name: "older" for name in CASES if name.startswith("older, small") or name == "older, far round"},
+    "nxmx, far round": "nxmx",
 }
 """Inputs that DIALS can't read, or reads wrongly: another one with the same geometry to compare with."""
 
@@ -107,7 +124,7 @@ def write_blocks(folder: Path, plan: Plan) -> None:
             )
             for k in range(block.n_images):
                 image = (np.arange(n) % 97 + block.first_image + k).astype(plan.dtype_out)
-                image[-1] = np.iinfo(plan.dtype_out).max
+                image[-1] = mark(np.dtype(plan.dtype_out))
                 data[k] = image.reshape(plan.shape_out)
 
 
@@ -160,7 +177,10 @@ def test_the_same_experiment(seen: Seen, name: str) -> None:
     assert after["image_size"] == list(plan.shape_out[::-1])
     np.testing.assert_allclose(after["exposure"], before["exposure"] * plan.sum, rtol=1e-6)
     assert after["images"] == plan.n_images
-    assert after["trusted_range"] == [before["trusted_range"][0], plan.limit]
+    # 0 is the least count, and this DIALS leaves out the ends of the range.
+    assert after["trusted_range"] == [-1, plan.limit]
+    if after["last_trusted"] is not None:
+        assert after["last_trusted"] == [True] * (len(after["last_trusted"]) - 1) + [False]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -170,6 +190,10 @@ def test_the_same_rotation(seen: Seen, name: str) -> None:
     start, width = seen[name].nxs["oscillation"]
     assert sense * start == pytest.approx(spec.starts[plan.first_frame], abs=1e-5)
     assert sense * width == pytest.approx(spec.omega_step * min(plan.sum, plan.n_frames), abs=1e-5)
+    # A single tells an angle of 300 degrees to 3e-5.
+    assert sense * width * plan.n_images == pytest.approx(
+        spec.omega_step * min(plan.sum, plan.n_frames) * plan.n_images, abs=1e-6
+    )
     if name not in SAME_GEOMETRY:
         assert before["oscillation"][1] == pytest.approx(spec.omega_step, abs=1e-5)
 

@@ -73,6 +73,8 @@ class TreeCopy:
     warnings: list[str] = field(default_factory=list)
     packs: bool = False
     """Whether large maps that are replaced get gzip; XDS's reader takes none, all others do."""
+    fixed_strings: bool = False
+    """Whether strings of variable length get a fixed one, which programs in C take more of."""
     _made: dict[tuple[tuple[int, int], str], h5py.HLObject] = field(default_factory=dict)
     _open: list[h5py.HLObject] = field(default_factory=list)
     """Of other files: a file that is closed and opened again has another identity."""
@@ -84,7 +86,7 @@ class TreeCopy:
         and so are replaced by what they lead to.
         """
         self._made[access.identity(source), ""] = target
-        copy_attributes(source, target, path or "/", self.warnings)
+        self._copy_attributes(source, target, path or "/")
         for name in source:
             if self.keeps_name(f"{path}/{name}", source, name):
                 self._copy_name(source, target, name, f"{path}/{name}", outside)
@@ -131,15 +133,23 @@ class TreeCopy:
             target[item.name] = self._made[key]
             return
         try:
-            if isinstance(decision, Keep):
+            if isinstance(decision, Keep) and self.fixed_strings and _is_variable(item.dataset.dtype):
+                made = target.create_dataset(item.name, data=_fixed(access.read(item.dataset)))
+            elif isinstance(decision, Keep):
                 made = copy_dataset(item.dataset, target, item.name)
             else:
                 made = write_values(item.dataset, target, item.name, decision.values, decision.dtype, packed=self.packs)
         except (TypeError, ValueError, NotImplementedError, InputError) as error:
             self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
             return
-        copy_attributes(item.dataset, made, item.path, self.warnings)
+        self._copy_attributes(item.dataset, made, item.path)
         self._made[key] = made
+
+    def _copy_attributes(self, source: h5py.HLObject, target: h5py.HLObject, path: str) -> None:
+        copy_attributes(source, target, path, self.warnings)
+        for name in target.attrs if self.fixed_strings else ():
+            if _is_variable(h5py.h5a.open(target.id, name.encode()).dtype):
+                target.attrs[name] = _fixed(target.attrs[name])
 
     def _copy_named_type(self, source: h5py.Group, target: h5py.Group, name: str, path: str) -> None:
         found = source.get(name)
@@ -148,6 +158,21 @@ class TreeCopy:
             return
         found.id.copy().commit(target.id, name.encode())
         copy_attributes(found, target[name], path, self.warnings)
+
+
+def _is_variable(dtype: np.dtype[Any]) -> bool:
+    kind = h5py.check_string_dtype(dtype)
+    return kind is not None and kind.length is None
+
+
+def _fixed(value: Any) -> Any:
+    """Strings of variable length, one or many, as UTF-8 of the greatest length among them; ASCII where that will do."""
+    if isinstance(value, h5py.Empty):
+        return h5py.Empty("S1")
+    raw = [one.encode() if isinstance(one, str) else bytes(one) for one in np.ravel(np.asarray(value, dtype=object))]
+    length = max([1, *map(len, raw)])
+    dtype = h5py.string_dtype("ascii" if all(one.isascii() for one in raw) else "utf-8", length)
+    return np.array(raw, dtype=dtype).reshape(np.shape(value))
 
 
 def _where(link: Any) -> str:

@@ -120,7 +120,7 @@ def _parts(values: Angles, half: Angles) -> Iterator[slice]:
     usual = float(np.median(steps))
     jumps = np.flatnonzero(np.abs(steps - usual) > np.maximum(JUMP * abs(usual), 4 * ARITHMETIC * half[1:])) + 1
     bounds = [0, *(int(k) for k in jumps), len(values)]
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in itertools.pairwise(bounds):
         yield slice(first, end)
 
 

@@ -276,12 +276,11 @@ def _told_axis(group: h5py.Group, name: str, n_frames: int) -> RotationAxis | No
 
 
 def _rotation_axes(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
-    """Every rotation axis with a value for each frame, each object once."""
-    found: list[RotationAxis] = []
-    seen: set[tuple[int, int]] = set()
+    """Every rotation axis with a value for each frame, each object once: under the name beside which its ends are."""
+    found: dict[tuple[int, int], RotationAxis] = {}
     entry = access.get_group(h5, "entry")
     if entry is None or n_frames < 1:
-        return found
+        return []
     for path, dataset in access.walk(entry, "/entry"):
         name = posixpath.basename(path)
         if dataset.ndim != 1 or dataset.size < max(n_frames, 1) or axis_base(name)[1]:
@@ -289,10 +288,10 @@ def _rotation_axes(h5: h5py.File, n_frames: int) -> list[RotationAxis]:
         parent = dataset.parent
         if not is_axis(dataset, path, parent) or not _is_rotation(dataset, name):
             continue
-        if access.identity(dataset) not in seen:
-            seen.add(access.identity(dataset))
-            found.append(_rotation_axis(dataset, path, n_frames))
-    return found
+        known = found.get(access.identity(dataset))
+        if known is None or (known.end is None and f"{name}_end" in parent):
+            found[access.identity(dataset)] = _rotation_axis(dataset, path, n_frames)
+    return list(found.values())
 
 
 def _is_rotation(dataset: h5py.Dataset, name: str) -> bool:

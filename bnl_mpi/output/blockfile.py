@@ -163,8 +163,8 @@ class _Writer:
         with access.writing():
             self._raw = access.TolerantFile(path)
         self._file: Any = h5py.File(self._raw, "w", libver=access.LIBVER)
-        entry = _group(self._file, "/entry", "NXentry")
-        self._data = _group(entry, "data", "NXdata")
+        self._entry = _group(self._file, "/entry", "NXentry")
+        self._data = _group(self._entry, "data", "NXdata")
 
     def _note(self, stored: Any, image: np.ndarray[Any, Any], frames: range) -> None:
         self._raw.raise_error()
@@ -199,6 +199,13 @@ class BlockWriter(_Writer):
         first_image: int,
     ) -> None:
         super().__init__(path, record)
+        # Viewers follow these to the images.
+        for group, name, target in (
+            (self._file, "default", "entry"),
+            (self._entry, "default", "data"),
+            (self._data, "signal", "data"),
+        ):
+            group.attrs[name] = np.bytes_(target)
         self._dataset = self._data.create_dataset(
             "data",
             shape=(n_images, *shape),

@@ -62,6 +62,7 @@ def write_master(
             _add_virtual(source, target, name, data_files, run)
         add_squash_links(target, squash_files)
         add_provenance(target, provenance)
+        point_to_images(target)
     return run.warnings
 
 
@@ -156,6 +157,40 @@ def _add_virtual(source: h5py.File, target: h5py.File, name: str, data_files: Da
     found = access.get_dataset(source, f"{DATA}/{name}")
     if found is not None:
         copy_attributes(found, made, f"{DATA}/{name}", run.warnings)
+
+
+def point_to_images(target: h5py.File) -> None:
+    """Lead viewers from the root to the images, and let the axes be told that exist.
+
+    By https://manual.nexusformat.org/datarules.html: @default of root and entry, @signal and @axes of the data.
+    """
+    entry, group = access.get_group(target, "/entry"), access.get_group(target, DATA)
+    if entry is None or group is None:
+        return
+    for parent, name in ((target, "entry"), (entry, "data")):
+        if access.get_group(parent, access.attribute_text(parent, "default") or "?") is None:
+            parent.attrs["default"] = np.bytes_(name)
+    if access.attribute_text(group, "signal") not in group:
+        images = next((name for name in sorted(group) if access.DATA_NAME.fullmatch(name)), None)
+        if images is not None:
+            group.attrs["signal"] = np.bytes_(images)
+    _mend_axes(group)
+
+
+def _mend_axes(group: h5py.Group) -> None:
+    """An axis that isn't there is told as none, ".", as NeXus has it."""
+    if "axes" not in group.attrs:
+        return
+    told = group.attrs["axes"]
+    names = [] if isinstance(told, h5py.Empty) else [access.text(one) for one in np.atleast_1d(told)]
+    names = [part for name in names for part in name.replace(",", ":").split(":")]
+    kept = [name if name in group else "." for name in names]
+    for name in set(names) - set(kept):
+        group.attrs.pop(f"{name}_indices", None)
+    if all(name == "." for name in kept):
+        del group.attrs["axes"]
+    elif kept != names:
+        group.attrs["axes"] = np.array(kept, dtype="S")
 
 
 def add_squash_links(target: h5py.File, squash_files: DataFiles) -> None:

@@ -2,9 +2,9 @@
 
 It is the master's tree less detectorSpecific (by which readers know a detector's own files, and then refuse
 image sizes that no detector has), with all that the NXmx definition asks for: one virtual dataset, complete
-`depends_on` chains in float64, sizes as (slow, fast).  Directions are those of the McStas frame: z along the
-beam, y up.  Sources: https://manual.nexusformat.org/classes/applications/NXmx.html, and for the older flavour
-the meaning that its readers give to `geometry` and `goniometer`.
+`depends_on` chains in float64, sizes as (slow, fast).  Strings are of fixed length.  Directions are those of the
+McStas frame: z along the beam, y up.  Sources: https://manual.nexusformat.org/classes/applications/NXmx.html, and for
+the older flavour the meaning that its readers give to `geometry` and `goniometer`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,24 @@ from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, Ro
 from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
-from .master import DATA, PROCESS, DataFiles, add_provenance, add_virtual, is_image_name
+from .master import (
+    DATA,
+    PROCESS,
+    DataFiles,
+    add_data_links,
+    add_provenance,
+    add_virtual,
+    is_image_name,
+    point_to_images,
+)
 from .rules import Reduction, decide
 
 INSTRUMENT = "entry/instrument"
 SAMPLE = "entry/sample"
 BEAM_PATHS = (f"{INSTRUMENT}/beam", f"{SAMPLE}/beam")
 MAX_CHAIN = 50
+IMAGES = "images"
+"""The virtual dataset in /entry/data."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -76,6 +87,7 @@ def write_nxs(
             _write_data(target, data_files, run, scan)
             _drop_dangling(target)
             add_provenance(target, provenance)
+            point_to_images(target)
     return []
 
 
@@ -205,7 +217,7 @@ def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
         return path not in (f"/{SPECIFIC}", "/entry/squash", f"/entry/{PROCESS}")
 
     # A mask is mostly zeros, and may be larger than all codestreams of a set.
-    TreeCopy(choose, keeps_name, run.warnings, packs=True).copy(source, target)
+    TreeCopy(choose, keeps_name, run.warnings, packs=True, fixed_strings=True).copy(source, target)
 
 
 Axes = dict[tuple[int, int], RotationAxis]
@@ -315,10 +327,21 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
         detector["saturation_value"] = np.int64(limit) if float(limit).is_integer() else np.float64(limit)
     if "bit_depth_readout" not in detector and run.data_dtype.kind == "u":
         detector["bit_depth_readout"] = np.uint8(run.data_dtype.itemsize * 8)
+    if run.data_dtype.kind in "iu":
+        _exclude_marks(detector)
     for name in ("x_pixel_size", "y_pixel_size", "sensor_thickness"):
         found = access.get_dataset(detector, name)
         if found is not None and "units" not in found.attrs:
             found.attrs["units"] = np.bytes_("m")
+
+
+def _exclude_marks(detector: h5py.Group) -> None:
+    """Counts below 0 are no counts: an invalid pixel is -1 where signed, and read so where it is the top value."""
+    told = access.number(detector, "underload_value")
+    if told is None or told < 0:
+        if "underload_value" in detector:
+            del detector["underload_value"]
+        detector["underload_value"] = np.int32(0)
 
 
 # The older flavour's geometry
@@ -388,8 +411,6 @@ def _place_detector(source: h5py.File, target: h5py.File, run: Reduction) -> Non
     module["data_size"] = np.array(run.plan.shape_out, dtype="<i4")
     if "type" not in detector:
         _string(detector, "type", "Pixel")
-    if "underload_value" not in detector:
-        detector["underload_value"] = np.int32(0)
 
 
 def _place_sample(source: h5py.File, target: h5py.File, run: Reduction) -> None:
@@ -477,13 +498,25 @@ def _add_ends(dataset: h5py.Dataset, name: str, axis: RotationAxis, run: Reducti
 
 
 def _write_data(target: h5py.File, data_files: DataFiles, run: Reduction, scan: h5py.Dataset | None) -> None:
-    """The virtual dataset, the only one with frames here, and beside it the axis that runs along it."""
+    """The images as the master has them, by file, and as one virtual dataset; beside it the axis that runs along it.
+
+    A reader that takes all names data* for images (fabio) must find each image once, so the dataset has another name.
+    One that looks at the links (xia2) sees the same files as in the master, and so the same set.  One that prefers
+    links and knows few filters (durin) finds the dataset first, in the detector's group.
+    """
     group = access.make_group(target, DATA, "NXdata")
-    add_virtual(group, "data", data_files, run.plan.shape_out, run.data_dtype)
-    group.attrs["signal"] = np.bytes_("data")
+    add_data_links(target, data_files)
+    add_virtual(group, IMAGES, data_files, run.plan.shape_out, run.data_dtype)
+    group.attrs["signal"] = np.bytes_(IMAGES)
+    detector = target[DETECTOR]
+    if "data" in detector:
+        del detector["data"]
+    detector["data"] = h5py.SoftLink(f"{DATA}/{IMAGES}")
     if scan is None:
         return
     name = posixpath.basename(str(scan.name))
+    if name in group and access.get_dataset(group, name) != scan:
+        del group[name]
     if name not in group:
         group[name] = scan
     group.attrs["axes"] = np.array([name, ".", "."], dtype="S")
