@@ -15,7 +15,7 @@ from masters import SELECTIONS, TRANSFORMATIONS, reduce_nxs, value
 
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input import experiment as metadata
-from bnl_mpi.output import nexus
+from bnl_mpi.output import nxmx, older
 
 BEAM = "/entry/instrument/beam/incident_wavelength"
 
@@ -103,7 +103,7 @@ def test_every_axis_of_the_chains_is_in_double(tmp_path: Path) -> None:
     path, _, _ = reduce_nxs(made, sum=3)
     with access.open_read(path) as h5:
         for start in (f"{DETECTOR}/module/fast_pixel_direction", f"{TRANSFORMATIONS}/chi"):
-            chain = nexus.chain(h5[start])
+            chain = nxmx.chain(h5[start])
             assert len(chain) > 1
             assert {str(one.dtype) for one in chain} == {"float64"}
             assert access.attribute_text(chain[-1], "depends_on") == "."
@@ -155,7 +155,7 @@ def test_older_geometry(
     extra = {f"{DETECTOR}/beam_center_x": centre[0], f"{DETECTOR}/beam_center_y": centre[1]}
     made = make_input(tmp_path, InputSpec(translation=translation, extra=extra))
     with access.open_read(made.master) as h5:
-        origin, fast, slow = nexus.older_geometry(h5)
+        origin, fast, slow = older.older_geometry(h5)
     np.testing.assert_allclose(origin, expected, rtol=1e-6)
     np.testing.assert_allclose([fast, slow], [[-1, 0, 0], [0, -1, 0]])
 

@@ -13,7 +13,7 @@ import h5py
 
 from ..hdf5 import access
 from ..input.experiment import DETECTOR, SPECIFIC
-from ..output.nexus import chain
+from ..output.nxmx import chain
 from .rule import DIALS, Function, rule, worst
 from .subject import Observation, Subject, integers, virtual_files
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
-from ..input.experiment import AXIS_SUFFIXES, DETECTOR, SPECIFIC, Experiment, RotationAxis, axis_base, per_degree
+from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
+from ..input.experiment import DETECTOR, SPECIFIC, Experiment
 from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
@@ -34,23 +35,12 @@ from .master import (
     is_image_name,
     point_to_images,
 )
+from .nxmx import BEAM_PATHS, INSTRUMENT, chain, missing, modules, put_string, sample_axis, wavelength
+from .older import place_detector, place_sample
 from .rules import Reduction, decide
 
-INSTRUMENT = "entry/instrument"
-SAMPLE = "entry/sample"
-BEAM_PATHS = (f"{INSTRUMENT}/beam", f"{SAMPLE}/beam")
-MAX_CHAIN = 50
 IMAGES = "images"
 """The virtual dataset in /entry/data."""
-
-Vector = npt.NDArray[np.float64]
-
-HORIZONTAL_AXIS = (-1.0, 0.0, 0.0)
-ROTATION_AXES = {"E-32-0105": (0.0, 1.0, 0.0)}
-"""By detector number: older masters don't tell the direction, and readers know this one as vertical."""
-
-PARALLEL_ROTATIONS = ("omega", "phi")
-"""Axes of the older flavour that may be taken as the spindle: kappa and chi lie askew, who knows how."""
 
 
 def write_nxs(
@@ -81,123 +71,14 @@ def write_nxs(
             _complete_beam(source, target)
             _complete_detector(source, target, run)
             if experiment.flavour == "filewriter":
-                _place_detector(source, target, run)
-                _place_sample(source, target, run)
+                place_detector(source, target, run)
+                place_sample(source, target, run)
             scan = _complete_sample_chain(target, run)
             _write_data(target, data_files, run, scan)
             _drop_dangling(target)
             add_provenance(target, provenance)
             point_to_images(target)
     return []
-
-
-# What the input must have
-
-
-def missing(source: h5py.File, experiment: Experiment) -> list[str]:
-    """What an NXmx entry needs and the input doesn't have."""
-    lacking = []
-    if _wavelength(source) is None:
-        lacking.append(f"the wavelength (/{BEAM_PATHS[0]}/incident_wavelength)")
-    for name in ("sensor_material", "sensor_thickness"):
-        if access.get_dataset(source, f"{DETECTOR}/{name}") is None:
-            lacking.append(f"the {name.replace('_', ' ')} (/{DETECTOR}/{name})")
-    if experiment.flavour == "nxmx":
-        return lacking + _missing_chains(source)
-    return lacking + _missing_geometry(source) + _missing_directions(experiment)
-
-
-def _wavelength(source: h5py.File) -> h5py.Dataset | None:
-    for path in BEAM_PATHS:
-        found = access.get_dataset(source, f"{path}/incident_wavelength")
-        if found is not None and found.dtype.kind in "iuf":
-            return found
-    return None
-
-
-def _missing_geometry(source: h5py.File) -> list[str]:
-    wanted = {
-        f"{DETECTOR}/geometry/orientation/value": 6,
-        f"{DETECTOR}/geometry/translation/distances": 3,
-        f"{DETECTOR}/x_pixel_size": 1,
-        f"{DETECTOR}/y_pixel_size": 1,
-    }
-    return [f"/{path}" for path, n in wanted.items() if not _has_numbers(access.get_dataset(source, path), n)]
-
-
-def _has_numbers(dataset: h5py.Dataset | None, n: int) -> bool:
-    return dataset is not None and dataset.size == n and dataset.dtype.kind in "iuf"
-
-
-def _missing_directions(experiment: Experiment) -> list[str]:
-    names = {posixpath.basename(axis.path) for axis in experiment.axes if axis.moves}
-    names = {name for name in names if name != "two_theta"}
-    if len(names) > 1 or names - set(PARALLEL_ROTATIONS):
-        return [f"the directions of the axes that move ({', '.join(sorted(names))})"]
-    return []
-
-
-def _missing_chains(source: h5py.File) -> list[str]:
-    modules = _modules(source)
-    if not modules:
-        return [f"an NXdetector_module (/{DETECTOR}/module)"]
-    ends: list[tuple[str, h5py.Dataset | None]] = []
-    for module in modules:
-        for name in ("fast_pixel_direction", "slow_pixel_direction"):
-            ends.append((f"{module.name}/{name}", access.get_dataset(module, name)))
-    lacking = []
-    for path, dataset in ends:
-        lacking += [path] if dataset is None else _broken_links(dataset)
-    start = _sample_axis(source)
-    return lacking + (_broken_links(start) if isinstance(start, h5py.Dataset) else start or [])
-
-
-def _modules(h5: h5py.File) -> list[h5py.Group]:
-    detector = access.get_group(h5, DETECTOR)
-    groups = [] if detector is None else [access.get_group(detector, name) for name in detector]
-    wanted = "NXdetector_module"
-    return [g for g in groups if g is not None and access.attribute_text(g, "NX_class") == wanted]
-
-
-def _sample_axis(h5: h5py.File) -> h5py.Dataset | list[str] | None:
-    """The axis that the sample sits on; None where it rests on nothing, a list where the axis is missing."""
-    sample = access.get_group(h5, SAMPLE)
-    told = None if sample is None else access.get_dataset(sample, "depends_on")
-    if sample is None or told is None:
-        return [f"/{SAMPLE}/depends_on"]
-    place = access.text(told[()])
-    if place in ("", "."):
-        return None
-    axis = access.get_dataset(sample, place)
-    return axis if axis is not None else [f"{place}, on which the sample depends"]
-
-
-def chain(dataset: h5py.Dataset) -> list[h5py.Dataset]:
-    """An axis and all that it depends on, outermost last; cut where a link is broken."""
-    found = [dataset]
-    while len(found) < MAX_CHAIN:
-        place = access.attribute_text(found[-1], "depends_on")
-        if place in ("", "."):
-            break
-        following = access.get_dataset(found[-1].parent, place)
-        if following is None:
-            break
-        found.append(following)
-    return found
-
-
-def _broken_links(dataset: h5py.Dataset) -> list[str]:
-    axes = chain(dataset)
-    lacking = [
-        f"{axis.name}@{name}"
-        for axis in axes
-        for name in ("vector", "transformation_type", "units")
-        if name not in axis.attrs
-    ]
-    last = access.attribute_text(axes[-1], "depends_on")
-    if last not in ("", "."):
-        lacking.append(f"{last}, on which {axes[-1].name} depends")
-    return lacking
 
 
 # The copy
@@ -267,7 +148,7 @@ def _is_chained(item: Item) -> bool:
 def _sizes_are_reversed(source: h5py.File, plan: Plan) -> bool:
     """Whether the modules' sizes are (fast, slow): their farthest corner is the frame's, turned round."""
     corners = []
-    for module in _modules(source):
+    for module in modules(source):
         size, origin = (access.get_dataset(module, name) for name in ("data_size", "data_origin"))
         if size is not None and size.size == 2:
             low = np.zeros(2) if origin is None or origin.size != 2 else np.asarray(origin[()])
@@ -279,25 +160,19 @@ def _sizes_are_reversed(source: h5py.File, plan: Plan) -> bool:
 # What NXmx asks for beyond the copy
 
 
-def _string(group: h5py.Group, name: str, value: str) -> None:
-    if name in group:
-        del group[name]
-    group[name] = np.bytes_(value)
-
-
 def _complete_entry(source: h5py.File, target: h5py.File) -> None:
     entry = access.make_group(target, "/entry", "NXentry")
-    _string(entry, "definition", "NXmx")
+    put_string(entry, "definition", "NXmx")
     if "start_time" not in entry:
         told = access.get_dataset(source, f"{SPECIFIC}/data_collection_date")
         if told is not None and access.text(told[()]):
-            _string(entry, "start_time", access.text(told[()]))
+            put_string(entry, "start_time", access.text(told[()]))
 
 
 def _complete_beam(source: h5py.File, target: h5py.File) -> None:
     """The beam lies in the instrument, where readers look for it; its class and units are told."""
-    wavelength = _wavelength(source)
-    assert wavelength is not None
+    told = wavelength(source)
+    assert told is not None
     beam = access.make_group(target, f"/{BEAM_PATHS[0]}", "NXbeam")
     if "incident_wavelength" not in beam:
         beam["incident_wavelength"] = target[f"{BEAM_PATHS[1]}/incident_wavelength"]
@@ -344,112 +219,12 @@ def _exclude_marks(detector: h5py.Group) -> None:
         detector["underload_value"] = np.int32(0)
 
 
-# The older flavour's geometry
-
-
-def _axis(
-    group: h5py.Group, name: str, values: Any, kind: str, units: str, vector: Vector, depends_on: str
-) -> h5py.Dataset:
-    """A link of a chain."""
-    if name in group:
-        del group[name]
-    made = group.create_dataset(name, data=np.asarray(values, dtype="<f8"))
-    made.attrs["transformation_type"] = np.bytes_(kind)
-    made.attrs["units"] = np.bytes_(units)
-    made.attrs["vector"] = np.asarray(vector, dtype="<f8")
-    made.attrs["offset"] = np.zeros(3)
-    made.attrs["offset_units"] = np.bytes_("m")
-    made.attrs["depends_on"] = np.bytes_(depends_on)
-    return made
-
-
-def _direction(vector: Vector, default: tuple[float, float, float]) -> tuple[float, Vector]:
-    """Length and unit vector; a null vector has the default direction."""
-    length = float(np.linalg.norm(vector))
-    return length, vector / length if length > 0 else np.array(default)
-
-
-def older_geometry(source: h5py.File) -> tuple[Vector, Vector, Vector]:
-    """(origin, fast, slow) of an older master: the first pixel's outer corner in metres, and unit vectors.
-
-    `geometry` counts z towards the source, so its sign is turned.  Where the translation has no part across
-    the beam, the origin follows from the beam centre and the distance.
-    """
-    turn = np.array([1.0, 1.0, -1.0])
-    orientation = access.read(source[f"{DETECTOR}/geometry/orientation/value"])
-    directions = np.asarray(orientation, dtype=np.float64).reshape(2, 3) * turn
-    fast, slow = (_direction(one, (-1.0, 0.0, 0.0))[1] for one in directions)
-    distances = access.read(source[f"{DETECTOR}/geometry/translation/distances"])
-    shift = np.asarray(distances, dtype=np.float64).reshape(3) * turn
-    if shift[0] or shift[1]:
-        return shift, fast, slow
-    sizes, centre = _pair(source, "{}_pixel_size"), _pair(source, "beam_center_{}")
-    origin = -(sizes[0] * centre[0] * fast + sizes[1] * centre[1] * slow)
-    origin[2] += abs(shift[2])
-    return origin, fast, slow
-
-
-def _pair(source: h5py.File, pattern: str) -> tuple[float, float]:
-    x, y = (access.number(source, f"{DETECTOR}/{pattern.format(one)}") for one in "xy")
-    return x or 0.0, y or 0.0
-
-
-def _place_detector(source: h5py.File, target: h5py.File, run: Reduction) -> None:
-    """Distance along the beam, then the module's offset across it, then the directions of its pixels."""
-    origin, fast, slow = older_geometry(source)
-    detector = target[DETECTOR]
-    transformations = access.make_group(detector, "transformations", "NXtransformations")
-    distance = _axis(transformations, "det_z", origin[2:], "translation", "m", np.array([0.0, 0.0, 1.0]), ".")
-    _string(detector, "depends_on", str(distance.name))
-    module = access.make_group(detector, "module", "NXdetector_module")
-    length, across = _direction(np.array([origin[0], origin[1], 0.0]), (1.0, 0.0, 0.0))
-    offset = _axis(module, "module_offset", length, "translation", "m", across, str(distance.name))
-    for name, size, vector in (("fast", "x", fast), ("slow", "y", slow)):
-        pixel = access.scalar(detector[f"{size}_pixel_size"])
-        _axis(module, f"{name}_pixel_direction", pixel, "translation", "m", vector, str(offset.name))
-    module["data_origin"] = np.zeros(2, dtype="<i4")
-    module["data_size"] = np.array(run.plan.shape_out, dtype="<i4")
-    if "type" not in detector:
-        _string(detector, "type", "Pixel")
-
-
-def _place_sample(source: h5py.File, target: h5py.File, run: Reduction) -> None:
-    """The spindle, in a chain of its own; where nothing rotates the sample depends on nothing."""
-    sample = access.make_group(target, f"/{SAMPLE}", "NXsample")
-    axis = _spindle(run.experiment)
-    if axis is None:
-        if "depends_on" not in sample:
-            _string(sample, "depends_on", ".")
-        return
-    name = posixpath.basename(axis.path)
-    group = access.make_group(sample, "transformations", "NXtransformations")
-    values = axis.start[run.first_frames]
-    made = _axis(group, name, values, "rotation", "deg", _spindle_direction(source, axis), ".")
-    _string(sample, "depends_on", str(made.name))
-
-
-def _spindle(experiment: Experiment) -> RotationAxis | None:
-    """The axis that moves; where none does, omega if it is told of."""
-    named = [axis for axis in experiment.axes if posixpath.basename(axis.path) in PARALLEL_ROTATIONS]
-    resting = [axis for axis in named if posixpath.basename(axis.path) == "omega"]
-    return next((axis for axis in named if axis.moves), resting[0] if resting else None)
-
-
-def _spindle_direction(source: h5py.File, axis: RotationAxis) -> Vector:
-    told = access.get_dataset(source, axis.path)
-    if told is not None and "vector" in told.attrs:
-        return np.asarray(told.attrs["vector"], dtype=np.float64)
-    number = access.get_dataset(source, f"{DETECTOR}/detector_number")
-    key = "" if number is None else access.text(number[()])
-    return np.array(ROTATION_AXES.get(key, HORIZONTAL_AXIS))
-
-
 # Chains and data
 
 
 def _complete_sample_chain(target: h5py.File, run: Reduction) -> h5py.Dataset | None:
     """Give the scan axis its ends and increments, without which one image has no width; returns that axis."""
-    start = _sample_axis(target)
+    start = sample_axis(target)
     if not isinstance(start, h5py.Dataset):
         return None
     moving = {posixpath.basename(axis.path): axis for axis in run.experiment.axes if axis.moves}

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
-from ..input.experiment import ROTATION_NAMES, Experiment, axis_base, is_axis
+from ..input.axes import ROTATION_NAMES, axis_base, is_axis
+from ..input.experiment import Experiment
 from ..pixels.maps import bin_mask, bin_mean
 from ..plan import Plan
 
