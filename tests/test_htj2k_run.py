@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import hdf5plugin
 import numpy as np
 import pytest
 from codec_sets import write_input
-from pictures import diffraction
+from pictures import changing, diffraction
 from running import bnl, needs_mpi, outputs
 from small_sets import read_images, write_set
 
 import bnl_mpi
 from bnl_mpi.codecs import openjpeg
 from bnl_mpi.errors import BnlError
+from bnl_mpi.output.record import image_checksums
 from bnl_mpi.simulate import simulate
 
 imagecodecs = pytest.importorskip("imagecodecs")
@@ -197,6 +199,77 @@ def test_an_image_that_cannot_reach_the_ratio_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "block 1: image of frames 1 to 1: HTJ2K can't reach a ratio of 300" in done.stderr
     assert not list(tmp_path.glob("set*"))
+
+
+@pytest.fixture(scope="module")
+def beam_loss(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The master of twelve frames over which the beam goes and comes again."""
+    folder = tmp_path_factory.mktemp("loss")
+    return write_set(folder, np.stack(changing("beam loss")), cutoff=65500, mask=np.zeros((300, 257), np.uint32))
+
+
+@pytest.fixture(scope="module")
+def lost(beam_loss: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of their set of codestreams, in two blocks; and what the run said."""
+    folder = tmp_path_factory.mktemp("lost")
+    words = ["-T", "6.5", "-c", "htj2k", "-d", "6", "-o", "set", "--json", "run.json"]
+    done = bnl("-i", beam_loss, *words, cwd=folder)
+    return folder, done.stdout + done.stderr
+
+
+def test_what_misses_the_target_is_told(lost: tuple[Path, str]) -> None:
+    folder, said = lost
+    wanted = int(2 * 300 * 257 / 6.5)
+    sizes = [len(chunk) for chunk in stored_chunks(folder)]
+    images = read_images(folder / "set_master.h5")
+    exact = [k for k, image in enumerate(changing("beam loss")) if np.array_equal(image, images[k])]
+    missed = [k for k, size in enumerate(sizes) if size < 0.97 * wanted and k not in exact]
+    assert max(sizes) <= wanted
+    assert 0 < len(missed) < len(exact) < 8
+    summary = json.loads((folder / "run.json").read_text())
+    assert sum(summary["missed_targets"].values()) == summary["missed_targets"]["end"] == len(missed)
+    assert summary["exact_images"] == len(exact)
+    assert f"{len(missed)} image{'s' * (len(missed) > 1)} of 12 not within tolerance of the target" in said
+    assert "the codec can come no nearer" in said
+    assert f"{len(exact)} images coded without loss" in said
+    counted = []
+    for number in (1, 2):
+        with h5py.File(folder / f"set_{number:06d}.h5") as h5:
+            attributes = h5["/entry/bnl_mpi"].attrs
+            counted.append((int(attributes["missed_end"]), int(attributes["n_exact"])))
+    halves = range(6), range(6, 12)
+    assert counted == [(sum(k in half for k in missed), sum(k in half for k in exact)) for half in halves]
+
+
+def test_only_a_sample_is_decoded_and_the_record_says_which(lost: tuple[Path, str]) -> None:
+    folder, said = lost
+    images = read_images(folder / "set_master.h5")
+    exact = [k for k, image in enumerate(changing("beam loss")) if np.array_equal(image, images[k])]
+    n_taken = 0
+    for number in (1, 2):
+        with h5py.File(folder / f"set_{number:06d}.h5") as h5:
+            found = image_checksums(h5)
+        for k, (crc, image) in enumerate(zip(found, images[6 * number - 6 :], strict=False)):
+            # Of an image without loss the pixels are known anyway.
+            assert (crc is not None) == (k == 0 or 6 * number - 6 + k in exact)
+            assert crc is None or crc == zlib.crc32(image.data)
+            n_taken += crc is not None
+    assert json.loads((folder / "run.json").read_text())["measured_images"] == n_taken
+    assert f"of {n_taken} images decoded" in said
+
+
+def test_expand_compares_what_was_taken_and_marks_the_rest(lost: tuple[Path, str], tmp_path: Path) -> None:
+    done = bnl("expand", lost[0] / "set_master.h5", "-o", "full", cwd=tmp_path)
+    assert "decoded to other pixels" not in done.stderr
+    np.testing.assert_array_equal(read_images(tmp_path / "full_master.h5"), read_images(lost[0] / "set_master.h5"))
+    assert bnl("check", "--data", tmp_path / "full_master.h5").returncode == 0
+
+
+@needs_mpi
+@pytest.mark.mpi
+def test_ranks_don_t_matter_where_images_change(beam_loss: Path, lost: tuple[Path, str], tmp_path: Path) -> None:
+    bnl("-i", beam_loss, "-T", "6.5", "-c", "htj2k", "-d", "6", "-o", "set", ranks=3, cwd=tmp_path)
+    assert outputs(tmp_path, "set") == outputs(lost[0], "set")
 
 
 # Ranks

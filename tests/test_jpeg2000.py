@@ -10,6 +10,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
+from pictures import diffraction
 
 from bnl_mpi.codecs import openjpeg
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2, ladder
@@ -71,6 +72,25 @@ def test_a_ratio_that_cannot_be_reached(tmp_path: Path) -> None:
     for codec in (J2K(100_000), J2K2(100_000)):
         with pytest.raises(BnlError, match=r"can't reach a ratio of 100000 .* give a smaller ratio"):
             codec.encode(image)
+
+
+@pytest.mark.parametrize("kind", [J2K, J2K2])
+@pytest.mark.parametrize("ratio", [6, 14, 60, 120, 360])
+def test_what_misses_its_ratio_is_told(kind: type[J2K | J2K2], ratio: float) -> None:
+    """Within 3 % of it and a few bytes, or without loss, or counted; OpenJPEG may be over it by a little."""
+    shape = (300, 257)
+    dark = np.random.default_rng(1).poisson(0.3, shape).astype(np.uint16)
+    for image in (diffraction(shape), diffraction(shape, background=30), dark, np.zeros(shape, np.uint16)):
+        codec = kind(ratio)
+        passed = codec.run(image.copy(), keep=True)
+        assert passed.codestream is not None
+        assert passed.image is not None
+        wanted = image.nbytes / ratio
+        near = abs(len(passed.codestream) - wanted) <= 0.03 * wanted + 16
+        same = np.array_equal(passed.image, image)
+        assert passed.exact == (same and not near)
+        assert (passed.miss is None) == (near or same)
+        assert len(passed.codestream) <= 1.03 * wanted + 16
 
 
 def test_configuration_round_trip() -> None:

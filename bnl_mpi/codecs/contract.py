@@ -19,6 +19,11 @@ PEAK = 65535
 """Highest value of a 16-bit pixel; PSNR refers to it."""
 
 
+AT_END, AT_JUMP, OUT_OF_TRIALS = MISSES = ("end", "jump", "trials")
+"""Why an image is further under its target than the codec's tolerance: nothing nearer can be asked of the codec; the
+size or error jumps over the target; the search was given up."""
+
+
 @dataclass(frozen=True)
 class Errors:
     """How far decoded pixels are from an image, in counts."""
@@ -49,12 +54,16 @@ def errors_of(image: Image, decoded: Image) -> Errors:
 class Passed:
     """An image that went through a codec and back."""
 
-    image: Image = field(repr=False)
-    """Decoded, (ny, nx)."""
+    image: Image | None = field(repr=False)
+    """Decoded, (ny, nx); None where it wasn't asked for."""
     codestream: bytes | None = field(default=None, repr=False)
     """None where none was made."""
     errors: Errors | None = None
     """None where they aren't measured."""
+    exact: bool = False
+    """Whether the codestream is known to be without loss: then it has no target to miss."""
+    miss: str | None = None
+    """One of MISSES; None where the target is met within the codec's tolerance, or there is none."""
 
 
 class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
@@ -72,9 +81,6 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
 
     skips_coder: ClassVar[bool] = False
     """Whether `roundtrip` needs no entropy coder, and so costs less than `encode` and `decode`."""
-
-    measures_errors: ClassVar[bool] = False
-    """Whether `run` tells the errors of every image."""
 
     @classmethod
     def for_options(cls, level: float | None, bound: tuple[str, float] | None, *, threads: int = 1) -> LossyCodec:
@@ -108,10 +114,11 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
         decoded: Image = np.ascontiguousarray(self.decode(self.encode(image)))
         return decoded
 
-    def run(self, image: Image, *, keep: bool) -> Passed:
-        """Code `image`, (ny, nx), and decode it; with `keep` the codestream is made in any case.
+    def run(self, image: Image, *, keep: bool, pixels: bool = True) -> Passed:
+        """Code `image`, (ny, nx), and decode it.
 
-        `image` may be changed, and be the result's own.
+        With `keep` the codestream is made in any case; without `pixels` the image need not be decoded.  `image` may
+        be changed, and be the result's own.
         """
         if self.skips_coder:
             codestream = self.encode(image) if keep else None

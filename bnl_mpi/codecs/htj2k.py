@@ -6,7 +6,7 @@ OpenJPH has a quantiser step and no target, so the step is searched (`step_searc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
 from . import openjph
-from .contract import PEAK, Errors, Image, LossyCodec, Passed, errors_of
+from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_of
 from .registry import DEFAULT_RATIO
-from .step_search import StepSearch, Target
+from .step_search import Found, StepSearch, Target
 
 FINEST_STEP = 1.05e-5
 """In units of the 16-bit range, about 0.7 counts; OpenJPH's binding takes 1e-5 and less for its default."""
@@ -47,6 +47,12 @@ class Coded:
     decoded: Image | None = field(default=None, repr=False)
     errors: Errors | None = None
     """None where the target is a ratio: errors aren't measured then."""
+    miss: str | None = None
+    """One of `contract.MISSES`, as in `Passed`."""
+
+    @property
+    def exact(self) -> bool:
+        return self.errors is not None and not self.errors.squares
 
 
 class HTJ2K(LossyCodec):
@@ -90,8 +96,6 @@ class HTJ2K(LossyCodec):
         self.n_encodes = 0
         self.reset()
 
-    measures_errors = True
-
     @classmethod
     def for_options(cls, level: float | None, bound: tuple[str, float] | None, *, threads: int = 1) -> LossyCodec:
         return cls(level) if bound is None else cls(**dict([bound]))
@@ -110,7 +114,7 @@ class HTJ2K(LossyCodec):
     def reset(self) -> None:
         """Forget the last image's step: a block starts."""
         self._search = _new_search(self.target_name, self._level)
-        self._lossless_hope = True
+        self._lossless_hope, self._lossless_first = True, False
 
     def check(self, shape: tuple[int, int], limit: float) -> None:
         """OpenJPH is there, values fit 16 bits, and an empty image of this shape reaches the ratio."""
@@ -133,12 +137,14 @@ class HTJ2K(LossyCodec):
         coded = self._code(image)
         return coded.decoded if coded.decoded is not None else openjph.decode(coded.codestream)
 
-    def run(self, image: Image, *, keep: bool) -> Passed:
+    def run(self, image: Image, *, keep: bool, pixels: bool = True) -> Passed:
         """As for every codec; the errors are those of all pixels, gaps included."""
         coded = self._code(image)
-        decoded = openjph.decode(coded.codestream) if coded.decoded is None else coded.decoded
-        errors = errors_of(image, decoded) if coded.errors is None else coded.errors
-        return Passed(decoded, coded.codestream, errors)
+        decoded, errors = coded.decoded, coded.errors
+        if decoded is None and pixels:
+            decoded = openjph.decode(coded.codestream)
+            errors = errors_of(image, decoded)
+        return Passed(decoded, coded.codestream, errors, exact=coded.exact, miss=coded.miss)
 
     def _code(self, buf: Any) -> Coded:
         image = np.ascontiguousarray(buf)
@@ -153,21 +159,34 @@ class HTJ2K(LossyCodec):
 
     def _to_ratio(self, image: Image) -> Coded:
         wanted = self._bytes_wanted(image)
+        lossless_first = self._lossless_first
+        if lossless_first and (coded := self._if_lossless(image, wanted)):
+            return coded
         tried: dict[float, bytes] = {}
 
         def measure(u: float) -> float:
             tried[u] = self._encode(image, math.exp(-u))
             return len(tried[u])
 
-        u = self._search.run(measure, Target(max(1, wanted), SIZE_TOLERANCE))
+        start = self._search.position
+        found = self._search.run(measure, Target(max(1, wanted), SIZE_TOLERANCE))
+        u = found.u
         # An empty image has fewer bytes without loss than with the coarsest step.
-        if u is None or (self._lossless_hope and math.exp(-u) < _LOSSLESS_STEP):
-            exact = self._lossless(image, wanted)
-            if len(exact) <= wanted:
-                return Coded(exact, 0.0)
+        worth = u is None or found.miss == AT_END or (self._lossless_hope and math.exp(-u) < _LOSSLESS_STEP)
+        if worth and not lossless_first and (coded := self._if_lossless(image, wanted)):
+            # The next image that isn't empty or weak will be like the last such one.
+            self._search.position = start
+            return coded
         if u is None:
             raise BnlError(self._unreachable(image, min(map(len, tried.values()))))
-        return Coded(tried[u], math.exp(-u))
+        return Coded(tried[u], math.exp(-u), miss=found.miss)
+
+    def _if_lossless(self, image: Image, wanted: int) -> Coded | None:
+        """The lossless codestream if it has no more than `wanted` bytes: then it comes first on the next image."""
+        exact = self._lossless(image, wanted)
+        fits = len(exact) <= wanted
+        self._lossless_first = fits
+        return Coded(exact, 0.0, image, Errors(0, 0, image.size)) if fits else None
 
     def _to_error(self, image: Image) -> Coded:
         target = _error_target(self.target_name, self._level)
@@ -181,12 +200,17 @@ class HTJ2K(LossyCodec):
             tried[u] = Coded(codestream, step, decoded, errors)
             return errors.greatest if self.target_name == "max_error" else errors.rms
 
-        u = self._search.run(measure, target) if target.value else None
-        if u is None or (self._lossless_hope and tried[u].step < _LOSSLESS_STEP):
-            exact = self._lossless(image, len(tried[u].codestream) if u is not None else image.nbytes)
-            if u is None or len(exact) <= len(tried[u].codestream):
+        flat = image.min() == image.max()
+        found = self._search.run(measure, target) if target.value and not flat else Found(None)
+        if found.u is None:
+            return Coded(self._lossless(image, image.nbytes), 0.0, image, Errors(0, 0, image.size))
+        best = tried[found.u]
+        best = best if best.exact else replace(best, miss=found.miss)
+        if found.miss == AT_END or (self._lossless_hope and best.step < _LOSSLESS_STEP):
+            exact = self._lossless(image, len(best.codestream))
+            if len(exact) <= len(best.codestream):
                 return Coded(exact, 0.0, image, Errors(0, 0, image.size))
-        return tried[u]
+        return best
 
     def _encode(self, image: NDArray[np.uint16], step: float) -> bytes:
         self.n_encodes += 1

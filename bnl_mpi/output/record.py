@@ -1,9 +1,9 @@
 """The record: what the program writes of a job and of its blocks, and reads again years later.
 
 Stored items have names of their own, written and read here alone: renaming a field of a class changes no file.
-Format 1 is that of version 0.1.0, which told no number.  Format 2 adds `format`, and in each block a digest over all
-of the file but the images' bytes.  Readers take the items they know, and leave others alone; a later format that
-they couldn't read gets a number above FORMAT, and is refused by it.
+Format 1 is that of version 0.1.0, which told no number.  Format 2 adds `format`, in each block a digest over all of
+the file but the images' bytes, and where an image's checksum wasn't taken, that.  Readers take the items they know,
+and leave others alone; a later format that they couldn't read gets a number above FORMAT, and is refused by it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ FORMAT = 2
 GROUP = "/entry/bnl_mpi"
 CONTENT = "content_sha256"
 """Attribute of GROUP: the digest of the file."""
-COUNTS = ("bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error")
+COUNTS = (
+    "bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error", "n_measured",
+    "n_exact", "missed_end", "missed_jump", "missed_trials",
+)  # fmt: skip
 """Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 WORTH_PACKING = 8192
 """Bytes: the index that a compressed dataset needs takes some 3 kB."""
@@ -126,8 +129,9 @@ class BlockRecord:
     """What `plan_sha256` is the hash of: the job's identity."""
     number: int
     chunk_crc32: list[int] = field(default_factory=list)
-    image_crc32: list[int] = field(default_factory=list)
-    """Of each image's pixels: as any reader decodes them from a data file, as marked ones in a squash file."""
+    image_crc32: list[int | None] = field(default_factory=list)
+    """Of each image's pixels: as any reader decodes them from a data file, as marked ones in a squash file.  None
+    where an image wasn't decoded: 0 in the file, whose `image_crc32_taken` is 0 there, 1 elsewhere."""
     frames: list[tuple[int, int]] = field(default_factory=list)
     """First and last frame of each image."""
     invalid: list[np.ndarray[Any, Any]] | None = None
@@ -149,7 +153,9 @@ class BlockRecord:
         group.attrs["block"] = np.uint32(self.number)
         group["plan"] = np.bytes_(self.plan.encode())
         group["chunk_crc32"] = np.array(self.chunk_crc32, "<u4")
-        group["image_crc32"] = np.array(self.image_crc32, "<u4")
+        group["image_crc32"] = np.array([crc or 0 for crc in self.image_crc32], "<u4")
+        if None in self.image_crc32:
+            group["image_crc32_taken"] = np.array([crc is not None for crc in self.image_crc32], "u1")
         group["frames"] = np.array(self.frames, "<u4").reshape(-1, 2)
         for name, value in self.counts.items():
             group.attrs[name] = np.uint64(value)
@@ -203,6 +209,14 @@ class InvalidPixels:
 def read_invalid(file: Any, shape: tuple[int, int]) -> InvalidPixels | None:
     """The invalid pixels of the images (ny, nx) of an open block file; None where it lists none."""
     return InvalidPixels(file, shape) if "invalid_ends" in file[GROUP] else None
+
+
+def image_checksums(file: Any) -> list[int | None]:
+    """The checksum of each image's pixels in an open block file; None where the run didn't take it."""
+    group = file[GROUP]
+    found = group["image_crc32"][()].tolist()
+    taken = group["image_crc32_taken"][()].tolist() if "image_crc32_taken" in group else [1] * len(found)
+    return [crc if had else None for crc, had in zip(found, taken, strict=True)]
 
 
 @dataclass(frozen=True)

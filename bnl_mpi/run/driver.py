@@ -211,7 +211,7 @@ def _make_all(prepared: Prepared, job: Job, this: Process, begin: float) -> Any:
     # Nobody writes before the old masters are gone.
     ranks.broadcast(Go(job_end_time() if missing else None))
     reports, masters = _work(prepared, job, this, finished)
-    more = [*task.afterthoughts(reports), *masters.warnings]
+    more = [*task.afterthoughts([*this.kept.values(), *reports]), *masters.warnings]
     for text in more:
         this.warn(text)
     if job.options.force:

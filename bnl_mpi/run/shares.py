@@ -116,7 +116,7 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int]) -> int:
         made.append(report)
         tell(job, report, this)
     line.finish()
-    for text in this.task.afterthoughts(made):
+    for text in this.task.afterthoughts([*this.kept.values(), *made]):
         this.warn(text)
     if len(made) < len(missing):
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"

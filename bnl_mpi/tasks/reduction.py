@@ -32,6 +32,10 @@ from .report import ImageReport
 AT_ONCE = 8
 """How many frames' chunks are in memory at most: more would fill the caches that one pass over all lives from."""
 
+DECODED_OF = 16
+"""Where codestreams are stored, no pixels are needed: a block's first image and every 16th after it are decoded, for
+the codec's errors and the image's checksum."""
+
 _Chunks = dict[int, Any]
 """Stored bslz4 chunks by frame."""
 
@@ -48,6 +52,7 @@ class Pipeline(ImageMaker):
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
         self._fuses = integers and kernels.HAVE_BSLZ4
+        self._first_image = 0
 
     def close(self) -> None:
         self._reader.close()
@@ -77,12 +82,14 @@ class Pipeline(ImageMaker):
         return SquashWriter(partial, record, attributes, block.first_image)
 
     def _begin(self, block: Block) -> None:
+        self._first_image = block.first_image
         if self._codec is not None:
             self._codec.reset()
 
     def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         last = self._add_frames(frames)
+        pixels: Any
         if self._codec is None:
             with self._decoding(last) as chunks:
                 pixels = reducer.image(frames, chunks)
@@ -91,11 +98,12 @@ class Pipeline(ImageMaker):
             with self._decoding(last) as chunks:
                 values = reducer.values(frames, chunks)
             with watch.stage("code"):
-                passed = self._code(self._codec, values, squash is not None, frames)
+                decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
+                passed = self._code(self._codec, values, frames, keep=squash is not None, pixels=decode)
             pixels = passed.image
             if not self._stores_codestream:
                 with watch.stage("reduce"):
-                    pixels = reducer.mark(passed.image)
+                    pixels = reducer.mark(pixels)
         chunk = passed.codestream
         if not self._stores_codestream:
             with watch.stage("encode"):
@@ -145,10 +153,10 @@ class Pipeline(ImageMaker):
             except kernels.ChunkError as error:
                 raise self._reader.fault(list(waiting)[error.index], error) from error
 
-    def _code(self, codec: LossyCodec, values: Any, keep: bool, frames: range) -> Passed:
+    def _code(self, codec: LossyCodec, values: Any, frames: range, *, keep: bool, pixels: bool) -> Passed:
         where = f"image of frames {frames.start + 1} to {frames.stop}"
         try:
-            return codec.run(values, keep=keep)
+            return codec.run(values, keep=keep, pixels=pixels)
         except BnlError as error:
             raise type(error)(f"{where}: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..codecs import registry
 from ..codecs.contract import Passed
 from ..job import Job
 from ..options import XDS_COMPRESSIONS, Options
@@ -30,7 +29,15 @@ class ImageReport(BlockReport):
     greatest_error: int = 0
     """Of the codec, in counts; 0 where it isn't measured."""
     squared_error: int = 0
-    """Sum over the pixels of all images; 0 where it isn't measured."""
+    """Sum over the pixels of the images that were measured."""
+    n_measured: int = 0
+    """Images of which the codec's errors were measured."""
+    n_exact: int = 0
+    """Images that the codec is known to have coded without loss."""
+    missed_end: int = 0
+    missed_jump: int = 0
+    missed_trials: int = 0
+    """Images that miss the codec's target by more than its tolerance, by the reason; see `contract.MISSES`."""
     n_different: int = 0
     """Images that didn't decode to the pixels that the run which coded them got."""
 
@@ -42,7 +49,12 @@ class ImageReport(BlockReport):
     def add(self, passed: Passed) -> None:
         """Count what an image's codec did."""
         self.bytes_codestream += len(passed.codestream) if passed.codestream is not None else 0
+        self.n_exact += passed.exact
+        if passed.miss is not None:
+            name = f"missed_{passed.miss}"
+            setattr(self, name, getattr(self, name) + 1)
         if passed.errors is not None:
+            self.n_measured += 1
             self.greatest_error = max(self.greatest_error, passed.errors.greatest)
             self.squared_error += passed.errors.squares
 
@@ -83,7 +95,14 @@ class SetSummary:
     greatest_error: int | None
     """Of any pixel, in counts, by the codec; None where it isn't measured."""
     rms_error: float | None
-    """Over all pixels of all images, in counts, by the codec."""
+    """Over all pixels of the images that were measured, in counts, by the codec."""
+    measured_images: int | None
+    """How many these are: where codestreams are stored, a sample."""
+    exact_images: int
+    """Images that the codec is known to have coded without loss."""
+    missed_targets: dict[str, int]
+    """Images that miss the codec's target by more than its tolerance, by the reason: end (the codec can come no
+    nearer), jump (the size or error jumps over the target), trials (the search was given up)."""
     seconds: float
     xds_template: str | None
     """None where XDS can't read the files."""
@@ -128,8 +147,19 @@ class SetSummary:
                 f"mean codestream {self.mean_codestream / mb * 1000:.1f} kB an image, "
                 f"{self.codestream_ratio:.1f}:1 to 2 bytes a pixel"
             )
+        return out + self._of_codec()
+
+    def _of_codec(self) -> list[str]:
+        out = []
         if self.rms_error is not None:
-            out.append(f"codec's greatest error {self.greatest_error} counts, rms error {self.rms_error:.3f} counts")
+            of = f", of {self.measured_images} images decoded" if self.measured_images != self.images else ""
+            out.append(
+                f"codec's greatest error {self.greatest_error} counts, rms error {self.rms_error:.3f} counts{of}"
+            )
+        if self.exact_images:
+            out.append(f"{_images(self.exact_images)} coded without loss")
+        if missed := sum(self.missed_targets.values()):
+            out.append(f"{_images(missed)} off the codec's target")
         return out
 
     def as_json(self) -> dict[str, Any]:
@@ -159,15 +189,35 @@ def notes(job: Job) -> list[str]:
     return found
 
 
+WHY_MISSED = {
+    "end": "the codec can come no nearer",
+    "jump": "the codestream's size, or the error, jumps over the target",
+    "trials": "the search was given up",
+}
+
+
+def missed_targets(reports: Sequence[ImageReport]) -> dict[str, int]:
+    """Number of images by why they miss their codec's target."""
+    return {reason: sum(getattr(r, f"missed_{reason}") for r in reports) for reason in WHY_MISSED}
+
+
 def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
     """Warnings that only the finished blocks give rise to."""
-    n = sum(r.n_different for r in reports)
-    if not n:
-        return []
-    return [
-        f"{n} image{'s' * (n > 1)} decoded to other pixels than in the run that coded them: another build of the codec "
-        "rounds otherwise; the checksums in the new data files are those of the new pixels"
-    ]
+    found = []
+    missed = missed_targets(reports)
+    if n := sum(missed.values()):
+        why = "; ".join(f"{_images(k)}: {WHY_MISSED[reason]}" for reason, k in missed.items() if k)
+        found.append(f"{_images(n)} of {sum(r.n_images for r in reports)} not within tolerance of the target ({why})")
+    if n := sum(r.n_different for r in reports):
+        found.append(
+            f"{_images(n)} decoded to other pixels than in the run that coded them: another build of the codec "
+            "rounds otherwise; the checksums in the new data files are those of the new pixels"
+        )
+    return found
+
+
+def _images(n: int) -> str:
+    return f"{n} image{'s' * (n != 1)}"
 
 
 def start_line(job: Job) -> str:
@@ -230,11 +280,10 @@ def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
         return sum(getattr(r, name) for r in reports)
 
     n_images = total("n_images")
-    n_pixels = n_images * plan.shape_out[0] * plan.shape_out[1]
+    n_pixels = plan.shape_out[0] * plan.shape_out[1]
+    n_measured = total("n_measured")
     raw16 = total("n_frames") * plan.shape_in[0] * plan.shape_in[1] * 2
     bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
-    codec = job.options.codec
-    measured = codec is not None and registry.entry_of(codec).load().measures_errors
     return {
         "clipped_pixels": total("n_clipped"),
         "invalid_pixels": total("n_invalid"),
@@ -244,7 +293,10 @@ def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
         "ratio_to_input": bytes_in / max(1, bytes_out),
         "ratio_to_raw16": raw16 / max(1, bytes_out),
         "mean_codestream": streams / n_images if streams else None,
-        "codestream_ratio": 2 * n_pixels / streams if streams else None,
-        "greatest_error": max((r.greatest_error for r in reports), default=0) if measured else None,
-        "rms_error": math.sqrt(total("squared_error") / max(1, n_pixels)) if measured else None,
+        "codestream_ratio": 2 * n_images * n_pixels / streams if streams else None,
+        "greatest_error": max(r.greatest_error for r in reports) if n_measured else None,
+        "rms_error": math.sqrt(total("squared_error") / (n_measured * n_pixels)) if n_measured else None,
+        "measured_images": n_measured or None,
+        "exact_images": total("n_exact"),
+        "missed_targets": missed_targets(reports),
     }
