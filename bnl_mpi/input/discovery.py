@@ -14,10 +14,9 @@ from ..hdf5 import access
 from .hdf5frames import frames_in, open_dataset
 from .links import check_present, link_folders, resolve_link
 from .source import Segment, Source
+from .virtual import segments_of
 
 DATA_LINK = re.compile(r"data_(\d+)$")
-HYPERSLAB = 2
-"""HDF5's H5S_SEL_HYPERSLABS: part of a dataset is selected."""
 
 
 def _links(h5: Any, master: str) -> list[tuple[str, str]]:
@@ -35,45 +34,6 @@ def _links(h5: Any, master: str) -> list[tuple[str, str]]:
             path = link.path if isinstance(link, h5py.SoftLink) else f"/entry/data/{name}"
             found.append((os.path.abspath(master), path if path.startswith("/") else f"/entry/data/{path}"))
     return found
-
-
-def _virtual_segments(dataset: Any, master: str, channel: int = 0) -> list[Segment] | None:
-    """The segments behind a virtual dataset, (n, ny, nx) or (n, channel, ny, nx), or None if they aren't whole
-    frames in order."""
-    pieces = []
-    for source in dataset.virtual_sources():
-        start, stride, count, block = source.vspace.get_regular_hyperslab()
-        extent = [c * b for c, b in zip(count, block, strict=True)]
-        if dataset.ndim == 4 and not start[1] <= channel < start[1] + extent[1]:
-            continue
-        whole = extent[-2:] == list(dataset.shape[-2:]) and not any(start[-2:])
-        if not whole or (count[0] > 1 and stride[0] != block[0]):
-            return None
-        pieces.append((start[0], extent[0], source))
-    segments: list[Segment] = []
-    here = 0
-    for begin, frames, source in sorted(pieces, key=lambda piece: piece[0]):
-        if begin != here:
-            return None
-        first = 0
-        if source.src_space.get_select_type() == HYPERSLAB:
-            first = source.src_space.get_regular_hyperslab()[0][0]
-        path, name = _behind(dataset, source, master)
-        segments.append(Segment(path, name, int(first), int(frames)))
-        here += frames
-    return segments if segments and here == dataset.shape[0] else None
-
-
-def _behind(dataset: Any, source: Any, master: str) -> tuple[str, str]:
-    """(path, dataset) of one source of a virtual dataset; one in the same file may be a link to another."""
-    import h5py
-
-    if source.file_name != ".":
-        return resolve_link(source.file_name, master), source.dset_name
-    link = dataset.file.get(source.dset_name, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        return resolve_link(link.filename, master), link.path
-    return os.path.abspath(master), source.dset_name
 
 
 def _choose_channel(where: object, shape: Sequence[int], asked: int | None) -> int:
@@ -106,7 +66,7 @@ def open_source(
     with dataset.file:
         shape, dtype = tuple(int(n) for n in dataset.shape[-2:]), dataset.dtype
         chosen = _choose_channel(first, dataset.shape, channel if dataset.ndim == 4 else None)
-        if dataset.is_virtual and (deeper := _virtual_segments(dataset, first.path, chosen)):
+        if dataset.is_virtual and (deeper := segments_of(dataset, first.path, chosen)):
             dtype = _stored_dtype(deeper[0], dtype)
     if dtype.kind not in "uif":
         raise InputError(f"{first}: pixels of type {dtype}; integers or floats are wanted")
@@ -137,7 +97,7 @@ def _segments(
     elif link is not None and name in group:
         dataset = group[name]
         chosen = _choose_channel(f"{master}:{dataset.name}", dataset.shape, channel)
-        if dataset.is_virtual and (segments := _virtual_segments(dataset, master, chosen)):
+        if dataset.is_virtual and (segments := segments_of(dataset, master, chosen)):
             if not links:
                 check_present((s.path for s in segments), master)
             if not links or all(os.path.isfile(s.path) for s in segments):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .cbf.frames import CbfFrames
-from .hdf5frames import Hdf5Frames
 from .reading import SegmentReader
 from .source import Segment, Source
+from .virtual import open_frames
 
 FORMATS: Mapping[str, Callable[[Segment, Source], SegmentReader]] = {
-    "hdf5": Hdf5Frames,
+    "hdf5": open_frames,
     "cbf": CbfFrames,
 }
 """By `Segment.kind`: opens a segment; InputError where that can't be."""

@@ -51,7 +51,7 @@ class FrameReader:
         reader = self._select(segment)
         try:
             fetched = reader.fetch(index, out, lambda size: self._room(size, slot))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, InputError) as error:
             raise self.fault(frame, error) from error
         self.bytes_read += fetched.n_stored
         return fetched

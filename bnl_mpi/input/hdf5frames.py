@@ -1,12 +1,15 @@
 """Frames in a dataset of an HDF5 file.
 
 Chunks of one frame under bslz4, LZ4 or no filter are read as they are and decoded outside HDF5's lock; everything
-else goes through h5py.
+else goes through h5py.  HDF5 gives zeros for what was never written; here that is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +17,19 @@ import numpy as np
 from ..errors import InputError
 from ..hdf5 import access
 from ..pixels import kernels
-from .reading import Array, Extent, Fetched, Room
+from .reading import Array, Extent, Fetched, Fingerprint, Room, Stamp
 from .source import Segment, Source
 
 BITSHUFFLE, LZ4 = 32008, 32004
 
 BITSHUFFLE_LZ4 = 2
 """The value of bitshuffle's fifth parameter that means LZ4."""
+
+NEVER_WRITTEN = "the frame was never written"
+
+CHUNK_SLACK = 1 << 16
+LARGEST_CHUNK = 1 << 30
+"""Bytes: a chunk, decoded, is no larger than this or than a frame."""
 
 
 def open_dataset(path: str, name: str) -> Any:
@@ -29,18 +38,35 @@ def open_dataset(path: str, name: str) -> Any:
     try:
         dataset = h5[name]
         shape = dataset.shape
-    except (KeyError, OSError, AttributeError) as error:
+    except (KeyError, OSError, AttributeError, RuntimeError, ValueError) as error:
         h5.close()
         raise InputError(f"{path}: no dataset {name} ({str(error).strip(chr(39))})") from error
-    if len(shape) not in (2, 3, 4):
+    if shape is None or len(shape) not in (2, 3, 4):
         h5.close()
-        raise InputError(f"{path}:{name}: {len(shape)}-dimensional; frames are (n, ny, nx) or (n, channel, ny, nx)")
+        dimensions = 0 if shape is None else len(shape)
+        raise InputError(f"{path}:{name}: {dimensions}-dimensional; frames are (n, ny, nx) or (n, channel, ny, nx)")
     return dataset
 
 
 def frames_in(shape: Sequence[int]) -> int:
     """How many frames a dataset of that shape holds."""
     return shape[0] if len(shape) > 2 else 1
+
+
+def extent_of(dataset: Any) -> Extent:
+    """What an open dataset of frames holds."""
+    shape = (int(dataset.shape[-2]), int(dataset.shape[-1]))
+    return Extent(frames_in(dataset.shape), shape, dataset.dtype.newbyteorder("=").name)
+
+
+def read_through_hdf5(dataset: Any, at: tuple[int, ...], out: Array) -> None:
+    """The frame at `at`, its indices before the last two, into `out`."""
+    import hdf5plugin  # noqa: F401  (registers the filters)
+
+    if at:
+        dataset.read_direct(out, at)
+    else:
+        dataset.read_direct(out)
 
 
 def _decode_raw(chunk: Any, out: Array) -> None:
@@ -51,26 +77,35 @@ DECODERS = {"bslz4": kernels.bslz4_decode, "lz4": kernels.lz4_decode, "raw": _de
 
 
 class Hdf5Frames:
-    """Reads the frames of one dataset; see `reading.SegmentReader`."""
+    """Reads the frames of one dataset that isn't virtual; see `reading.SegmentReader`."""
 
-    def __init__(self, segment: Segment, source: Source) -> None:
-        self._source = source
-        self._dataset = open_dataset(segment.path, segment.dataset)
+    def __init__(self, dataset: Any, segment: Segment, source: Source, stamps: dict[str, Stamp]) -> None:
+        self.stamps = stamps
+        self._segment, self._source, self._dataset = segment, source, dataset
+        frame = (1,) * (dataset.ndim - 2) + source.shape
+        self._one_frame = dataset.chunks == frame
         self._how = self._direct_filter()
+        self._chunks: dict[tuple[int, ...], tuple[int, int]] | None = None
 
     def close(self) -> None:
         self._dataset.file.close()
 
     def extent(self) -> Extent:
-        d = self._dataset
-        shape = (int(d.shape[-2]), int(d.shape[-1]))
-        return Extent(frames_in(d.shape), shape, d.dtype.newbyteorder("=").name)
+        return extent_of(self._dataset)
+
+    def fingerprint(self) -> Fingerprint:
+        d, path = self._dataset, self._segment.path
+        digest = hashlib.sha256(f"{d.shape} {d.dtype.str} {d.chunks}".encode())
+        if d.chunks is not None:
+            rows = [(*offset, *stored) for offset, stored in sorted(self._index().items())]
+            digest.update(np.array(rows, "<u8").tobytes())
+        name = os.path.basename(path)
+        return Fingerprint(name, self._segment.dataset, self.stamps[path].size, frames_in(d.shape), digest.hexdigest())
 
     def _direct_filter(self) -> Literal["bslz4", "lz4", "raw"] | None:
         """How to decode a raw chunk without HDF5; None where that can't be."""
         d = self._dataset
-        one_frame = d.chunks in ((1, *self._source.shape), (1, 1, *self._source.shape))
-        if d.is_virtual or not one_frame or d.dtype != np.dtype(self._source.dtype):
+        if not self._one_frame or d.dtype != np.dtype(self._source.dtype):
             return None
         pipeline = d.id.get_create_plist()
         filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
@@ -84,30 +119,58 @@ class Hdf5Frames:
         return "lz4" if code == LZ4 else None
 
     def fetch(self, index: int, out: Array, room: Room) -> Fetched:
-        if self._how is not None:
-            mask, chunk = self._read_chunk(index, room)
-            if mask == 0 or self._how == "raw":
-                return Fetched(self._how, chunk, len(chunk), DECODERS[self._how])
-        return self._read_through_hdf5(index, out)
+        n_stored = self._stored_bytes(index, out.nbytes)
+        if not self._one_frame:
+            read_through_hdf5(self._dataset, self._offset(index)[:-2], out)
+            return Fetched(None, None, n_stored, kernels.crc32(out))
+        mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=room(n_stored))
+        chunk = memoryview(chunk)
+        crc32 = kernels.crc32(chunk)
+        if self._how is not None and (mask == 0 or self._how == "raw"):
+            return Fetched(self._how, chunk, n_stored, crc32, DECODERS[self._how])
+        read_through_hdf5(self._dataset, self._offset(index)[:-2], out)
+        return Fetched(None, None, n_stored, crc32)
 
     def _offset(self, index: int) -> tuple[int, ...]:
-        """Where the frame's chunk begins in the dataset."""
-        return (index, 0, 0) if self._dataset.ndim == 3 else (index, self._source.channel, 0, 0)
+        """Where the frame begins in the dataset."""
+        return {2: (0, 0), 3: (index, 0, 0)}.get(self._dataset.ndim, (index, self._source.channel, 0, 0))
 
-    def _read_chunk(self, index: int, room: Room) -> tuple[int, Any]:
-        size = self._dataset.id.get_chunk_info_by_coord(self._offset(index)).size
-        if not size:
-            raise OSError("the frame was never written")
-        mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=room(size))
-        return int(mask), memoryview(chunk)
+    def _stored_bytes(self, index: int, frame_bytes: int) -> int:
+        """What the frame takes in the file, its part of chunks of several; OSError where any of it is absent."""
+        d = self._dataset
+        if index >= frames_in(d.shape):
+            raise OSError(f"{NEVER_WRITTEN}: the dataset has {frames_in(d.shape)}")
+        if d.chunks is None:
+            if not d.id.get_storage_size():
+                raise OSError(NEVER_WRITTEN)
+            return frame_bytes
+        plain = int(np.prod(d.chunks)) * d.dtype.itemsize
+        if plain > max(LARGEST_CHUNK, frame_bytes):
+            raise OSError(f"chunks of {plain} bytes are too large to be read")
+        stored = [self._index().get(offset) for offset in self._chunks_of(index)]
+        sizes = [one[0] for one in stored if one is not None and one[0]]
+        if len(sizes) < len(stored):
+            raise OSError(NEVER_WRITTEN)
+        if max(sizes) > 2 * plain + CHUNK_SLACK:
+            raise OSError(f"its chunk is said to take {max(sizes)} bytes, of which only {plain} can come")
+        shared = int(np.prod(d.chunks[:-2]))
+        return sum(sizes) // shared or 1
 
-    def _read_through_hdf5(self, index: int, out: Array) -> Fetched:
-        import hdf5plugin  # noqa: F401  (registers the filters)
+    def _chunks_of(self, index: int) -> Iterator[tuple[int, ...]]:
+        """Offsets of the chunks that hold the frame."""
+        chunks, offset = self._dataset.chunks, self._offset(index)
+        first = [at // size * size for at, size in zip(offset[:-2], chunks[:-2], strict=True)]
+        rows, columns = (range(0, n, size) for n, size in zip(self._source.shape, chunks[-2:], strict=True))
+        return ((*first, y, x) for y, x in itertools.product(rows, columns))
 
-        if self._dataset.ndim == 2:
-            self._dataset.read_direct(out)
-        else:
-            self._dataset.read_direct(out, self._offset(index)[:-2])
-        # A frame's part of what the dataset takes in its file; nothing is stored in a virtual one.
-        stored = self._dataset.id.get_storage_size() // frames_in(self._dataset.shape) or out.nbytes
-        return Fetched(None, None, stored)
+    def _index(self) -> dict[tuple[int, ...], tuple[int, int]]:
+        """(stored bytes, filter mask) of every chunk that was written, by its offset."""
+        if self._chunks is None:
+            found: dict[tuple[int, ...], tuple[int, int]] = {}
+
+            def note(chunk: Any) -> None:
+                found[tuple(chunk.chunk_offset)] = (int(chunk.size), int(chunk.filter_mask))
+
+            self._dataset.id.chunk_iter(note)
+            self._chunks = found
+        return self._chunks

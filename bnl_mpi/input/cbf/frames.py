@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ..reading import Array, Extent, Fetched, Room
+import hashlib
+import os
+
+from ...pixels import kernels
+from ..reading import Array, Extent, Fetched, Fingerprint, Room, stamp
 from ..source import Segment, Source
 from .header import SECTION, binary_of, open_to_pixels
 from .pixels import decode
@@ -12,6 +16,8 @@ class CbfFrames:
     """The one frame of a file, which is read once from begin to end."""
 
     def __init__(self, segment: Segment, source: Source) -> None:
+        self._path = segment.path
+        self.stamps = {segment.path: stamp(segment.path)}
         self._opened = open_to_pixels(segment.path)
         before = self._opened.before
         try:
@@ -23,9 +29,13 @@ class CbfFrames:
     def extent(self) -> Extent:
         return Extent(1, self._binary.shape, self._binary.dtype)
 
+    def fingerprint(self) -> Fingerprint:
+        header = hashlib.sha256(self._opened.before).hexdigest()
+        return Fingerprint(os.path.basename(self._path), "", self.stamps[self._path].size, 1, header)
+
     def fetch(self, index: int, out: Array, room: Room) -> Fetched:
         data = self._opened.pixels(self._binary.size)
-        return Fetched("cbf", data, len(data), self._decode)
+        return Fetched("cbf", data, len(data), kernels.crc32(data), self._decode)
 
     def _decode(self, data: bytes, out: Array) -> None:
         decode(data, self._binary, out)
