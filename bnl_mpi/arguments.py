@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
     "replay": ("bnl_mpi.commands.replay", "print the command that makes a set again"),
     "expand": ("bnl_mpi.commands.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
+    "estimate": ("bnl_mpi.commands.estimate", "what settings would give, cost and lose, on a sample of the frames"),
     "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),
 }
 """Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""

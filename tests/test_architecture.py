@@ -122,7 +122,8 @@ ROOMS = {
     "expand": "run tasks",
     "__init__": "_version options run tasks",
     "arguments": "_version errors codecs options",
-    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments",
+    "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
+    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments estimate",
     "cli": "errors run tasks arguments",
     "__main__": "cli",
 }

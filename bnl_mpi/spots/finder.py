@@ -82,10 +82,14 @@ class SpotFinder:
 
     def add(self, number: int, frame: Array) -> int:
         """Look at frame `number`, counted from 0; returns how many of its pixels are strong."""
-        flat = np.flatnonzero(self.strong(frame))
-        self._keys.append(flat + number * frame.size)
-        self._counts.append(frame.reshape(-1)[flat].astype(np.int64))
-        return len(flat)
+        strong = np.flatnonzero(self.strong(frame))
+        self.take(number, frame, strong)
+        return len(strong)
+
+    def take(self, number: int, frame: Array, strong: Array) -> None:
+        """The same where the flat indices of the strong pixels are known."""
+        self._keys.append(strong + number * frame.size)
+        self._counts.append(frame.reshape(-1)[strong].astype(np.int64))
 
     def spots(self) -> Spots:
         """The spots of all frames so far."""

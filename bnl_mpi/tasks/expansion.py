@@ -31,14 +31,14 @@ from ..job import Job, Prepared
 from ..options import Options
 from ..output import blockfile, provenance
 from ..output import record as records
-from ..output.blockfile import BlockWriter, SquashWriter
+from ..output.blockfile import SquashWriter
 from ..output.filters import Filter
 from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
 from ..output.places import listed
 from ..pixels import kernels
 from ..plan import Block, Plan
 from ..run.task import Masters
-from .images import ImageMaker, ImageTask
+from .images import ImageMaker, ImageSink, ImageTask
 from .reducer import mark_value
 from .report import ImageReport
 
@@ -241,7 +241,7 @@ class Expander(ImageMaker):
         text = access.attribute_text(file[f"{DATA}/data_{block.first_image + 1:06d}"], "codec")
         return codecs.from_config(json.loads(text))
 
-    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
+    def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         assert self._kept is not None
         kept, watch, index = self._kept, self._watch, image - self._first_image
         where = f"{kept.path}: image {image + 1}"

@@ -7,6 +7,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from ..job import Job
 from ..output.blockfile import BlockWriter, SquashWriter, whole_file
@@ -35,6 +38,37 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begin
+
+
+class ImageSink(Protocol):
+    """What takes a block's images: its data file's writer, or what only looks at them."""
+
+    record: BlockRecord
+
+    def add(self, chunk: Any, image: np.ndarray[Any, Any], frames: range) -> None: ...
+
+
+class Caught:
+    """Takes images in a writer's place, and writes nothing."""
+
+    def __init__(self, record: BlockRecord) -> None:
+        self.record = record
+        self.chunk, self.pixels = b"", np.empty(0)
+
+    def add(self, chunk: Any, image: np.ndarray[Any, Any], frames: range) -> None:
+        self.chunk, self.pixels = bytes(chunk), image.copy()
+
+
+class Sampled(NamedTuple):
+    """An image as a run would store it."""
+
+    chunk: bytes
+    """As stored."""
+    pixels: np.ndarray[Any, Any]
+    """(ny, nx), as a reader decodes them."""
+    invalid: np.ndarray[Any, Any] | None
+    """Flat indices of invalid pixels beyond those of every image, where the chunk can't hold marks."""
+    report: ImageReport
 
 
 class ImageMaker:
@@ -114,7 +148,19 @@ class ImageMaker:
     def _begin(self, block: Block) -> None:
         """Called before the block's first image."""
 
-    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
+    def sample(self, image: int, *, restart: bool) -> Sampled:
+        """Image `image`, counted from 0, as a run stores it; `restart` where a block would begin with it."""
+        block, begin = Block(1, image, 1), time.perf_counter()
+        self._watch = Stopwatch()
+        caught, report = Caught(self._record(block)), ImageReport(1, 1, len(self._job.plan.frames_of(image)))
+        if restart:
+            self._begin(block)
+        self._make_image(image, caught, None, report)
+        report.seconds = time.perf_counter() - begin
+        listed = caught.record.invalid
+        return Sampled(caught.chunk, caught.pixels, listed[0] if listed else None, report)
+
+    def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         """Make image `image`, counted from 0, and add it to `writer`."""
         raise NotImplementedError
 

@@ -18,14 +18,14 @@ from ..input.frames import FrameReader
 from ..job import Job, PreparedReduction
 from ..options import Options
 from ..output import master, nexus, provenance
-from ..output.blockfile import BlockWriter, SquashWriter, whole_file
+from ..output.blockfile import SquashWriter, whole_file
 from ..output.filters import Filter
 from ..output.places import listed
 from ..output.record import BlockRecord
 from ..pixels import kernels
 from ..plan import Block
 from ..run.task import Masters
-from .images import ImageMaker, ImageTask
+from .images import ImageMaker, ImageSink, ImageTask
 from .reducer import Reducer
 from .report import ImageReport
 
@@ -86,7 +86,7 @@ class Pipeline(ImageMaker):
         if self._codec is not None:
             self._codec.reset()
 
-    def _make_image(self, image: int, writer: BlockWriter, squash: SquashWriter | None, report: ImageReport) -> None:
+    def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         last = self._add_frames(frames)
         pixels: Any

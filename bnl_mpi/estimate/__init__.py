@@ -1,0 +1,1 @@
+"""What settings would give and cost, measured on a sample of the frames themselves."""

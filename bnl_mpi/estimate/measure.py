@@ -1,0 +1,286 @@
+"""One group of frames, looked at raw and as every setting stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..input.frames import FrameReader
+from ..job import Job
+from ..pixels import maps
+from ..pixels.kernels import top_value
+from ..spots import sizes as spot_sizes
+from ..spots.finder import SpotFinder, Spots, unsigned
+from ..spots.losses import BackgroundSums, Pairs
+from ..spots.shoebox import FOREGROUND_SIGMAS, Boxes, Layer, Sums, integrate
+from ..tasks.reduction import Pipeline
+from .resolution import Geometry
+
+Array = NDArray[Any]
+
+MOST_PROFILES = 300
+HALO = 2
+"""Pixels around a strong one that aren't background either."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Spots that somebody predicted: arrays of one length; see `shoebox.Boxes` for positions."""
+
+    x: Array
+    y: Array
+    z: Array
+    """Frames from 0, 0 the first frame's start."""
+    half: Array
+    """Frames that a spot lasts on either side of `z`."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting that is tried: its name, its job, and the job of the same sums and bins without a codec."""
+
+    name: str
+    job: Job
+    exact: Job
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every rank needs; broadcast."""
+
+    raw: Job
+    """Of the frames as they are: -b 1 -s 1."""
+    trials: tuple[Trial, ...]
+    groups: tuple[range, ...]
+    geometry: Geometry | None
+    predicted: Predicted | None
+
+
+@dataclass
+class Measured:
+    """What a setting makes of a group."""
+
+    sizes: list[int] = field(default_factory=list)
+    """Stored bytes of each image."""
+    frames: list[range] = field(default_factory=list)
+    invalid: list[int] = field(default_factory=list)
+    """Invalid pixels that are listed beside each image; empty where images hold marks."""
+    seconds: float = 0.0
+    pairs: list[Pairs] = field(default_factory=list)
+    background: BackgroundSums = field(default_factory=BackgroundSums)
+
+
+@dataclass
+class Group:
+    """What a group tells."""
+
+    number: int
+    frames: range
+    spots: int
+    spacing: Array
+    """(spots,) pixels to the nearest neighbour."""
+    sigma: float | None
+    profiles: Array
+    """(k, frames) sums of found spots in each frame, and their variances."""
+    variances: Array
+    measured: dict[str, Measured]
+
+
+class RawFrames:
+    """A group's frames, decoded, and what can be seen in them."""
+
+    def __init__(self, study: Study, frames: range, reader: FrameReader, flagged: Array | None) -> None:
+        job = study.raw
+        self.frames, self.shape = frames, job.plan.shape_in
+        self.images: dict[int, Array] = {}
+        dtype = np.dtype(job.plan.dtype_in)
+        finder = SpotFinder(self.shape, flagged)
+        bad = np.zeros(self.shape, np.uint8) if flagged is None else flagged.copy()
+        self._strong: dict[int, Array] = {}
+        for frame in frames:
+            image = np.empty(self.shape, dtype)
+            reader.decode(reader.fetch(frame, image), frame, image)
+            if dtype.kind != "u" or dtype.itemsize > 4:
+                image = unsigned(image)
+            bad |= image > min(top_value(image.dtype), job.plan.satval)
+            self.images[frame] = image
+            strong = finder.strong(image)
+            self._strong[frame] = np.flatnonzero(strong)
+            finder.take(frame, image, self._strong[frame])
+        self.bad = bad
+        self.spots: Spots = finder.spots()
+        self.half_duration = 0.5
+        """Frames that found spots last on either side of their centres."""
+        self.sigma = spot_sizes.spot_sigma(self.images, self.spots)
+        self._bad_binned: dict[int, Array] = {1: bad}
+
+    def bad_binned(self, binning: int) -> Array:
+        """(oy, ox), not 0 where a pixel of a bin is flagged, invalid or saturated in some frame."""
+        if binning not in self._bad_binned:
+            self._bad_binned[binning] = maps.bin_mask(self.bad, binning).astype(np.uint8)
+        return self._bad_binned[binning]
+
+    def strong_binned(self, frames: range, binning: int, halo: int = 0) -> Array:
+        """(oy, ox) uint8: 1 where a bin holds a strong pixel of one of the frames, or is within `halo` raw pixels."""
+        oy, ox = maps.binned_shape(self.shape, binning)
+        strong = np.zeros((oy, ox), np.uint8)
+        found = [self._strong[frame] for frame in frames if frame in self._strong]
+        y, x = np.divmod(np.concatenate([np.empty(0, np.int64), *found]), self.shape[1])
+        for dy in range(-halo, halo + 1, max(1, binning)) if halo else (0,):
+            for dx in range(-halo, halo + 1, max(1, binning)) if halo else (0,):
+                rows = np.clip(y + dy, 0, self.shape[0] - 1) // binning
+                strong[rows, np.clip(x + dx, 0, self.shape[1] - 1) // binning] = 1
+        return strong
+
+    def layers(self) -> list[Layer]:
+        """The frames themselves."""
+        return [
+            Layer(range(f, f + 1), image, self.bad, self.strong_binned(range(f, f + 1), 1))
+            for f, image in self.images.items()
+        ]
+
+
+def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
+    """What to integrate in a group: the spots predicted there, else those found."""
+    sigma = raw.sigma or spot_sizes.USUAL_SIGMA
+    radius = float(np.clip(FOREGROUND_SIGMAS * sigma - 0.5, 1.5, 8.0))
+    first, end = raw.frames.start, raw.frames.stop
+    if predicted is None:
+        spots = raw.spots
+        x, y, z, half = spots.x, spots.y, spots.z, np.full(len(spots), raw.half_duration)
+    else:
+        here = (predicted.z >= first) & (predicted.z < end)
+        x, y, z, half = (column[here] for column in (predicted.x, predicted.y, predicted.z, predicted.half))
+    z0 = np.clip(np.floor(z - half).astype(np.int64), first, end - 1)
+    z1 = np.clip(np.ceil(z + half).astype(np.int64), z0 + 1, end)
+    return Boxes(x, y, z0, z1, radius)
+
+
+class Measurer:
+    """Measures groups; keeps the mask at hand."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._flagged = study.raw.flagged()
+
+    def group(self, number: int) -> Group:
+        """Group `number` of the study, counted from 0."""
+        study = self._study
+        reader = FrameReader(study.raw.source)
+        try:
+            raw = RawFrames(study, study.groups[number], reader, self._flagged)
+        finally:
+            reader.close()
+        layers = raw.layers()
+        profiles, variances = _profiles(raw, layers)
+        rocking = spot_sizes.rocking_width(profiles, variances)
+        if rocking is not None:
+            raw.half_duration = max(0.5, FOREGROUND_SIGMAS * rocking / spot_sizes.FWHM)
+        boxes = boxes_of(raw, study.predicted)
+        before = integrate(layers, 1, boxes)
+        exact = _Exact()
+        measured = {t.name: self._measure(t, raw, boxes, before, exact) for t in study.trials}
+        return Group(
+            number,
+            raw.frames,
+            len(raw.spots),
+            spot_sizes.nearest(raw.spots),
+            raw.sigma,
+            profiles,
+            variances,
+            measured,
+        )
+
+    def _measure(self, trial: Trial, raw: RawFrames, boxes: Boxes, before: Sums, exact: _Exact) -> Measured:
+        plan = trial.job.plan
+        images = images_within(plan.first_frame, plan.sum, plan.n_images, raw.frames)
+        result, layers = Measured(), []
+        pipeline = Pipeline(trial.job)
+        try:
+            for image in images:
+                frames = plan.frames_of(image)
+                made = pipeline.sample(image, restart=image == images[0])
+                result.sizes.append(len(made.chunk))
+                result.frames.append(frames)
+                result.seconds += made.report.seconds
+                if made.invalid is not None:
+                    result.invalid.append(len(made.invalid))
+                bad = raw.bad_binned(plan.binning)
+                layers.append(Layer(frames, made.pixels, bad, raw.strong_binned(frames, plan.binning)))
+                usable = (bad | raw.strong_binned(frames, plan.binning, HALO)) == 0
+                result.background.add(exact.image(trial, image, made.pixels), made.pixels, usable)
+        finally:
+            pipeline.close()
+            exact.close(trial)
+        after = integrate(layers, plan.binning, boxes, plan.scale)
+        good = before.good & after.good
+        result.pairs.append(self._pairs(before, after, boxes, good))
+        return result
+
+    def _pairs(self, before: Sums, after: Sums, boxes: Boxes, good: Array) -> Pairs:
+        x, y = boxes.x[good], boxes.y[good]
+        return Pairs(before.counts[good], after.counts[good], before.sigma[good], place_of(self._study, x, y))
+
+
+def place_of(study: Study, x: Array, y: Array) -> Array:
+    """Resolution in Angstrom of points in pixels; without a geometry the distance from the middle, pixels."""
+    if study.geometry is not None:
+        return study.geometry.resolution(x, y)
+    ny, nx = study.raw.plan.shape_in
+    return np.asarray(np.hypot(x - nx / 2, y - ny / 2))
+
+
+class _Exact:
+    """The images of the settings without their codec, made once for all that sum and bin alike."""
+
+    def __init__(self) -> None:
+        self._images: dict[tuple[int, int, float, int], Array] = {}
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def image(self, trial: Trial, image: int, made: Array) -> Array:
+        """`made` are the trial's own pixels, exact ones where it has no codec."""
+        plan = trial.job.plan
+        key = (plan.binning, plan.sum, plan.scale, image)
+        if key not in self._images:
+            if trial.job.options.codec is None and trial.job.options.compression != "htj2k":
+                self._images[key] = made
+            else:
+                if trial.name not in self._pipelines:
+                    self._pipelines[trial.name] = Pipeline(trial.exact)
+                self._images[key] = self._pipelines[trial.name].sample(image, restart=True).pixels
+        return self._images[key]
+
+    def close(self, trial: Trial) -> None:
+        pipeline = self._pipelines.pop(trial.name, None)
+        if pipeline is not None:
+            pipeline.close()
+
+
+def images_within(first: int, n_summed: int, n_images: int, frames: range) -> range:
+    """The images, counted from 0, all of whose frames lie in `frames`, and a last one that the data cut short."""
+    begin = -(-(frames.start - first) // n_summed)
+    end = (frames.stop - first) // n_summed
+    if frames.stop - first > (n_images - 1) * n_summed and (frames.stop - first) % n_summed:
+        end = n_images
+    return range(begin, min(max(end, begin + 1), n_images))
+
+
+def _profiles(raw: RawFrames, layers: list[Layer]) -> tuple[Array, Array]:
+    """(k, frames) sums of the brightest found spots in each frame, and Poisson's variances of these."""
+    spots = raw.spots[np.argsort(-raw.spots.counts, kind="stable")[:MOST_PROFILES]]
+    n, first, end = len(spots), raw.frames.start, raw.frames.stop
+    # Those cut by the group's ends would look longer than they are.
+    radius = float(np.clip(FOREGROUND_SIGMAS * (raw.sigma or spot_sizes.USUAL_SIGMA) - 0.5, 1.5, 8.0))
+    sums = [
+        integrate([layer], 1, Boxes(spots.x, spots.y, np.full(n, first), np.full(n, end), radius)) for layer in layers
+    ]
+    if not n or not sums:
+        return np.empty((0, len(layers))), np.empty((0, len(layers)))
+    good = np.all([one.good for one in sums], axis=0)
+    return (
+        np.stack([one.counts[good] for one in sums], axis=1),
+        np.stack([one.sigma[good] ** 2 for one in sums], axis=1),
+    )
