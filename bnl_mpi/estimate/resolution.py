@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..hdf5 import access
 from ..input.experiment import DETECTOR
-from ..output import nexus
+from ..output import nxmx, older
 
 Vector = npt.NDArray[np.float64]
 FARTHEST = 0.1
@@ -99,7 +99,7 @@ def _agree(one: Geometry, plain: Geometry) -> bool:
 
 
 def _wavelength(h5: h5py.File) -> float | None:
-    for path in nexus.BEAM_PATHS:
+    for path in nxmx.BEAM_PATHS:
         value = access.number(h5, f"{path}/incident_wavelength")
         if value is not None:
             return value
@@ -125,7 +125,7 @@ def _chained(h5: h5py.File) -> _Place | None:
 
 
 def _place(fast: h5py.Dataset, slow: h5py.Dataset) -> _Place | None:
-    below = [axis for axis in nexus.chain(fast)[1:] if axis != slow]
+    below = [axis for axis in nxmx.chain(fast)[1:] if axis != slow]
     if not below:
         return None
     origin, turn = _offset(fast), np.eye(3)
@@ -175,7 +175,7 @@ def _older(h5: h5py.File) -> _Place | None:
     sizes = _sizes(h5)
     if sizes is None:
         return None
-    origin, fast, slow = nexus.older_geometry(h5)
+    origin, fast, slow = older.older_geometry(h5)
     return origin, fast * sizes[0], slow * sizes[1]
 
 
