@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from ..input.frames import FrameReader
 from ..job import Job
 from ..pixels import maps
 from ..pixels.kernels import top_value
+from ..plan import Plan
 from ..spots import sizes as spot_sizes
 from ..spots.finder import SpotFinder, Spots, unsigned
 from ..spots.losses import BackgroundSums, Pairs
@@ -159,6 +161,57 @@ def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
     return Boxes(x, y, z0, z1, radius)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A group's raw frames, and its spots as these have them."""
+
+    raw: RawFrames
+    boxes: Boxes
+    before: Sums
+    profiles: Array
+    """(k, frames) sums of the brightest found spots in each frame."""
+    variances: Array
+
+
+def look(study: Study, frames: range, flagged: Array | None) -> Seen:
+    """Read a group's frames, find its spots, and integrate them, or the predicted ones."""
+    reader = FrameReader(study.raw.source)
+    try:
+        raw = RawFrames(study, frames, reader, flagged)
+    finally:
+        reader.close()
+    layers = raw.layers()
+    profiles, variances = _profiles(raw, layers)
+    rocking = spot_sizes.rocking_width(profiles, variances)
+    if rocking is not None:
+        raw.half_duration = max(0.5, FOREGROUND_SIGMAS * rocking / spot_sizes.FWHM)
+    boxes = boxes_of(raw, study.predicted)
+    return Seen(raw, boxes, integrate(layers, 1, boxes), profiles, variances)
+
+
+class Image(NamedTuple):
+    """A reduced image, and what it would be without the codec."""
+
+    frames: range
+    pixels: Array
+    exact: Array
+
+
+def compare(study: Study, plan: Plan, seen: Seen, images: Iterable[Image]) -> tuple[Pairs, BackgroundSums]:
+    """The group's spots before and after, and its background, on the images of `plan` that the group makes."""
+    raw, boxes, before = seen.raw, seen.boxes, seen.before
+    layers, background = [], BackgroundSums()
+    bad = raw.bad_binned(plan.binning)
+    for image in images:
+        layers.append(Layer(image.frames, image.pixels, bad, raw.strong_binned(image.frames, plan.binning)))
+        usable = (bad | raw.strong_binned(image.frames, plan.binning, HALO)) == 0
+        background.add(image.exact, image.pixels, usable)
+    after = integrate(layers, plan.binning, boxes, plan.scale)
+    good = before.good & after.good
+    place = place_of(study, boxes.x[good], boxes.y[good])
+    return Pairs(before.counts[good], after.counts[good], before.sigma[good], place), background
+
+
 class Measurer:
     """Measures groups; keeps the mask at hand."""
 
@@ -169,60 +222,46 @@ class Measurer:
     def group(self, number: int) -> Group:
         """Group `number` of the study, counted from 0."""
         study = self._study
-        reader = FrameReader(study.raw.source)
-        try:
-            raw = RawFrames(study, study.groups[number], reader, self._flagged)
-        finally:
-            reader.close()
-        layers = raw.layers()
-        profiles, variances = _profiles(raw, layers)
-        rocking = spot_sizes.rocking_width(profiles, variances)
-        if rocking is not None:
-            raw.half_duration = max(0.5, FOREGROUND_SIGMAS * rocking / spot_sizes.FWHM)
-        boxes = boxes_of(raw, study.predicted)
-        before = integrate(layers, 1, boxes)
-        exact = _Exact()
-        measured = {t.name: self._measure(t, raw, boxes, before, exact) for t in study.trials}
+        seen = look(study, study.groups[number], self._flagged)
+        raw, exact = seen.raw, _Exact()
+        measured = {t.name: self._measure(t, seen, exact) for t in study.trials}
         return Group(
             number,
             raw.frames,
             len(raw.spots),
             spot_sizes.nearest(raw.spots),
             raw.sigma,
-            profiles,
-            variances,
+            seen.profiles,
+            seen.variances,
             measured,
         )
 
-    def _measure(self, trial: Trial, raw: RawFrames, boxes: Boxes, before: Sums, exact: _Exact) -> Measured:
-        plan = trial.job.plan
-        images = images_within(plan.first_frame, plan.sum, plan.n_images, raw.frames)
-        result, layers = Measured(), []
-        pipeline = Pipeline(trial.job)
+    def _measure(self, trial: Trial, seen: Seen, exact: _Exact) -> Measured:
+        result, pipeline = Measured(), Pipeline(trial.job, 0)
         try:
-            for image in images:
-                frames = plan.frames_of(image)
-                made = pipeline.sample(image, restart=image == images[0])
-                result.sizes.append(len(made.chunk))
-                result.frames.append(frames)
-                result.seconds += made.report.seconds
-                if made.invalid is not None:
-                    result.invalid.append(len(made.invalid))
-                bad = raw.bad_binned(plan.binning)
-                layers.append(Layer(frames, made.pixels, bad, raw.strong_binned(frames, plan.binning)))
-                usable = (bad | raw.strong_binned(frames, plan.binning, HALO)) == 0
-                result.background.add(exact.image(trial, image, made.pixels), made.pixels, usable)
+            pairs, result.background = compare(
+                self._study, trial.job.plan, seen, self._images(trial, seen.raw.frames, pipeline, exact, result)
+            )
         finally:
             pipeline.close()
             exact.close(trial)
-        after = integrate(layers, plan.binning, boxes, plan.scale)
-        good = before.good & after.good
-        result.pairs.append(self._pairs(before, after, boxes, good))
+        result.pairs.append(pairs)
         return result
 
-    def _pairs(self, before: Sums, after: Sums, boxes: Boxes, good: Array) -> Pairs:
-        x, y = boxes.x[good], boxes.y[good]
-        return Pairs(before.counts[good], after.counts[good], before.sigma[good], place_of(self._study, x, y))
+    def _images(
+        self, trial: Trial, group: range, pipeline: Pipeline, exact: _Exact, result: Measured
+    ) -> Iterator[Image]:
+        """Make the group's images, and note what they take."""
+        plan = trial.job.plan
+        images = images_within(plan.first_frame, plan.sum, plan.n_images, group)
+        for image in images:
+            made = pipeline.sample(image, restart=image == images[0])
+            result.sizes.append(len(made.chunk))
+            result.frames.append(plan.frames_of(image))
+            result.seconds += made.report.seconds
+            if made.invalid is not None:
+                result.invalid.append(len(made.invalid))
+            yield Image(plan.frames_of(image), made.pixels, exact.image(trial, image, made.pixels))
 
 
 def place_of(study: Study, x: Array, y: Array) -> Array:

@@ -45,7 +45,7 @@ class ImageSink(Protocol):
 
     record: BlockRecord
 
-    def add(self, chunk: Any, image: np.ndarray[Any, Any], frames: range) -> None: ...
+    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None: ...
 
 
 class Caught:
@@ -53,10 +53,11 @@ class Caught:
 
     def __init__(self, record: BlockRecord) -> None:
         self.record = record
-        self.chunk, self.pixels = b"", np.empty(0)
+        self.chunk = b""
+        self.pixels: np.ndarray[Any, Any] | None = None
 
-    def add(self, chunk: Any, image: np.ndarray[Any, Any], frames: range) -> None:
-        self.chunk, self.pixels = bytes(chunk), image.copy()
+    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
+        self.chunk, self.pixels = bytes(chunk), None if image is None else image.copy()
 
 
 class Sampled(NamedTuple):
@@ -158,7 +159,12 @@ class ImageMaker:
         self._make_image(image, caught, None, report)
         report.seconds = time.perf_counter() - begin
         listed = caught.record.invalid
-        return Sampled(caught.chunk, caught.pixels, listed[0] if listed else None, report)
+        pixels = self._decoded(caught.chunk) if caught.pixels is None else caught.pixels
+        return Sampled(caught.chunk, pixels, listed[0] if listed else None, report)
+
+    def _decoded(self, chunk: bytes) -> np.ndarray[Any, Any]:
+        """The pixels of a chunk that was stored without a look at them."""
+        raise NotImplementedError
 
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         """Make image `image`, counted from 0, and add it to `writer`."""

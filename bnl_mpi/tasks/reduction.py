@@ -86,6 +86,10 @@ class Pipeline(ImageMaker):
         if self._codec is not None:
             self._codec.reset()
 
+    def _decoded(self, chunk: bytes) -> Any:
+        assert self._codec is not None
+        return self._codec.decode(chunk)
+
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         last = self._add_frames(frames)
