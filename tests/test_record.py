@@ -76,12 +76,13 @@ def test_the_identity_tells_its_format() -> None:
 
 
 def written(path: Path, **extra: Any) -> Path:
-    block = BlockRecord("ab" * 32, "{}", 3, [1, 2], [3, 4], [(1, 2), (3, 4)], counts={"n_invalid": 7})
+    block = BlockRecord("ab" * 32, "{}", 3, [1, 2], [3, 4], [(1, 2), (3, 4)], counts={"n_invalid": 7}, stem="set")
     block.invalid, block.blank = [np.array([5], "u4"), np.array([], "u4")], np.eye(4, dtype=np.uint8)
     block.extra = extra
     with h5py.File(path, "w") as file:
         file["/entry/data/data"] = np.zeros((2, 4, 4), "u2")
-        block.write(file)
+        block.begin(file)
+        block.finish(file)
         record.seal(file)
     return path
 
@@ -90,7 +91,7 @@ def test_a_block_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = written(tmp_path / "a.h5", frames_crc32=np.array([8, 9], "<u4"))
     with h5py.File(path) as file:
         head = record.read_head(file)
-        assert head == record.Head(record.FORMAT, "ab" * 32, 3, 2, record.digest(file))
+        assert head == record.Head(record.FORMAT, "ab" * 32, 3, 2, "set", record.digest(file))
         invalid = record.read_invalid(file, (4, 4))
         assert invalid is not None
         np.testing.assert_array_equal(np.flatnonzero(invalid.of(0)), [0, 5, 10, 15])
@@ -119,7 +120,7 @@ def test_the_digest_covers_every_item(tmp_path: Path, name: str) -> None:
         assert record.digest(file) != before
 
 
-@pytest.mark.parametrize("name", ["block", "plan_sha256", "format", "n_invalid"])
+@pytest.mark.parametrize("name", ["block", "plan_sha256", "format", "n_invalid", "stem"])
 def test_the_digest_covers_every_attribute(tmp_path: Path, name: str) -> None:
     with h5py.File(written(tmp_path / "a.h5"), "r+") as file:
         before = record.digest(file)

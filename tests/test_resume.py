@@ -165,7 +165,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path, words: list[str]) 
     (tmp_path / "set_000002.h5").write_text("notes")
     done = bnl(*words, "--resume", cwd=tmp_path, ok=False)
     assert done.returncode == 1
-    assert "set_000002.h5: is no block of this program" in done.stderr
+    assert "set_000002.h5: is no block of this job" in done.stderr
     assert (tmp_path / "set_000002.h5").read_text() == "notes"
 
 
@@ -311,10 +311,11 @@ def test_a_requeued_job_takes_its_own_lock_over(tmp_path: Path, monkeypatch: pyt
 
 
 def test_force_leaves_other_shares_at_work_alone(tmp_path: Path, words: list[str]) -> None:
+    bnl(*words, "-d", "2", cwd=tmp_path)
     other = tmp_path / "set_000002.h5.n1-5.partial"
     other.write_bytes(b"being written")
     surplus = tmp_path / "set_000009.h5"
-    surplus.write_bytes(b"old")
+    assert surplus.exists()
     bnl(*words, "-p", "3", "-t", "0", "--force", cwd=tmp_path)
     assert other.exists()
     assert not surplus.exists()

@@ -27,6 +27,8 @@ from .record import BlockRecord
 
 PARTIAL = ".partial"
 IMAGES = "/entry/data/data"
+HEAD = 1 << 16
+"""Bytes within which a block file tells its job's identity."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -93,16 +95,36 @@ def _group(parent: Any, name: str, nx_class: str) -> Any:
     return group
 
 
-def is_damaged(path: str) -> bool:
-    """Whether the file is one that a crash may have left of ours: empty, or HDF5 that can't be opened."""
-    if os.path.getsize(path) == 0:
-        return True
+def is_block(path: str, out_file: str, number: int, *, is_squash: bool) -> bool:
+    """Whether that is block `number` of a set `out_file`, of whatever plan, or what a crash left of one."""
     try:
+        with access.open_read(path) as file:
+            head = records.read_head(file)
+            # Format 1 doesn't tell the stem.
+            its_own = head.stem in (None, records.stem_of(out_file))
+            return its_own and head.number == number and (IMAGES not in file) == is_squash
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+        return is_leftover(path)
+
+
+def is_leftover(path: str, identity: str = records.PROGRAM) -> bool:
+    """Whether a crash may have left the file of ours: empty, or HDF5 that can't be opened but tells our `identity`."""
+    try:
+        if os.path.getsize(path) == 0:
+            return True
         access.open_read(path).close()
     except InputError:
-        with open(path, "rb") as file:
-            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+        head = _head(path, HEAD + len(identity))
+        return head.startswith(HDF5_SIGNATURE) and identity.encode() in head
     return False
+
+
+def _head(path: str, size: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
 
 
 def unsound_data(path: str, expected: BlockRecord, shape: tuple[int, ...], dtype: str) -> str | None:
@@ -164,6 +186,8 @@ class _Writer:
             self._raw = access.TolerantFile(path)
         self._file: Any = h5py.File(self._raw, "w", libver=access.LIBVER)
         self._entry = _group(self._file, "/entry", "NXentry")
+        # Early in the file: one that loses its end can still be known.
+        self.record.begin(self._file)
         self._data = _group(self._entry, "data", "NXdata")
 
     def _note(self, stored: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
@@ -173,7 +197,7 @@ class _Writer:
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
-        self.record.write(self._file)
+        self.record.finish(self._file)
         self._raw.raise_error()
         records.seal(self._file)
         self._file.close()

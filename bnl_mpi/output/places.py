@@ -1,15 +1,36 @@
-"""Every path that a run writes: what is there already, what may be written, and what is swept away."""
+"""Every path that a run may write, looked at before any is opened; and what is swept away.
+
+One rule: nothing is overwritten, appended to or removed unless it carries this program's record for this stem; or,
+for `--json` and `--log_json`, unless it is new, empty, or was written by this program.  All paths of a run differ from
+one another and from its input's, links resolved.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from ..errors import OutputError
+from ..errors import BnlError, OutputError
+from ..hdf5 import access
 from ..job import Job, share_blocks
 from ..options import Options
 from . import blockfile
 from . import record as records
+from .digest import PROCESS
+
+SUMMARY_KEYS = frozenset({"seconds", "warnings"})
+"""By these a JSON object is known for a summary of this program."""
+EVENT_KEYS = frozenset({"time", "event"})
+"""By these a line of JSON is known for one of `--log_json`."""
+LARGEST_SUMMARY = 1 << 28
+"""Bytes."""
+
+LONGEST_ENDING = ".share-999-of-999.lock.-4194304.dead"
+"""Of the temporary names that are made of an output's, less the host's name."""
 
 
 def _output_stems(options: Options) -> list[str]:
@@ -17,48 +38,229 @@ def _output_stems(options: Options) -> list[str]:
 
 
 def check_places(job: Job) -> None:
-    """Refuse an output that is the input, or that lies where nothing can be written."""
+    """Refuse paths that lie where nothing can be written, that meet one another, or that are the input's."""
     options = job.options
-    stems = _output_stems(options)
     written = [options.master_path, options.nxs_path]
-    written += [f"{stem}_{k:06d}.h5" for stem in stems for k in (1, job.plan.n_blocks)]
-    old = {stem: list(blockfile.existing_blocks(stem)) for stem in stems}
-    # As a rule nothing is there, and no input needs to be looked at.
-    there = [p for p in written + [p for paths in old.values() for p in paths] if os.path.exists(p)]
-    sources = [job.source.master, *(s.path for s in job.source.segments)] if there else []
-    inputs = {os.path.realpath(p) for p in sources}
-    for path in there:
-        if os.path.realpath(path) in inputs:
-            raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
-    if options.json:
-        written.append(options.json)
-    for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in written):
+    written += [f"{stem}_{k:06d}.h5" for stem in _output_stems(options) for k in (1, job.plan.n_blocks)]
+    texts = [path for path in (options.json, options.log_json) if path]
+    for path in [*written, *texts]:
+        _check_name(path)
+    for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in [*written, *texts]):
         if not os.path.isdir(folder):
             raise OutputError(f"{folder}: no such folder for the output; make it first")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder}: the output's folder is not writable")
+    _check_links(job)
+    _check_apart(options)
+    _check_not_input(job, written)
+    check_texts(options, [job.source.master, options.infile])
+
+
+def _check_name(path: str) -> None:
+    """Refuse what the system takes no file of that name, or no temporary one, for."""
+    folder, name = os.path.split(os.path.abspath(path))
+    needed = len(os.fsencode(f"{name}{LONGEST_ENDING}{socket.gethostname()[:64]}"))
+    try:
+        longest, longest_path = os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}; choose a shorter name") from error
+    if needed > longest or len(os.fsencode(folder)) + 1 + needed >= longest_path:
+        raise OutputError(
+            f"{path}: the name is too long: with the ending of a temporary file it has {needed} bytes, {longest} are "
+            f"possible, and {longest_path - 1} with the folder's; choose a shorter one"
+        )
+
+
+def _check_links(job: Job) -> None:
+    """Refuse names of data files that HDF5 would take for a pattern in a virtual dataset."""
+    folder = os.path.dirname(os.path.abspath(job.options.master_path))
+    for stem in _output_stems(job.options):
+        name = os.path.relpath(os.path.abspath(stem), folder)
+        if "%" in name:
+            raise OutputError(
+                f"{name}: HDF5 takes the % in a name for a pattern, so no master could link such files; choose another"
+            )
+
+
+# ---- paths that meet ------------------------------------------------------------------------------------
+
+
+def _where(path: str) -> str:
+    """The path with its folder's links resolved, the file's own not."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _single_files(options: Options) -> Iterator[tuple[str, str]]:
+    """(option, path) of all files but the blocks."""
+    yield "-m", options.master_path
+    yield "-m", options.nxs_path
+    if options.json:
+        yield "--json", options.json
+    if options.log_json:
+        yield "--log_json", options.log_json
+    for stem in _output_stems(options):
+        yield "-o" if stem == options.out_file else "-q", f"{stem}.lock"
+
+
+def _check_apart(options: Options) -> None:
+    """Refuse two options that name one file."""
+    taken: dict[str, str] = {}
+    blocks = {}
+    for option, stem in zip(("-o", "-q"), _output_stems(options), strict=False):
+        place = _where(stem)
+        if place in blocks:
+            raise OutputError(f"{stem}: -o and -q name the same files; choose another -q")
+        blocks[place] = option
+    for option, path in _single_files(options):
+        if not _is_file_or_none(path):
+            continue
+        for place in {_where(path), os.path.realpath(path)}:
+            stem = re.sub(r"_\d{6}\.h5(\..*)?$", "", place)
+            other = taken.get(place) or (blocks.get(stem) if stem != place else None)
+            if other is not None:
+                raise OutputError(f"{path}: {option} names a file that {other} writes too; choose another name")
+        taken.update(dict.fromkeys((_where(path), os.path.realpath(path)), option))
+
+
+def _is_file_or_none(path: str) -> bool:
+    """False for devices and pipes, which many may write to."""
+    return not os.path.exists(path) or os.path.isfile(path)
+
+
+def _check_not_input(job: Job, written: Iterable[str]) -> None:
+    old = [p for stem in _output_stems(job.options) for p in blockfile.existing_blocks(stem)]
+    # As a rule nothing is there, and no input needs to be looked at.
+    there = [p for p in [*written, *old] if os.path.exists(p)]
+    if not there:
+        return
+    inputs = {_file_number(path) for path in (job.source.master, job.options.infile, *_data_files(job))}
+    for path in there:
+        if _file_number(path) in inputs:
+            raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
+
+
+def _data_files(job: Job) -> list[str]:
+    return list(dict.fromkeys(s.path for s in job.source.segments))
+
+
+def _file_number(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# ---- whose file it is -----------------------------------------------------------------------------------
+
+
+def check_texts(options: Options, inputs: Iterable[str] = ()) -> None:
+    """Refuse a `--json` or `--log_json` that would destroy something: a file that isn't of this program's making."""
+    numbers = {_file_number(path) for path in inputs} - {None}
+    for option, path, is_ours in (
+        ("--json", options.json, _is_summary),
+        ("--log_json", options.log_json, _is_log),
+    ):
+        if not path or not os.path.exists(path):
+            continue
+        if os.path.isdir(path):
+            raise OutputError(f"{option} {path}: is a folder; name a file in it")
+        if _file_number(path) in numbers:
+            raise OutputError(f"{path}: is a file of the input; choose another name with {option}")
+        if os.path.isfile(path) and os.path.getsize(path) and not is_ours(path):
+            raise OutputError(
+                f"{option} {path}: is there, and was not written by {option}; move it away, or choose another name"
+            )
+
+
+def _is_summary(path: str) -> bool:
+    if os.path.getsize(path) > LARGEST_SUMMARY:
+        return False
+    return _has_keys(_read(path, LARGEST_SUMMARY), SUMMARY_KEYS)
+
+
+def _is_log(path: str) -> bool:
+    return _has_keys(_read(path, 1 << 20).split(b"\n", 1)[0], EVENT_KEYS)
+
+
+def _read(path: str, most: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be read: {error.strerror}; choose another name") from error
+
+
+def _has_keys(text: bytes, keys: frozenset[str]) -> bool:
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and keys <= found.keys()
+
+
+def is_ours(path: str, options: Options) -> bool:
+    """Whether the file at an output's path carries the record of this stem, or nothing at all."""
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        return True
+    if path in (options.master_path, options.nxs_path):
+        return _names_stem(path, options.out_file)
+    for stem in _output_stems(options):
+        m = re.fullmatch(re.escape(os.path.abspath(stem)) + r"_(\d{6})\.h5", os.path.abspath(path))
+        if m is not None:
+            return blockfile.is_block(path, options.out_file, int(m[1]), is_squash=stem == options.out_squash)
+    return False
+
+
+def _names_stem(path: str, stem: str) -> bool:
+    """Whether a master tells that it is one of this program, with data files of that stem."""
+    try:
+        with access.open_read(path) as file:
+            group = file[PROCESS]
+            told = json.loads(access.text(group["options"][()]))
+            return access.text(group["program"][()]) == "bnl_mpi" and told["out_file"] == os.path.basename(stem)
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+        return False
 
 
 def check_existing(job: Job, *, share: int | None = None) -> None:
-    """Refuse to overwrite an older output.  `share`: the share of `-t`, which has neighbours."""
+    """Refuse to overwrite an older output, and with `--force` what isn't one.
+
+    `share`: the share of `-t`, which has neighbours.
+    """
     options = job.options
-    if options.force or options.resume:
+    if options.resume:
         return
     stems = _output_stems(options)
-    old = {stem: blockfile.existing_blocks(stem) for stem in stems}
-    masters = [p for p in (options.master_path, options.nxs_path) if os.path.exists(p)]
-    blocks = [p for paths in old.values() for p in paths if not p.endswith(blockfile.PARTIAL)]
+    masters = [p for p in (options.master_path, options.nxs_path) if os.path.lexists(p)]
+    blocks = [p for stem in stems for p in blockfile.existing_blocks(stem) if not p.endswith(blockfile.PARTIAL)]
     if share is not None:
-        _check_neighbours(job, blocks)
+        if not options.force:
+            _check_neighbours(job, blocks)
         own = {os.path.abspath(f"{stem}_{k:06d}.h5") for stem in stems for k in share_blocks(job, share)}
-        blocks = [p for p in blocks if p in own]
+        # With --force, share 0 removes what lies beyond the last block.
+        blocks = [p for p in blocks if p in own or (share == 0 and options.force)]
         masters = masters if share == 0 else []
-    if masters or blocks:
+    if options.force:
+        for path in masters + blocks:
+            _refuse_stranger(path, options)
+    elif masters or blocks:
         first = (masters + blocks)[0]
         more = f" and {len(masters) + len(blocks) - 1} more" if len(masters) + len(blocks) > 1 else ""
         raise OutputError(
             f"{first}{more}: output of that name is there already; --resume completes an interrupted run of this "
             "job, --force overwrites it, or choose another -o"
+        )
+
+
+def _refuse_stranger(path: str, options: Options) -> None:
+    if not is_ours(path, options):
+        raise OutputError(
+            f"{path}: is no file of a set {options.out_file} that this program made, so it is not overwritten; move "
+            "it away, or choose another name"
         )
 
 
@@ -77,10 +279,14 @@ def listed(job: Job, path_of: Callable[[int], str]) -> list[tuple[str, int]]:
     return [(os.path.relpath(os.path.abspath(path_of(b.number)), folder), b.n_images) for b in job.plan.blocks()]
 
 
+# ---- what is swept away ---------------------------------------------------------------------------------
+
+
 def remove_old_masters(job: Job) -> None:
     """`--force`'s first act: from here on no master tells of a finished run."""
     for path in (job.options.master_path, job.options.nxs_path):
-        if os.path.exists(path):
+        if os.path.lexists(path):
+            _refuse_stranger(path, job.options)
             os.unlink(path)
 
 
@@ -102,5 +308,5 @@ def remove_surplus_blocks(job: Job) -> None:
         kept = {os.path.abspath(f"{stem}_{k:06d}.h5") for k in range(1, job.plan.n_blocks + 1)}
         for path in blockfile.existing_blocks(stem):
             # Temporary files may be those of other shares, at work.
-            if path not in kept and not path.endswith(blockfile.PARTIAL):
+            if path not in kept and not path.endswith(blockfile.PARTIAL) and is_ours(path, job.options):
                 os.unlink(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ from ..hdf5.digest import content_sha256
 from ..plan import Plan
 
 FORMAT = 2
+
+PROGRAM = '"program": "bnl_mpi"'
+"""In the JSON of every job's identity."""
 
 GROUP = "/entry/bnl_mpi"
 CONTENT = "content_sha256"
@@ -112,6 +116,11 @@ def identity(options: Mapping[str, Any], plan: Plan, source: Mapping[str, Any], 
     return json.dumps(items, sort_keys=True)
 
 
+def stem_of(out_file: str) -> str:
+    """The last part of a set's name, as text that any file can hold."""
+    return os.fsencode(os.path.basename(out_file)).decode("utf-8", "replace")
+
+
 def sha256_of(text: str) -> str:
     """The hash of a job's identity, by which all files of one run are known."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -143,15 +152,24 @@ class BlockRecord:
     """Figures of the block for the summary of a run that finds it made already; see COUNTS."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further datasets by name: what readers need not know of."""
+    stem: str = ""
+    """`stem_of` the set's name, for data and squash files alike: by it `--force` knows its own."""
 
-    def write(self, file: Any) -> None:
+    def begin(self, file: Any) -> None:
+        """Write whose the new file is, before all else."""
         group = file.create_group(GROUP)
         # Fixed-length: Debian's DIALS takes no other kind.
         group.attrs["NX_class"] = np.bytes_("NXcollection")
         group.attrs["format"] = np.uint32(FORMAT)
         group.attrs["plan_sha256"] = np.bytes_(self.plan_sha256)
         group.attrs["block"] = np.uint32(self.number)
+        if self.stem:
+            group.attrs["stem"] = np.bytes_(self.stem.encode())
         group["plan"] = np.bytes_(self.plan.encode())
+
+    def finish(self, file: Any) -> None:
+        """Write what is known when all images are in the file, a digest last."""
+        group = file[GROUP]
         group["chunk_crc32"] = np.array(self.chunk_crc32, "<u4")
         group["image_crc32"] = np.array([crc or 0 for crc in self.image_crc32], "<u4")
         if None in self.image_crc32:
@@ -227,8 +245,9 @@ class Head:
     plan_sha256: str
     number: int
     n_images: int
+    stem: str | None
+    """None in format 1, as the following."""
     content_sha256: str | None
-    """None in format 1."""
 
 
 def read_head(file: Any) -> Head:
@@ -241,7 +260,8 @@ def read_head(file: Any) -> Head:
     if len(group["image_crc32"]) != n_images:
         raise ValueError(f"{GROUP}/image_crc32 is not of {n_images} images")
     content = access.text(group.attrs[CONTENT]) if CONTENT in group.attrs else None
-    return Head(version, access.text(group.attrs["plan_sha256"]), int(group.attrs["block"]), n_images, content)
+    stem = access.text(group.attrs["stem"]) if "stem" in group.attrs else None
+    return Head(version, access.text(group.attrs["plan_sha256"]), int(group.attrs["block"]), n_images, stem, content)
 
 
 def read_plan_sha256(path: str) -> str | None:

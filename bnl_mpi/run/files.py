@@ -81,7 +81,7 @@ class NoFiles:
         return job.source.master
 
     def check_places(self, job: Job) -> None:
-        pass
+        places.check_texts(job.options, [job.source.master])
 
     def check_existing(self, job: Job, *, share: int | None = None) -> None:
         pass

@@ -71,12 +71,12 @@ def paths(job: Job, number: int) -> list[str]:
 
 
 def _foreign(job: Job, path: str) -> str | None:
-    """The line that refuses a file of another job; None for ours, and for what a crash left of ours."""
+    """The line that refuses a file of another job; None for ours, and for what a crash left of this very job's."""
     sha256 = records.read_plan_sha256(path)
-    if sha256 == job.sha256 or (sha256 is None and blockfile.is_damaged(path)):
+    if sha256 == job.sha256 or (sha256 is None and blockfile.is_leftover(path, job.identity)):
         return None
     if sha256 is None:
-        return f"{path}: is no block of this program; remove it, or choose another -o"
+        return f"{path}: is no block of this job, or no longer to be known as one; move it away, or choose another -o"
     return (
         f"{path}: belongs to another job ({difference(records.read_plan(path), json.loads(job.identity))}); choose "
         "another -o, or --force to overwrite it"

@@ -28,7 +28,6 @@ def main(task: AnyTask, options: Options, request: StopRequest) -> int:
     this = Process(task, options, ranks, request, RunLog(None))
     request.at_once = this.stop_at_once
     try:
-        this.log = RunLog(options.log_json)
         return run_share(this)
     except BnlError as error:
         kind = "stop" if isinstance(error, Interrupted) else "error"
@@ -46,6 +45,7 @@ def run_share(this: Process) -> int:
     assert options.parallel is not None
     prepared = _prepare_share(this.task, options, options.thread)
     this.task.files.check_places(prepared.job)
+    this.log = RunLog(options.log_json)
     this.take_lock(prepared.job, Share(options.thread, options.parallel))
     if options.resume and (size := this.task.files.stored_block_size(prepared.job)) not in (
         None,

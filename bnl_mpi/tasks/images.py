@@ -14,7 +14,7 @@ import numpy as np
 from ..job import Job
 from ..output.blockfile import BlockWriter, SquashWriter, whole_file
 from ..output.filters import Filter
-from ..output.record import COUNTS, BlockRecord
+from ..output.record import COUNTS, BlockRecord, stem_of
 from ..plan import Block
 from ..run.files import SetFiles
 from ..run.task import BlockReport, Outcome, Overseer
@@ -141,7 +141,8 @@ class ImageMaker:
         writer.record.counts = {name: getattr(report, name) for name in COUNTS}
 
     def _record(self, block: Block) -> BlockRecord:
-        return BlockRecord(self._job.sha256, self._job.identity, block.number)
+        stem = stem_of(self._job.options.out_file)
+        return BlockRecord(self._job.sha256, self._job.identity, block.number, stem=stem)
 
     def _squash_writer(self, partial: str, block: Block) -> SquashWriter | None:
         return None
