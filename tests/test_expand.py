@@ -18,12 +18,13 @@ from small_sets import read_images
 
 from bnl_mpi import expand
 from bnl_mpi.errors import BnlError, UsageError
+from bnl_mpi.output import contents, record
 from bnl_mpi.output.record import CONTENT, COUNTS
 
 pytest.importorskip("imagecodecs")
 
 PROCESS = "/entry/process_bnl_mpi"
-OWN = (f"{PROCESS}/expanded", f"{PROCESS}/libraries", f"{PROCESS}/date")
+OWN = tuple(f"{PROCESS}/{name}" for name in ("expanded", "libraries", "date", "content_sha256", "sibling_sha256"))
 
 KEPT = {name: [*words, "-c", "zstd", "-q"] for name, words in CODECS.items()}
 KEPT |= {f"{name}, filled": [*words, "--fill_gaps"] for name, words in list(KEPT.items())[:5]}
@@ -162,6 +163,39 @@ def test_the_history_tells_both_steps(small: Path, tmp_path: Path) -> None:
     assert [words[words.index(flag) + 1] for flag in ("-T", "--compression")] == ["12", "bszstd"]
 
 
+# What the small set may lack
+
+
+@pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
+@pytest.mark.parametrize("words", [["-H", "7", "-q"], ["-T", "4", "-c", "htj2k"]], ids=" ".join)
+def test_the_master_and_the_codestreams_are_enough(flavour: str, words: list[str], tmp_path: Path) -> None:
+    """Without the old .nxs, and the images where codestreams lie apart, the new .nxs is the one of a direct run."""
+    made = make_input(tmp_path, InputSpec(flavour=flavour, shape=(40, 52), n_frames=12))
+    folders = small, full, direct = [tmp_path / name for name in ("small", "full", "direct")]
+    for folder in folders:
+        folder.mkdir()
+    job = ["-i", made.master, "-s", "2", "-b", "2", "-d", "2", "-1", "2", "--drop_partial", "-o", "set"]
+    bnl(*job, *words, cwd=small)
+    (small / "set.nxs").unlink()
+    if "-q" in words:
+        for path in small.glob("set_0*.h5"):
+            path.unlink()
+    bnl(*job, *direct_words(words), cwd=direct)
+    done = bnl("expand", small / "set_master.h5", "-o", "set", cwd=full)
+    assert "warning" not in done.stderr
+    assert comparable(outputs(full, "set")) == comparable(outputs(direct, "set"))
+    assert all(found.ok for found in contents.whole_set(str(full / "set_master.h5")))
+
+
+def test_what_a_master_lacks_for_nxmx_is_said(tmp_path: Path) -> None:
+    made = make_input(tmp_path, InputSpec(wavelength=None, shape=(40, 52)))
+    bnl("-i", made.master, "-H", "7", "-q", "-o", "small", cwd=tmp_path)
+    done = bnl("expand", "small_master.h5", "-o", "full", cwd=tmp_path)
+    assert "warning: full.nxs: not written" in done.stderr
+    assert "incident_wavelength" in done.stderr
+    assert not (tmp_path / "full.nxs").exists()
+
+
 # What can be wrong
 
 
@@ -228,6 +262,33 @@ def test_a_block_of_another_run(small: Path, frames: Path, tmp_path: Path) -> No
     assert "set_000002.h5: is of another run than" in refused(master, "-o", "full", cwd=tmp_path)
 
 
+def test_all_blocks_of_another_ratio(small: Path, frames: Path, tmp_path: Path) -> None:
+    """The files agree with one another, but not with the master."""
+    master = copy_of(small, tmp_path)
+    bnl("-i", frames, *JOB, "-T", "11", "-c", "htj2k", "-o", "set", "--force", "-m", "away_master", cwd=tmp_path)
+    assert "is of another run than" in refused(master, "-o", "full", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["blank", "invalid_pixels", "invalid_ends"])
+def test_the_list_of_invalid_pixels_has_a_checksum(small: Path, tmp_path: Path, name: str) -> None:
+    master = copy_of(small, tmp_path)
+    with h5py.File(tmp_path / "set_000002.h5", "r+") as h5:
+        values = h5["/entry/bnl_mpi"][name][()]
+        values.reshape(-1)[0] ^= 1
+        h5["/entry/bnl_mpi"][name][...] = values
+    assert "set_000002.h5: can't be read: its content differs" in refused(master, "-o", "full", cwd=tmp_path)
+
+
+def test_a_changed_plan_is_noticed(small: Path, tmp_path: Path) -> None:
+    master = copy_of(small, tmp_path)
+    with h5py.File(tmp_path / "set_000003.h5", "r+") as h5:
+        plan = bytes(h5["/entry/bnl_mpi/plan"][()])
+        del h5["/entry/bnl_mpi/plan"]
+        h5["/entry/bnl_mpi/plan"] = np.bytes_(plan.replace(b'"limit": ', b'"limit": 1'))
+        record.seal(h5)
+    assert "plan isn't the plan that its hash is of" in refused(master, "-o", "full", cwd=tmp_path)
+
+
 def test_blocks_exchanged(small: Path, tmp_path: Path) -> None:
     master = copy_of(small, tmp_path)
     (tmp_path / "set_000002.h5").write_bytes((small.parent / "set_000001.h5").read_bytes())
@@ -240,6 +301,7 @@ def test_another_decode_is_said(small: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "set_000001.h5", "r+") as h5:
         noted = h5["/entry/bnl_mpi/image_crc32"]
         noted[0] = noted[0] ^ np.uint32(1)
+        record.seal(h5)
     done = bnl("expand", master, "-o", "full", cwd=tmp_path)
     assert "warning: 1 image decoded to other pixels than in the run that coded them" in done.stderr
 

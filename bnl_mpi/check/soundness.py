@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 
 import h5py
@@ -94,30 +93,3 @@ def records(s: Subject) -> Iterator[Observation]:
 def _length(group: h5py.Group, name: str) -> int:
     found = access.get_dataset(group, name)
     return -1 if found is None or not found.ndim else int(found.shape[0])
-
-
-def stored_chunks(s: Subject) -> Iterator[Observation]:
-    """Read every chunk, and compare its CRC32 with the one noted when it was written.
-
-    One observation for each chunk that differs, or for each file that holds.
-    """
-    for _, images, group in _records(s):
-        noted = group["chunk_crc32"][()] if _length(group, "chunk_crc32") == images.shape[0] else None
-        dataset = access.get_dataset(group.file, images.path)
-        if noted is None or dataset is None or dataset.chunks is None:
-            yield Observation(False, images.file, f"{GROUP}/chunk_crc32", "no checksum for every image")
-            continue
-        wrong = [k for k, crc in enumerate(noted) if not chunk_holds(dataset, k, int(crc))]
-        for k in wrong:
-            yield Observation(False, images.file, f"{images.path}[{k}]", "chunk differs from its checksum")
-        if not wrong:
-            yield Observation(True, images.file, images.path, f"{len(noted)} chunks")
-
-
-def chunk_holds(dataset: h5py.Dataset, image: int, crc: int) -> bool:
-    """Whether an image's chunk, (1, ny, nx), is there as it was written."""
-    try:
-        _, chunk = dataset.id.read_direct_chunk((image, 0, 0))
-    except (OSError, RuntimeError, ValueError):
-        return False
-    return zlib.crc32(chunk) == crc

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..output import contents
 from . import dials, others, soundness, xds  # noqa: F401  (their rules enter the table)
 from .rule import DECISIVE, DIALS, NXMX, OURS, RULES, UPSTREAM, Rule
 from .subject import Observation, Subject, sibling_nxs
@@ -12,7 +13,8 @@ from .subject import Observation, Subject, sibling_nxs
 READ_NXS = (DIALS, UPSTREAM, NXMX)
 """Readers that take OUT.nxs, where it lies beside the master."""
 
-CHUNKS = Rule(OURS, "chunk-checksums", "every chunk as it was written", True, soundness.stored_chunks)
+CONTENT = {name: Rule(OURS, name, demand, True, lambda subject: ()) for name, demand in contents.CHECKS.items()}
+"""What is looked at with `--data`, file by file and not by a rule's function."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Verdict:
 
 
 def judge(master: str, *, data: bool = False) -> Verdict:
-    """Look at a master, its data files, and the .nxs file beside it; with `data` read every chunk too.
+    """Look at a master, its data files, and the .nxs file beside it; with `data` all content too.
 
     Raises InputError where a file can't be opened as HDF5.
     """
@@ -89,12 +91,16 @@ def judge(master: str, *, data: bool = False) -> Verdict:
                 findings += _apply(other, set(READ_NXS))
         findings += _apply(subject, {r.reader for r in RULES.values()} - set(READ_NXS))
         if data:
-            findings += [Finding(CHUNKS, seen) for seen in CHUNKS.function(subject)]
+            findings += [_of_content(found) for found in contents.whole_set(master)]
     order = {key: k for k, key in enumerate(RULES)}
     findings.sort(key=lambda f: order.get((f.rule.reader, f.rule.name), len(order)))
     readers = list(dict.fromkeys(rule.reader for rule in RULES.values()))
     findings.sort(key=lambda f: (f.rule.reader not in DECISIVE, readers.index(f.rule.reader)))
     return Verdict(master, nxs, tuple(findings), missing)
+
+
+def _of_content(found: contents.Finding) -> Finding:
+    return Finding(CONTENT[found.check], Observation(found.ok, found.file, found.object, found.found))
 
 
 def _apply(subject: Subject, readers: set[str]) -> list[Finding]:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A master, and how much to look at and to tell."""
     parser.add_argument("master", metavar="MASTER", help="OUT_master.h5; OUT.nxs beside it is judged too")
-    parser.add_argument("--data", action="store_true", help="read every chunk, and compare its checksum")
+    parser.add_argument(
+        "--data",
+        action="store_true",
+        help="read all content too, squash files and masters as well, and compare checksums",
+    )
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell of the demands that hold, too")
 

@@ -166,12 +166,11 @@ def _shape(space: h5py.h5s.SpaceID) -> str:
 
 
 def _bounds(space: h5py.h5s.SpaceID) -> str:
-    """The extent of a selection, and where it lies."""
-    extent = space.get_simple_extent_dims()
+    """Where a selection lies; a selection of all is stored without an extent."""
     if space.get_select_type() == h5py.h5s.SEL_ALL:
-        return f"{extent}"
+        return "all"
     first, last = space.get_select_bounds()
-    return f"{tuple(first)} {tuple(last)} {space.get_select_npoints()} of {extent}"
+    return f"{tuple(first)} {tuple(last)} {space.get_select_npoints()}"
 
 
 def type_text(kind: Any) -> str:

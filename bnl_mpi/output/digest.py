@@ -20,6 +20,8 @@ from ..hdf5.digest import content_sha256
 PROCESS = "/entry/process_bnl_mpi"
 OWN, OTHER = "content_sha256", "sibling_sha256"
 """Items of PROCESS: the file's own digest; in the NeXus file the master's, and in the master that of the other."""
+NONE = "none".ljust(64)
+"""OTHER of a file that has no other."""
 UNDIGESTED = frozenset({f"{PROCESS}/date", f"{PROCESS}/{OWN}", f"{PROCESS}/{OTHER}"})
 """What differs between equal runs, and the digests themselves."""
 
@@ -32,11 +34,29 @@ def of_master(file: h5py.File) -> str:
 def told(file: h5py.File, name: str) -> str | None:
     """A digest that a master holds (OWN or OTHER), or None."""
     found = access.get_dataset(file, f"{PROCESS}/{name}")
-    return None if found is None else access.text(found[()])
+    text = None if found is None else access.text(found[()]).strip()
+    return None if text == NONE.strip() else text
 
 
-def seal(file: h5py.File) -> str:
-    """Note the digest of a new master in itself, when all else is in it; returns it."""
-    own = of_master(file)
-    file[f"{PROCESS}/{OWN}"] = np.bytes_(own)
-    return own
+def seal(file: h5py.File) -> None:
+    """Note the digest of a new master or NeXus file in itself, when all else is in it, with room for the other's."""
+    file[f"{PROCESS}/{OTHER}"] = np.bytes_(NONE)
+    file[f"{PROCESS}/{OWN}"] = np.bytes_(of_master(file))
+
+
+def join(master: str, nxs: str) -> None:
+    """Note in a sealed master and a sealed NeXus file, both closed, the digest of the other.
+
+    The room for it is written to in place: a file that HDF5 opens again can be broken by a full disk.  Raises
+    WriteError where that can't be.
+    """
+    digests = {}
+    places = {}
+    for path in (master, nxs):
+        with access.open_read(path) as file:
+            digests[path] = told(file, OWN)
+            places[path] = file[f"{PROCESS}/{OTHER}"].id.get_offset()
+    for path, other in ((master, nxs), (nxs, master)):
+        with access.writing(), open(path, "rb+") as raw:
+            raw.seek(places[path])
+            raw.write(str(digests[other]).encode())

@@ -15,9 +15,11 @@ from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import DETECTOR, SPECIFIC, Experiment
 from ..input.opening import open_master
 from ..plan import Plan
+from . import digest
 from .rules import Reduction, decide, is_images
 
 DATA = "/entry/data"
+SQUASH = "/entry/squash"
 IMAGES = "/entry/data/data"
 """Where a data file keeps its images."""
 PROCESS = "process_bnl_mpi"
@@ -63,12 +65,13 @@ def write_master(
         add_squash_links(target, squash_files)
         add_provenance(target, provenance)
         point_to_images(target)
+        digest.seal(target)
     return run.warnings
 
 
 def _is_anew(path: str) -> bool:
     """Whether the output has its own there: an earlier run's codestreams aren't of these images."""
-    return path == "/entry/squash"
+    return path == SQUASH
 
 
 def filewriter_names(path: str, group: h5py.Group, name: str) -> bool:
@@ -197,7 +200,7 @@ def add_squash_links(target: h5py.File, squash_files: DataFiles) -> None:
     """Links to the codestreams of each file; not in /entry/data, where readers would trip over them."""
     if not squash_files:
         return
-    group = access.make_group(target, "/entry/squash", "NXcollection")
+    group = access.make_group(target, SQUASH, "NXcollection")
     for number, (filename, _) in enumerate(squash_files, 1):
         group[f"squash_{number:06d}"] = h5py.ExternalLink(filename, DATA)
 

@@ -25,9 +25,11 @@ from ..input.experiment import DETECTOR, SPECIFIC, Experiment
 from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
+from . import digest
 from .master import (
     DATA,
     PROCESS,
+    SQUASH,
     DataFiles,
     add_data_links,
     add_provenance,
@@ -78,6 +80,7 @@ def write_nxs(
             _drop_dangling(target)
             add_provenance(target, provenance)
             point_to_images(target)
+            digest.seal(target)
     return []
 
 
@@ -95,7 +98,7 @@ def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
     def keeps_name(path: str, group: h5py.Group, name: str) -> bool:
         if path == f"{DATA}/{name}":
             return run.experiment.flavour == "nxmx" and not is_image_name(group, name, run)
-        return path not in (f"/{SPECIFIC}", "/entry/squash", f"/entry/{PROCESS}")
+        return path not in (f"/{SPECIFIC}", SQUASH, f"/entry/{PROCESS}")
 
     # A mask is mostly zeros, and may be larger than all codestreams of a set.
     TreeCopy(choose, keeps_name, run.warnings, packs=True, fixed_strings=True).copy(source, target)

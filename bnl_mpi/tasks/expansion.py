@@ -7,7 +7,6 @@ with this `-c`, stores; so its plan is that run's, and so are its blocks.
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import zlib
@@ -24,26 +23,24 @@ from .._version import __version__
 from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
-from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input import links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
-from ..output import blockfile, provenance
+from ..output import digest
 from ..output import record as records
 from ..output.blockfile import SquashWriter
 from ..output.filters import Filter
-from ..output.master import DATA, IMAGES, PROCESS, DataFiles, add_data_links, add_provenance, add_virtual
-from ..output.places import listed
+from ..output.master import DATA, IMAGES, SQUASH
 from ..pixels import kernels
 from ..plan import Block, Plan
 from ..run.task import Masters
+from . import expanded
 from .images import ImageMaker, ImageSink, ImageTask
 from .reducer import mark_value
 from .report import ImageReport
 
 HTJ2K_FILTER = 32033
-SQUASH = "/entry/squash"
 
 DEFAULT_COMPRESSION = "bslz4"
 
@@ -66,7 +63,7 @@ class Expansion(Job):
     """
 
     kept_sha256: str
-    """Of the plan that the kept files tell."""
+    """Of the plan that the master tells, and the kept files must."""
     is_squash: bool
 
     def kept(self, number: int) -> Segment:
@@ -84,6 +81,8 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
     master = links.find_master(options.infile)
     with access.open_read(master) as h5:
         is_squash, places = _kept_places(h5, master)
+        wanted = access.get_dataset(h5, f"{digest.PROCESS}/plan_sha256")
+        sha256 = None if wanted is None else access.text(wanted[()])
     links.check_present([path for path, _ in places], master)
     first = places[0][0]
     told = records.read_plan(first)
@@ -112,7 +111,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
         kept,
         _identity_of_full_set(told, options),
         None,
-        kept_sha256=records.read_plan_sha256(first) or "",
+        kept_sha256=sha256 or records.read_plan_sha256(first) or "",
         is_squash=is_squash,
     )
     Filter(options.compression).check()
@@ -181,7 +180,7 @@ def _problem(job: Expansion, number: int) -> str | None:
         reason = " ".join(str(error).split())
         return f"{path}: {records.GROUP} is absent or damaged ({reason}); restore the file"
     if head.plan_sha256 != job.kept_sha256:
-        return f"{path}: is of another run than {job.kept(1).path}; restore the file of that run"
+        return f"{path}: is of another run than {job.source.master}; restore the file of that run"
     if head.number != number or head.n_images != job.plan.block(number).n_images:
         return f"{path}: is block {head.number} of {head.n_images} images, linked as block {number}; restore the file"
     return None
@@ -226,6 +225,7 @@ class Expander(ImageMaker):
         path, self._first_image = self._expansion.kept(block.number).path, block.first_image
         file = access.open_read(path)
         with _as_input_error(path):
+            _check_record(file)
             group = file[records.GROUP]
             self._kept = KeptBlock(
                 path,
@@ -294,6 +294,15 @@ class Expander(ImageMaker):
         return self._out
 
 
+def _check_record(file: h5py.File) -> None:
+    """Refuse a file of which anything but the codestreams, which have checksums of their own, isn't as written."""
+    head = records.read_head(file)
+    if records.sha256_of(access.text(file[records.GROUP]["plan"][()])) != head.plan_sha256:
+        raise ValueError(f"{records.GROUP}/plan isn't the plan that its hash is of")
+    if head.content_sha256 is not None and head.content_sha256 != records.digest(file):
+        raise ValueError(f"its content differs from the digest in {records.GROUP}")
+
+
 @contextmanager
 def _as_input_error(where: str) -> Iterator[None]:
     """What HDF5 or a codec finds wrong with a kept file is one line that names it."""
@@ -304,99 +313,6 @@ def _as_input_error(where: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: can't be read: {reason}; restore the file") from error
-
-
-# ---- the masters ----------------------------------------------------------------------------------------
-
-
-def write_masters(prepared: PreparedExpansion, new: ExitStack) -> Masters:
-    """Copy the small set's master, and the NXmx file beside it if it is there, with links to the new files.
-
-    Both get their names when `new` closes, the master last.
-    """
-    job, options = prepared.job, prepared.job.options
-    files = listed(job, options.data_path)
-    told = _provenance(job)
-    small = job.source.master
-    nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
-    warnings: list[str] = []
-    new_master = new.enter_context(blockfile.whole_file(options.master_path))
-    with_nxs = os.path.exists(nxs)
-    if with_nxs:
-        warnings += relink(nxs, new.enter_context(blockfile.whole_file(options.nxs_path)), files, told)
-    else:
-        warnings.append(f"{options.nxs_path}: not written, {nxs} isn't there")
-    warnings += relink(small, new_master, files, told)
-    return Masters(with_nxs, tuple(warnings))
-
-
-def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
-    """Copy a master or NXmx file of this program for other data files, less its squash; returns warnings.
-
-    `data_files`, relative to the folder in which the new file is to lie, take the place of the linked ones and of
-    those behind virtual datasets.  `told` becomes /entry/process_bnl_mpi, the old one is numbered.
-    """
-    linked, virtual = False, []
-
-    def keeps_name(here: str, group: h5py.Group, name: str) -> bool:
-        nonlocal linked
-        if here == SQUASH:
-            return False
-        if here != f"{DATA}/{name}":
-            return True
-        if access.is_data_link(group, name):
-            linked = True
-            return False
-        found = access.get_dataset(group, name)
-        if found is not None and found.is_virtual:
-            virtual.append(name)
-            return False
-        return True
-
-    def keep(item: Item) -> Keep:
-        return Keep()
-
-    copy = TreeCopy(keep, keeps_name)
-    with access.reading(path), access.open_read(path) as old, access.write_at_once(new_path) as new:
-        copy.copy(old, new)
-        if linked:
-            add_data_links(new, data_files)
-        for name in virtual:
-            found = old[f"{DATA}/{name}"]
-            made = add_virtual(new[DATA], name, data_files, found.shape[1:], found.dtype)
-            copy_attributes(found, made, f"{DATA}/{name}", copy.warnings)
-        add_provenance(new, told)
-    return copy.warnings
-
-
-def _provenance(job: Job) -> dict[str, Any]:
-    """That of the run which coded the images, for the full set; and how this was made of it."""
-    options, small = job.options, job.source.master
-    with access.open_read(small) as h5:
-        group = access.get_group(h5, f"/entry/{PROCESS}")
-        found = {name: access.text(group[name][()]) for name in group} if group is not None else {}
-    try:
-        record = json.loads(found["options"])
-    except (KeyError, ValueError):
-        record = {}
-    names = {
-        "out_file": os.path.basename(options.out_file),
-        "out_master": os.path.basename(options.out_master or ""),
-        "out_squash": None,
-    }
-    identity = json.loads(job.identity)
-    expanded = {
-        "from": job.source.file_sizes(),
-        "version": __version__,
-        "libraries": provenance.libraries(provenance.coder(identity["options"].get("codec"), "htj2k")),
-    }
-    return {
-        **found,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "options": json.dumps({**record, **identity["options"], **names}, sort_keys=True),
-        "expanded": expanded,
-        "plan_sha256": job.sha256,
-    }
 
 
 class ExpansionTask(ImageTask):
@@ -412,7 +328,7 @@ class ExpansionTask(ImageTask):
         return Expander(job, rank)
 
     def write_masters(self, prepared: PreparedExpansion, files: ExitStack) -> Masters:
-        return write_masters(prepared, files)
+        return expanded.write_masters(prepared.job, files)
 
 
 EXPANSION = ExpansionTask()

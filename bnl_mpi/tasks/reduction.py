@@ -17,7 +17,7 @@ from ..input import checks
 from ..input.frames import FrameReader
 from ..job import Job, PreparedReduction
 from ..options import Options
-from ..output import master, nexus, provenance
+from ..output import digest, master, nexus, provenance
 from ..output.blockfile import SquashWriter, whole_file
 from ..output.filters import Filter
 from ..output.places import listed
@@ -205,6 +205,8 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     if missing:
         warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
     warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)
+    if not missing:
+        digest.join(new_master, new_nxs)
     return Masters(not missing, tuple(warnings))
 
 

@@ -1,0 +1,150 @@
+"""The masters of an expanded set: copies of the small set's, with links to the new files."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .._version import __version__
+from ..hdf5 import access
+from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
+from ..input.experiment import read_experiment
+from ..job import Job
+from ..output import blockfile, digest, nexus, provenance
+from ..output.master import DATA, PROCESS, SQUASH, DataFiles, add_data_links, add_provenance, add_virtual
+from ..output.places import listed
+from ..run.task import Masters
+
+
+def write_masters(job: Job, new: ExitStack) -> Masters:
+    """Copy the small set's master, and the NXmx file beside it, with links to the new files.
+
+    An NXmx file that isn't there is made of the master.  Both get their names when `new` closes, the master last.
+    """
+    options = job.options
+    files = listed(job, options.data_path)
+    told = _provenance(job)
+    small = job.source.master
+    nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
+    warnings: list[str] = []
+    new_master = new.enter_context(blockfile.whole_file(options.master_path))
+    new_nxs = new.enter_context(blockfile.whole_file(options.nxs_path, optional=True))
+    missing: list[str] = []
+    if os.path.exists(nxs):
+        warnings += relink(nxs, new_nxs, files, told)
+    else:
+        missing = _nxs_of_master(job, new_nxs, files, told)
+    if missing:
+        warnings.append(f"{options.nxs_path}: not written, {small} lacks {', '.join(missing)}")
+    warnings += relink(small, new_master, files, told)
+    if not missing:
+        digest.join(new_master, new_nxs)
+    return Masters(not missing, tuple(warnings))
+
+
+def _nxs_of_master(job: Job, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
+    """Make the NXmx file as the reduction does, of a master that needs no more reducing; returns what that lacks."""
+    plan = job.plan
+    still = replace(
+        plan,
+        n_frames_in=plan.n_images,
+        first_frame=0,
+        n_frames=plan.n_images,
+        sum=1,
+        binning=1,
+        scale=1.0,
+        shape_in=plan.shape_out,
+        dtype_in=plan.dtype_out,
+        satval=plan.limit,
+    )
+    dtype = np.dtype(plan.dtype_out)
+    with access.open_read(job.source.master) as h5:
+        experiment = read_experiment(h5, plan.n_images, dtype, plan.shape_out)
+    return nexus.write_nxs(
+        new_path,
+        job.source.master,
+        still,
+        data_files=data_files,
+        experiment=experiment,
+        provenance=told,
+        data_dtype=dtype,
+    )
+
+
+def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
+    """Copy a master or NXmx file of this program for other data files, less its squash; returns warnings.
+
+    `data_files`, relative to the folder in which the new file is to lie, take the place of the linked ones and of
+    those behind virtual datasets.  `told` becomes /entry/process_bnl_mpi, the old one is numbered.
+    """
+    linked, virtual = False, []
+
+    def keeps_name(here: str, group: h5py.Group, name: str) -> bool:
+        nonlocal linked
+        if here == SQUASH:
+            return False
+        if here != f"{DATA}/{name}":
+            return True
+        if access.is_data_link(group, name):
+            linked = True
+            return False
+        found = access.get_dataset(group, name)
+        if found is not None and found.is_virtual:
+            virtual.append(name)
+            return False
+        return True
+
+    def keep(item: Item) -> Keep:
+        return Keep()
+
+    copy = TreeCopy(keep, keeps_name)
+    with access.reading(path), access.open_read(path) as old, access.write_at_once(new_path) as new:
+        copy.copy(old, new)
+        if linked:
+            add_data_links(new, data_files)
+        for name in virtual:
+            found = old[f"{DATA}/{name}"]
+            made = add_virtual(new[DATA], name, data_files, found.shape[1:], found.dtype)
+            copy_attributes(found, made, f"{DATA}/{name}", copy.warnings)
+        add_provenance(new, told)
+        digest.seal(new)
+    return copy.warnings
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    """That of the run which coded the images, for the full set; and how this was made of it."""
+    options, small = job.options, job.source.master
+    with access.open_read(small) as h5:
+        group = access.get_group(h5, f"/entry/{PROCESS}")
+        told = {} if group is None else {name: access.text(group[name][()]) for name in group}
+    found = {name: text for name, text in told.items() if name not in (digest.OWN, digest.OTHER)}
+    try:
+        record = json.loads(found["options"])
+    except (KeyError, ValueError):
+        record = {}
+    names = {
+        "out_file": os.path.basename(options.out_file),
+        "out_master": os.path.basename(options.out_master or ""),
+        "out_squash": None,
+    }
+    identity = json.loads(job.identity)
+    expanded = {
+        "from": job.source.file_sizes(),
+        "version": __version__,
+        "libraries": provenance.libraries(provenance.coder(identity["options"].get("codec"), "htj2k")),
+    }
+    return {
+        **found,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "options": json.dumps({**record, **identity["options"], **names}, sort_keys=True),
+        "expanded": expanded,
+        "plan_sha256": job.sha256,
+    }
