@@ -11,6 +11,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..pixels import kernels
 
 Image = NDArray[Any]
@@ -108,6 +109,20 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
     @abstractmethod
     def decode(self, buf: Any, out: Image | None = None) -> Image:
         """The image (ny, nx) of a codestream, in `out` if given."""
+
+    def check_codestream(self, codestream: Any, shape: tuple[int, int]) -> None:
+        """Raise InputError if a codestream that somebody stored isn't one that this codec makes of images (ny, nx).
+
+        Called before it is decoded, for libraries crash on headers that don't fit.
+        """
+
+    def decode_stored(self, codestream: Any, shape: tuple[int, int]) -> Image:
+        """The image (ny, nx) of a codestream out of a file; InputError if it isn't of that shape."""
+        self.check_codestream(codestream, shape)
+        decoded: Image = np.ascontiguousarray(self.decode(codestream))
+        if decoded.shape != shape:
+            raise InputError(f"the codestream is of {decoded.shape} pixels, not {shape}")
+        return decoded
 
     def roundtrip(self, image: Image) -> Image:
         """What `decode(encode(image))` gives; the array may be `image` itself, changed in place."""

@@ -130,6 +130,9 @@ class HTJ2K(LossyCodec):
     def encode(self, buf: Any) -> bytes:
         return self._code(buf).codestream
 
+    def check_codestream(self, codestream: Any, shape: tuple[int, int]) -> None:
+        openjph.check(codestream, shape, self.image_dtype)
+
     def decode(self, buf: Any, out: Image | None = None) -> Image:
         return openjph.decode(buf, out)
 

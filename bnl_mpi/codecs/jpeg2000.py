@@ -9,6 +9,7 @@ import numpy as np
 from numcodecs.registry import register_codec
 
 from ..errors import BnlError
+from . import codestream as headers
 from . import openjpeg
 from .contract import AT_END, Image, LossyCodec, Passed
 from .registry import DEFAULT_RATIO
@@ -83,6 +84,10 @@ class _Jpeg2000(LossyCodec):
         near = abs(len(codestream) - wanted) <= SIZE_TOLERANCE * wanted + _ROUNDING_BYTES
         exact = not near and np.array_equal(decoded, image)
         return Passed(decoded, codestream, exact=exact, miss=None if near or exact else AT_END)
+
+    def check_codestream(self, codestream: Any, shape: tuple[int, int]) -> None:
+        levels = openjpeg.resolutions(shape) - 1
+        headers.check(codestream, shape, self.image_dtype, high_throughput=False, decompositions=levels)
 
     def decode(self, buf: Any, out: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
         image = openjpeg.decode(buf, threads=self.threads)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
+from . import codestream as headers
 from .contract import PEAK, Image
 
 MOST_DECOMPOSITIONS = 8
@@ -97,3 +98,14 @@ def decode(codestream: Any, out: Image | None = None) -> Image:
         size = memoryview(codestream).nbytes
         raise BnlError(f"{version()}: these {size} bytes are no HTJ2K codestream") from error
     return image
+
+
+def check(codestream: Any, shape: tuple[int, int], dtype: str | np.dtype[Any]) -> None:
+    """Raise InputError if a stored codestream isn't one of ours of an image (ny, nx) of that type."""
+    headers.check(codestream, shape, dtype, high_throughput=True, decompositions=decompositions(shape))
+
+
+def decode_stored(codestream: Any, shape: tuple[int, int], dtype: str | np.dtype[Any]) -> Image:
+    """The image (ny, nx) of a stored codestream, which is checked first."""
+    check(codestream, shape, dtype)
+    return np.ascontiguousarray(decode(codestream))

@@ -271,14 +271,10 @@ class Expander(ImageMaker):
 
     def _decode(self, kept: KeptBlock, codestream: bytes) -> np.ndarray[Any, Any]:
         if kept.codec is not None:
-            decoded = np.ascontiguousarray(kept.codec.decode(codestream))
-        else:
-            from ..codecs import openjph
+            return kept.codec.decode_stored(codestream, self._expansion.plan.shape_out)
+        from ..codecs import openjph
 
-            decoded = np.ascontiguousarray(openjph.decode(codestream))
-        if decoded.shape != self._out.shape:
-            raise ValueError(f"the codestream is of {decoded.shape} pixels, not {self._out.shape}")
-        return decoded
+        return openjph.decode_stored(codestream, self._expansion.plan.shape_out, self._out.dtype)
 
     def _marked(
         self, kept: KeptBlock, decoded: np.ndarray[Any, Any], index: int, report: ImageReport
