@@ -8,4 +8,5 @@ if not __package__:
 
 from bnl_mpi.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,10 @@ def _run_command(name: str, words: Sequence[str]) -> int:
 
     module_name, text = COMMANDS[name]
     module = importlib.import_module(module_name)
+    if hasattr(module, "main"):
+        # A command that takes the main job's options too parses its words itself.
+        status: int = module.main(words)
+        return status
     parser = Parser(prog=f"bnl-mpi {name}", description=text)
     module.add_arguments(parser)
     # A command that starts ranks has to repeat itself.

@@ -123,7 +123,8 @@ ROOMS = {
     "__init__": "_version options run tasks",
     "arguments": "_version errors codecs options",
     "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
-    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments estimate",
+    "archive": "errors hdf5 input run tasks check arguments",
+    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments archive estimate",
     "cli": "errors run tasks arguments",
     "__main__": "cli",
 }

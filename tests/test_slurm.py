@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,34 +195,34 @@ def test_shares_as_an_array_two_at_a_time(
     assert outputs(tmp_path, "set") == expected
 
 
-def test_a_list_with_one_bad_master(
+def test_an_archive_with_one_bad_set(
     cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad_master.h5"
     bad.write_text("no HDF5")
-    other = tmp_path / "other_master.h5"
-    other.symlink_to(master)
-    (tmp_path / "list").write_text(f"{master}\n{bad}\n{other}\n")
+    for name in ("one", "other"):
+        for path in master.parent.glob("in_*.h5"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / name)
+    (tmp_path / "list").write_text(f"{tmp_path}/one/in_master.h5\n{bad}\n{tmp_path}/other/in_master.h5\n")
     done = cluster.run(
         SCRIPTS / "submit.sh",
-        "list",
-        *REDUCTION,
+        *("list", "--to", "made", "--root", tmp_path, *REDUCTION),
         cwd=tmp_path,
         seconds=120,
-        **scripts_environment(BNL_RANKS="3", BNL_WAIT="1", BNL_AT_A_TIME="3"),
+        **scripts_environment(BNL_RANKS="3", BNL_TASKS="2", BNL_WAIT="1", BNL_AT_A_TIME="2"),
     )
     logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
     assert done.returncode != 0, logs
-    assert f"failed: {bad}" in logs
-    assert "1 of the sets in" in logs
-    assert f"{bad}: not an HDF5 file" in logs
+    assert f"1 failed: {bad}: not an HDF5 file" in logs
+    assert "2 done" in logs
     assert "Traceback" not in logs
-    for stem in ("in_bnl", "other_bnl"):
-        found = outputs(tmp_path, stem)
+    for name in ("one", "other"):
+        found = outputs(tmp_path / "made" / name, "in")
         assert len(found) == len(expected)
-        for name, tree in found.items():
-            if name[-9:-3].isdigit():
-                wanted = expected[name.replace(stem, "set")]
+        for file, tree in found.items():
+            if file[-9:-3].isdigit():
+                wanted = expected[file.replace("in", "set")]
                 assert isinstance(wanted, dict)
                 assert tree["/entry/data/data"] == wanted["/entry/data/data"]
 

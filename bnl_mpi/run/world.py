@@ -152,10 +152,12 @@ class World:
 
     def signal_told(self) -> str | None:
         """On rank 0: the signal that some worker got, if one did since the last call."""
+        if self.size == 1:
+            return None
         from mpi4py import MPI
 
         status, name = MPI.Status(), None
-        while self.size > 1 and self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=SIGNAL_TAG, status=status):
+        while self._comm.Iprobe(source=MPI.ANY_SOURCE, tag=SIGNAL_TAG, status=status):
             data = bytearray(status.Get_count(MPI.BYTE))
             self._comm.Recv(data, source=status.Get_source(), tag=SIGNAL_TAG)
             name = data.decode()

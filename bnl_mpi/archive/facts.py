@@ -1,0 +1,111 @@
+"""What rules and dealing need to know of a data set: read of its master, without a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import BnlError, InputError
+from ..hdf5 import access
+from ..input import discovery, links
+from ..input.experiment import SPECIFIC, Experiment, read_experiment
+
+ROTATION, GRID, STILL = SCANS = ("rotation", "grid", "still")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A data set in a few numbers."""
+
+    frames: int
+    ny: int
+    nx: int
+    width: float
+    """Oscillation width in degrees; 0 without rotation."""
+    scan: str
+    """"rotation"; "grid" (no rotation, several triggers or a moved axis); "still"."""
+    bytes: int
+    """Of all files of the set."""
+    stamp: str
+    """Sizes and times of its files: another stamp tells that the set has changed."""
+    files: tuple[str, ...] = ()
+    """The master and all data files, absolute."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "files": list(self.files)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Facts:
+        return cls(**{**values, "files": tuple(values["files"])})
+
+
+def read_facts(master: str) -> Facts:
+    """Read a set's facts; raises InputError where it is no set that can be reduced."""
+    try:
+        return _read(master)
+    except BnlError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{master}: can't be read as a data set: {reason}") from error
+
+
+def _read(master: str) -> Facts:
+    with access.open_read(links.find_master(master)) as h5:
+        if "/entry/process_bnl_mpi" in h5:
+            raise InputError(f"{master}: was made by this program; archive the raw set instead")
+        counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
+        expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
+        source = discovery.open_source(master, h5, expected)
+        experiment = read_experiment(h5, source.n_frames, np.dtype(source.dtype), source.shape)
+        scan = _scan(h5, experiment)
+    paths = tuple(dict.fromkeys([os.path.abspath(master), *(s.path for s in source.segments)]))
+    return Facts(
+        source.n_frames,
+        *source.shape,
+        _width(experiment),
+        scan,
+        sum(os.stat(path).st_size for path in paths),
+        stamp_of(paths),
+        paths,
+    )
+
+
+def stamp_of(paths: Sequence[str]) -> str:
+    """A digest of the sizes and times of files; OSError where one is gone."""
+    told = [os.stat(path) for path in paths]
+    text = ";".join(f"{t.st_size},{t.st_mtime_ns}" for t in told)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _width(experiment: Experiment) -> float:
+    moving = [axis for axis in experiment.axes if axis.moves]
+    if not moving:
+        return 0.0
+    axis = moving[0]
+    if axis.increment is not None:
+        return abs(axis.increment)
+    return float(abs(np.ptp(axis.start)) / max(1, len(axis.start) - 1))
+
+
+def _scan(h5: Any, experiment: Experiment) -> str:
+    if experiment.is_rotation:
+        return ROTATION
+    return GRID if (experiment.ntrigger or 1) > 1 or _moves(h5) else STILL
+
+
+def _moves(h5: Any) -> bool:
+    """Whether a translation of the sample, as grid scans have one, takes more than one value."""
+    for place in ("/entry/data", "/entry/sample/transformations", "/entry/sample"):
+        group = access.get_group(h5, place)
+        for name in group if group is not None else ():
+            if name.lower().startswith(("sam_", "sam", "stage", "x", "y")) and not name.startswith("data"):
+                dataset = access.get_dataset(group, name)
+                if dataset is not None and dataset.ndim == 1 and dataset.size > 1 and dataset.dtype.kind in "fiu":
+                    return bool(np.ptp(dataset[()]) > 0)
+    return False

@@ -1,0 +1,127 @@
+"""Sets on processes of this machine, one each: one that crashes takes down its own set alone."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+
+from ..run.signals import StopRequest
+from ..run.world import World
+from . import stages
+from .dealing import Dealer
+from .stages import Work
+from .state import FAILED, STOPPED, Entry
+
+LOOK_SECONDS = 0.5
+
+
+def _serve(connection: Connection) -> None:
+    """A process's life: sets in, entries out, until nothing more comes."""
+    request = StopRequest()
+    request.install()
+    while True:
+        try:
+            work: Work | None = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if work is None:
+            return
+        entry = stages.do(work, World(), request, lambda told: connection.send((False, told)))
+        connection.send((True, entry))
+
+
+class _Worker:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.work: Work | None = None
+        self._asked = False
+
+    def ask_to_stop(self, name: str) -> None:
+        """Pass a signal on, once: a terminal sends it to all processes, a batch system may send it to the first."""
+        if not self._asked and self.process.pid is not None:
+            self._asked = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.Signals[name])
+
+    def give(self, work: Work) -> None:
+        self.work = work
+        self.connection.send(work)
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self.process.join(timeout=60)
+        self.connection.close()
+
+
+class Pool:
+    """Up to `n_ranks` processes, each started when there is a set for it."""
+
+    def __init__(self, n_ranks: int) -> None:
+        self.n_ranks = n_ranks
+        self._workers: list[_Worker] = []
+
+    def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.Tell) -> None:
+        """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for."""
+        while True:
+            while request.name is None and (worker := self._idle(len(dealer))) is not None:
+                dealt = dealer.deal(1)
+                assert dealt is not None
+                worker.give(work_of(dealt[0].stem))
+            busy = [worker for worker in self._workers if worker.work is not None]
+            if not busy:
+                return
+            if request.name is not None:
+                for worker in busy:
+                    worker.ask_to_stop(request.name)
+            ready = wait([worker.connection for worker in busy], timeout=LOOK_SECONDS)
+            for worker in busy:
+                if worker.connection in ready:
+                    self._hear(worker, request, tell)
+
+    def end(self) -> None:
+        """Let them go."""
+        for worker in self._workers:
+            worker.end()
+
+    def _idle(self, n_sets: int) -> _Worker | None:
+        """A process without a set, if there is a set for it."""
+        if n_sets == 0:
+            return None
+        idle = next((worker for worker in self._workers if worker.work is None), None)
+        if idle is None and len(self._workers) < self.n_ranks:
+            idle = _Worker()
+            self._workers.append(idle)
+        return idle
+
+    def _hear(self, worker: _Worker, request: StopRequest, tell: stages.Tell) -> None:
+        """An entry, or that the process died."""
+        try:
+            ended, entry = worker.connection.recv()
+        except (EOFError, OSError):
+            self._workers.remove(worker)
+            tell(_death(worker, request))
+            worker.connection.close()
+            return
+        tell(entry)
+        if ended:
+            worker.work = None
+
+
+def _death(worker: _Worker, request: StopRequest) -> Entry:
+    """The entry of the set that was in a process's hands when it died."""
+    worker.process.join(timeout=10)
+    assert worker.work is not None
+    code = worker.process.exitcode
+    how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
+    if request.name is not None:
+        return worker.work.entry.now(STOPPED, f"ended by {request.name}")
+    return worker.work.entry.now(FAILED, f"its process died ({how}); run this set alone to see why")

@@ -1,0 +1,269 @@
+"""One call of `bnl-mpi archive`: sets found and matched with rules, the state brought up to date, the rest dealt."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import BnlError, UsageError
+from . import facts, rules, sets
+from .dealing import Dealer, Weighed
+from .facts import Facts
+from .rules import Rule
+from .sets import DataSet
+from .stages import Work
+from .state import AT_WORK, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, Journal, State, read
+
+if TYPE_CHECKING:
+    from ..run.signals import StopRequest
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for."""
+
+    sources: tuple[str, ...]
+    to: str
+    words: tuple[str, ...]
+    """The main job's options for sets that no rule fits."""
+    running: tuple[str, ...] = ()
+    """Those that are no matter of the set, as `--grace`."""
+    root: str | None = None
+    rules: tuple[Rule, ...] = ()
+    find_reflections: str | None = None
+    verify: bool = False
+    force: bool = False
+    task: int | None = None
+    """Which of `tasks`, from 0: sets k, k + tasks, ... are its own."""
+    tasks: int = 1
+
+
+def _n_blocks(entry: Entry) -> int:
+    """How many blocks a set will have, about: more ranks would find nothing to do."""
+    from ..arguments import options_from
+
+    options = options_from(["-i", entry.master, *entry.words])
+    per_block = options.data_block_size if isinstance(options.data_block_size, int) else 1
+    return max(1, entry.frames // (options.sum * per_block))
+
+
+@dataclass
+class Plan:
+    """All sets with what is to become of them, before anything is done."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+    to_do: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Paths that are no sets of their own, with the reason."""
+
+    def dealer(self, n_ranks: int) -> Dealer:
+        return Dealer((self._weigh(stem) for stem in self.to_do), n_ranks)
+
+    def _weigh(self, stem: str) -> Weighed:
+        entry = self.entries[stem]
+        return Weighed(stem, self.facts[stem].bytes, _n_blocks(entry), entry.stage in AT_WORK)
+
+
+def make_plan(
+    wish: Wish,
+    known: Mapping[str, Entry],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    following: bool = False,
+) -> Plan:
+    """Find all sets, read what rules need to know of them, and compare with what is known.
+
+    Raises UsageError for a rule that no set is given to, a wish that would be lost in silence; not when `following`,
+    where what is done isn't looked at again either.
+    """
+    found = sets.find(wish.sources, wish.to, wish.root)
+    plan, taken = Plan(skipped=dict(found.skipped)), []
+    for number, one in enumerate(found.sets):
+        if number and number % 200 == 0:
+            say(f"looked at {number} of {len(found.sets)} data sets")
+        if following and one.stem in known and known[one.stem].stage in (DONE, SKIPPED):
+            plan.entries[one.stem] = known[one.stem]
+        elif wish.task is None or number % wish.tasks == wish.task:
+            taken.append(_plan_set(plan, wish, one, known.get(one.stem), following=following))
+        elif wish.rules:
+            taken.append(_rule_of(wish, one))
+    if not following and (idle := rules.without_effect(wish.rules, taken)):
+        raise UsageError(f"--rules: {idle[0]!r} has no effect: no data set is given to it; mend it or take it out")
+    return plan
+
+
+def _rule_of(wish: Wish, one: DataSet) -> str:
+    """The rule that another task's set is given to."""
+    try:
+        told = facts.read_facts(one.master)
+    except BnlError:
+        return ""
+    return _choose(wish, one, told).rule
+
+
+def _choose(wish: Wish, one: DataSet, told: Facts) -> rules.Choice:
+    return rules.choose(wish.rules, wish.words, one, told, rules.find_reflections(one, wish.find_reflections))
+
+
+def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, following: bool) -> str:
+    """Enter one set; the name of its rule.  When `following`, what has failed isn't tried again and again."""
+    entry = known if known is not None and known.master == one.master else Entry(one.stem, one.master)
+    try:
+        told = facts.read_facts(one.master)
+        choice = _choose(wish, one, told)
+    except BnlError as error:
+        known_of = entry.stage == FAILED and entry.reason == str(error)
+        plan.entries[one.stem] = entry if known_of else entry.now(FAILED, str(error))
+        return ""
+    fresh = replace(
+        entry, rule=choice.rule, frames=told.frames, bytes_in=told.bytes, files=told.files, stamp=told.stamp
+    )
+    plan.facts[one.stem] = told
+    if choice.skip is not None:
+        plan.entries[one.stem] = fresh.now(SKIPPED, choice.skip, words=())
+        return choice.rule
+    same = entry.words == choice.words and entry.stamp == told.stamp
+    fresh = replace(fresh, words=choice.words)
+    if same and not wish.force and (is_done(entry, wish) or (following and entry.stage == FAILED)):
+        plan.entries[one.stem] = entry
+        return choice.rule
+    plan.to_do.append(one.stem)
+    if same and not wish.force:
+        # What was in hand when a run died keeps its stage, by which the dealer knows it.
+        plan.entries[one.stem] = fresh if entry.stage in AT_WORK else fresh.now(NEW)
+    else:
+        plan.entries[one.stem] = fresh.now(NEW, attempts=0, replaces=entry.replaces or entry.attempts > 0)
+    return choice.rule
+
+
+def is_done(entry: Entry, wish: Wish) -> bool:
+    """Whether nothing is left to do: it is done, as far as is asked now, and its master is still there."""
+    there = os.path.exists(os.path.join(wish.to, f"{entry.stem}_master.h5"))
+    return entry.stage == DONE and there and (entry.verified or not wish.verify)
+
+
+class Keeper:
+    """Writes what happens into the state, and says it."""
+
+    def __init__(self, wish: Wish, plan: Plan) -> None:
+        self._plan = plan
+        self._store: State | Journal = State(wish.to) if wish.task is None else Journal(wish.to, wish.task)
+        self._begun = len(plan.to_do)
+        self._ended = 0
+
+    def start(self, known: Mapping[str, Entry]) -> None:
+        """Write what the plan changed."""
+        for stem, entry in self._plan.entries.items():
+            if known.get(stem) != entry:
+                self._store.write(entry)
+
+    def tell(self, entry: Entry) -> None:
+        self._store.write(entry)
+        self._plan.entries[entry.stem] = entry
+        if entry.stage in (DONE, FAILED, STOPPED):
+            self._ended += 1
+            sys.stderr.write(f"bnl-mpi: {self._ended}/{self._begun} {line(entry)}\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def line(entry: Entry) -> str:
+    """What became of a set."""
+    if entry.stage != DONE:
+        return f"{entry.stage} {entry.stem}: {entry.reason}"
+    ratio = entry.bytes_in / entry.bytes_out if entry.bytes_out else 0.0
+    return (
+        f"done {entry.stem}: {entry.frames} frames, {entry.bytes_in / 1e6:.1f} -> {entry.bytes_out / 1e6:.1f} MB "
+        f"({ratio:.1f}:1), {entry.seconds:.1f} s"
+    )
+
+
+def known_entries(wish: Wish) -> dict[str, Entry]:
+    """What the archive remembers; nothing where there is none yet."""
+    try:
+        return read(wish.to)
+    except BnlError:
+        if os.path.exists(os.path.join(wish.to, "archive.db")):
+            raise
+        return {}
+
+
+def work_maker(wish: Wish, plan: Plan) -> Callable[[str], Work]:
+    """Makes the work of a set by its stem."""
+
+    def make(stem: str) -> Work:
+        return Work(plan.entries[stem], os.path.abspath(wish.to), wish.verify, wish.running)
+
+    return make
+
+
+class Hands(Protocol):
+    """Who does the work: ranks, or processes of this machine."""
+
+    n_ranks: int
+
+    def run(
+        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[[Entry], None]
+    ) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def run(wish: Wish, hands: Hands, request: StopRequest) -> int:
+    """Do all that is to be done; the exit status."""
+    known = known_entries(wish)
+    plan = make_plan(wish, known, say)
+    for path, reason in plan.skipped.items():
+        say(f"skipped {path}: {reason}")
+    return do_plan(wish, plan, known, hands, request)
+
+
+def do_plan(wish: Wish, plan: Plan, known: Mapping[str, Entry], hands: Hands, request: StopRequest) -> int:
+    """Do what a plan holds; the exit status."""
+    keeper = Keeper(wish, plan)
+    try:
+        keeper.start(known)
+        say(f"{len(plan.to_do)} of {len(plan.entries)} data sets to do")
+        hands.run(plan.dealer(hands.n_ranks), work_maker(wish, plan), request, keeper.tell)
+    finally:
+        keeper.close()
+    return status_of(plan, stopped=request.name is not None)
+
+
+def status_of(plan: Plan, *, stopped: bool) -> int:
+    """75 where something is left to do, 1 where a set failed, else 0."""
+    stages = [entry.stage for entry in plan.entries.values()]
+    if stopped or STOPPED in stages:
+        return 75
+    return 1 if FAILED in stages else 0
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"bnl-mpi: {text}\n")
+    sys.stderr.flush()
+
+
+def table(plan: Plan, wish: Wish) -> list[str]:
+    """`--dry_run`: what would be done, the largest set first."""
+    out = []
+    for stem in sorted(plan.to_do, key=lambda one: (-plan.facts[one].bytes, one)):
+        entry, told = plan.entries[stem], plan.facts[stem]
+        size = f"{told.nx} x {told.ny}"
+        again = " (again)" if entry.replaces else ""
+        out.append(
+            f"{told.bytes / 1e6:10.1f} MB {told.frames:6d} frames {size:>12s} {told.scan:8s} {told.width:g} deg  "
+            f"{stem}: {shlex.join(entry.words) or 'defaults'}{again}"
+        )
+    for entry in plan.entries.values():
+        if entry.stage in (SKIPPED, FAILED):
+            out.append(f"{entry.stage} {entry.stem}: {entry.reason}")
+    n_done = sum(entry.stage == DONE for entry in plan.entries.values())
+    total = sum(plan.facts[stem].bytes for stem in plan.to_do)
+    return [*out, f"{len(plan.to_do)} data sets to do, {total / 1e9:.3g} GB of raw files; {n_done} done already"]

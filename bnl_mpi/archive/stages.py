@@ -1,0 +1,120 @@
+"""One set through its stages: reduced, checked, verified if that is asked, done.
+
+Runs on one process or on a crew of ranks; what happens is told as entries of the archive's state.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BnlError, InputError, Interrupted, OutputError, UsageError
+from .state import CHECKING, DONE, FAILED, REDUCING, STOPPED, Entry
+
+if TYPE_CHECKING:
+    from ..run.signals import StopRequest
+    from ..run.world import World
+
+Tell = Callable[[Entry], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A set to do."""
+
+    entry: Entry
+    to: str
+    """The archive's folder, absolute."""
+    verify: bool
+    running: tuple[str, ...] = ()
+    """Options that are no matter of the set: `--grace` and the like."""
+
+    @property
+    def out(self) -> str:
+        return os.path.join(self.to, self.entry.stem)
+
+    @property
+    def master(self) -> str:
+        return f"{self.out}_master.h5"
+
+
+def do(work: Work, ranks: World, request: StopRequest, tell: Tell) -> Entry | None:
+    """Take a set through its stages, on every rank of its crew; the last entry on the crew's rank 0, else None.
+
+    `tell` hears of every stage on the way.  What fails is an entry too, and no error, so that others go on.
+    """
+    begin = time.monotonic()
+    entry = work.entry.now(REDUCING, attempts=work.entry.attempts + 1, ranks=ranks.size)
+    leads = ranks.rank == 0
+    if leads:
+        tell(entry)
+    try:
+        summary = _reduce(work, ranks, request)
+        if not leads or summary is None:
+            return None
+        told = {"images": summary.images, "bytes_out": summary.bytes_out + summary.bytes_squash}
+        entry = entry.now(CHECKING, seconds=time.monotonic() - begin, **told)
+        tell(entry)
+        _check(work)
+        return entry.now(DONE, seconds=time.monotonic() - begin, verified=work.verify, replaces=False)
+    except Interrupted as error:
+        return entry.now(STOPPED, str(error)) if leads else None
+    except BnlError as error:
+        return entry.now(FAILED, str(error)) if leads else None
+    except Exception as error:
+        if ranks.size > 1:
+            raise
+        return entry.now(FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def options_of(work: Work, **changes: Any) -> Any:
+    """The main job's options for a set."""
+    from dataclasses import replace
+
+    from ..arguments import options_from
+
+    words = ["-i", work.entry.master, *work.entry.words, *work.running, "-o", work.out]
+    return replace(options_from(words), **changes)
+
+
+def _reduce(work: Work, ranks: World, request: StopRequest) -> Any:
+    """As `bnl-mpi` does it; an earlier run of this very job is gone on with."""
+    if ranks.rank == 0:
+        try:
+            os.makedirs(os.path.dirname(work.out), exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{os.path.dirname(work.out)}: can't be made: {error.strerror}") from error
+    try:
+        return _perform(options_of(work, resume=True), ranks, request)
+    except BnlError as error:
+        # Of one rank alone it isn't told what kind of error met the others: what is wrong besides is met again.
+        if not work.entry.replaces or isinstance(error, (Interrupted, UsageError, InputError)):
+            raise
+    return _perform(options_of(work, force=True), ranks, request)
+
+
+def _perform(options: Any, ranks: World, request: StopRequest) -> Any:
+    from ..run import driver
+    from ..run.state import Told
+    from ..tasks.reduction import REDUCTION
+
+    try:
+        return driver.perform(REDUCTION, options, ranks, request, quiet=True)
+    except Told as told:
+        raise told.error from told.error.__cause__
+
+
+def _check(work: Work) -> None:
+    """No set is done that isn't whole."""
+    from ..check.rule import OURS
+    from ..check.verdict import judge
+
+    verdict = judge(work.master)
+    if verdict.missing:
+        raise OutputError(f"{work.master}: {len(verdict.missing)} data files are missing, as {verdict.missing[0]}")
+    unsound = [finding for finding in verdict.failed if finding.rule.reader == OURS and finding.rule.required]
+    if unsound:
+        raise OutputError(f"check: {unsound[0].line()}")

@@ -1,0 +1,581 @@
+"""`bnl-mpi archive`: many sets as by single runs, on processes and ranks, however often it is killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_inputs import InputSpec, make_input
+from running import background, bnl, needs_mpi, tree
+from small_sets import random_frames, random_mask, write_set
+
+import bnl_mpi
+from bnl_mpi.archive import rules, sets, state, status
+from bnl_mpi.archive.dealing import LEAST_CREW, Dealer, Weighed
+from bnl_mpi.archive.facts import Facts, read_facts
+from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
+from bnl_mpi.cli import main
+from bnl_mpi.commands.archive import split_words
+from bnl_mpi.errors import InputError, UsageError
+
+SHAPE = (40, 50)
+WORDS = ["-b", "2", "-s", "2", "-d", "2", "-c", "bslz4"]
+GOOD, BROKEN = 35, 5
+
+
+def make_tree(raw: Path) -> None:
+    """40 sets: rotation, grid and still, three widths of pixels, two flavours, odd names, five of them broken."""
+    for k in range(GOOD - 5):
+        folder = raw / f"visit-{k % 3}" / ("with space" if k % 5 == 0 else f"sample '{k % 4}'")
+        folder.mkdir(parents=True, exist_ok=True)
+        dtype, name = ("uint8", "uint16", "uint32")[k % 3], f"set \u03b1{k}" if k % 7 == 0 else f"set{k}"
+        frames = random_frames(4 + k % 5, SHAPE, dtype, seed=k)
+        grid = k % 6 == 5
+        write_set(
+            folder,
+            frames,
+            name=name,
+            mask=random_mask(SHAPE),
+            per_file=3,
+            osc=0.0 if grid else 0.1,
+            ntrigger=len(frames) if grid else 1,
+        )
+    for k in range(5):
+        folder = raw / "eiger2" / str(k)
+        folder.mkdir(parents=True)
+        make_input(folder, InputSpec(flavour="nxmx", libver="v110", n_frames=6 + k, shape=SHAPE))
+    broken = raw / "broken"
+    broken.mkdir()
+    for k in range(BROKEN):
+        write_set(broken, random_frames(4, SHAPE, seed=k), name=f"bad{k}", mask=random_mask(SHAPE), per_file=2)
+    (broken / "bad0_master.h5").write_bytes(b"no HDF5 at all")
+    (broken / "bad1_data_000002.h5").unlink()
+    data = bytearray((broken / "bad2_data_000002.h5").read_bytes())
+    (broken / "bad2_data_000002.h5").write_bytes(data[: len(data) // 2])
+    spoil_chunk(broken / "bad3_data_000001.h5")
+    master = broken / "bad4_master.h5"
+    master.write_bytes(master.read_bytes()[:1500])
+    (raw / "link_master.h5").symlink_to(next((raw / "visit-1").rglob("set1_master.h5")))
+    (raw / "notes.txt").write_text("no set\n")
+
+
+def spoil_chunk(path: Path) -> None:
+    """Damage the first frame's compressed bytes in place."""
+    import h5py
+
+    with h5py.File(path) as file:
+        at = file["/entry/data/data"].id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as file:
+        file.seek(at + 8)
+        file.write(b"\xff" * 40)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive") / "raw"
+    make_tree(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(raw: Path) -> dict[str, Any]:
+    """Each set by a run of its own: all files' trees by path."""
+    to = raw.parent / "single"
+    for one in sets.find([str(raw)], str(to)).sets:
+        out = to / one.stem
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if "broken" not in one.stem:
+            bnl_mpi.reduce(one.master, out_file=str(out), bin=2, sum=2, data_block_size=2, compression="bslz4")
+    return trees(to)
+
+
+def trees(to: Path) -> dict[str, Any]:
+    return {str(p.relative_to(to)): tree(p) for p in sorted(to.rglob("*")) if p.suffix in (".h5", ".nxs")}
+
+
+def entries_of(to: Path) -> dict[str, Entry]:
+    return state.read(str(to))
+
+
+def check_all(to: Path, wanted: dict[str, Any]) -> None:
+    """The archive holds what single runs made, and says so."""
+    made = trees(to)
+    assert set(made) == set(wanted)
+    for name, one in wanted.items():
+        assert made[name] == one, name
+    told = entries_of(to)
+    assert sorted(e.stage for e in told.values()) == [DONE] * GOOD + [FAILED] * BROKEN
+    assert all(("broken" in stem) == (e.stage == FAILED) for stem, e in told.items())
+    assert all(e.reason and "Traceback" not in e.reason and "\n" not in e.reason for e in told.values() if e.reason)
+
+
+# ---- the whole ------------------------------------------------------------------------------------------
+
+
+def test_processes_make_what_single_runs_make(raw: Path, wanted: dict[str, Any], tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    done = bnl("archive", raw, "--to", to, *WORDS, "-p", "2", ok=False)
+    assert done.returncode == 1
+    assert "link_master.h5" in done.stderr
+    assert "Traceback" not in done.stderr
+    check_all(to, wanted)
+    before = {p: p.stat().st_mtime_ns for p in to.rglob("*.h5")}
+    again = bnl("archive", raw, "--to", to, *WORDS, "-p", "2", ok=False)
+    assert f"{BROKEN} failed" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in to.rglob("*.h5")}
+    told = bnl("archive", "--status", to, "--failed", "-0").stdout
+    assert {Path(p).name for p in told.split("\0") if p} == {f"bad{k}_master.h5" for k in range(BROKEN)}
+
+
+@needs_mpi
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_ranks_make_what_single_runs_make(raw: Path, wanted: dict[str, Any], tmp_path: Path, ranks: int) -> None:
+    done = bnl("archive", raw, "--to", tmp_path / "out", *WORDS, ranks=ranks, ok=False)
+    assert done.returncode, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    check_all(tmp_path / "out", wanted)
+
+
+@needs_mpi
+@pytest.mark.mpi
+def test_a_large_set_gets_a_crew(tmp_path: Path) -> None:
+    """Beside small ones, on ranks that are rearranged between the sets."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    big = write_set(raw, random_frames(60, (200, 210), seed=1), name="big", mask=random_mask((200, 210)), per_file=20)
+    for k in range(3):
+        write_set(raw, random_frames(3, SHAPE, seed=k), name=f"small{k}", mask=random_mask(SHAPE))
+    bnl("archive", raw, "--to", tmp_path / "out", *WORDS, ranks=5)
+    told = entries_of(tmp_path / "out")
+    assert {e.stage for e in told.values()} == {DONE}
+    assert told["raw/big"].ranks > 1
+    bnl_mpi.reduce(str(big), out_file=str(tmp_path / "big"), bin=2, sum=2, data_block_size=2, compression="bslz4")
+    assert tree(tmp_path / "out" / "raw" / "big_000001.h5") == tree(tmp_path / "big_000001.h5")
+
+
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[needs_mpi, pytest.mark.mpi])])
+def test_killed_at_random_and_gone_on_with(
+    raw: Path, wanted: dict[str, Any], tmp_path: Path, ranks: int | None
+) -> None:
+    to, dice = tmp_path / "out", random.Random(4)
+    for _ in range(5):
+        with background("archive", raw, "--to", to, *WORDS, "-p", "2", cwd=tmp_path, ranks=ranks) as run:
+            time.sleep(dice.uniform(0.3, 2.5))
+            kill_all(run, to)
+        if (to / "archive.db").exists():
+            for stem, entry in entries_of(to).items():
+                assert entry.stage != DONE or (to / f"{stem}_master.h5").exists()
+    bnl("archive", raw, "--to", to, *WORDS, "-p", "2", ranks=ranks, ok=False)
+    check_all(to, wanted)
+
+
+def kill_all(run: subprocess.Popen[str], to: Path) -> None:
+    """The command and every process that it started, which all name the archive's folder or are its children."""
+    run.kill()
+    run.wait()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+            cwd = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if (os.fsencode(to) in words or cwd == str(to.parent)) and int(entry.name) != os.getpid():
+            try:
+                os.kill(int(entry.name), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def test_a_signal_ends_it_in_step(raw: Path, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    with background("archive", raw, "--to", to, *WORDS, "-p", "2", cwd=tmp_path) as run:
+        time.sleep(1.5)
+        run.terminate()
+        assert run.wait(timeout=60) == 75
+    assert not [e for e in entries_of(to).values() if e.stage == REDUCING]
+    assert not list(to.rglob("*.part*"))
+
+
+def test_other_options_make_a_set_anew(raw: Path, tmp_path: Path) -> None:
+    folder = raw / "eiger2" / "0"
+    assert main(["archive", str(folder), "--to", str(tmp_path), "-b", "2", "-c", "bslz4"]) == 0
+    first = trees(tmp_path)
+    assert main(["archive", str(folder), "--to", str(tmp_path), "-b", "1", "-c", "bslz4"]) == 0
+    second = trees(tmp_path)
+    assert set(first) == set(second)
+    assert first != second
+    bnl_mpi.reduce(str(next(folder.glob("*_master.h5"))), out_file=str(tmp_path / "one"), compression="bslz4")
+    (stem,) = entries_of(tmp_path)
+    assert tree(tmp_path / f"{stem}_000001.h5") == tree(tmp_path / "one_000001.h5")
+
+
+def test_a_raw_set_that_changed_is_made_anew(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_set(raw, random_frames(4, SHAPE, seed=1), mask=random_mask(SHAPE))
+    assert main(["archive", str(raw), "--to", str(tmp_path / "out"), *WORDS]) == 0
+    first = trees(tmp_path / "out")
+    write_set(raw, random_frames(4, SHAPE, seed=2), mask=random_mask(SHAPE))
+    assert main(["archive", str(raw), "--to", str(tmp_path / "out"), *WORDS]) == 0
+    assert trees(tmp_path / "out") != first
+
+
+def test_what_is_no_output_of_ours_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out" / "raw"
+    raw.mkdir()
+    to.mkdir(parents=True)
+    write_set(raw, random_frames(4, SHAPE), mask=random_mask(SHAPE))
+    stranger = to / "in_master.h5"
+    stranger.write_bytes(b"precious")
+    for _ in range(2):
+        assert main(["archive", str(raw), "--to", str(tmp_path / "out"), *WORDS]) == 1
+        assert stranger.read_bytes() == b"precious"
+    assert "in_master.h5" in capsys.readouterr().out
+
+
+def test_tasks_of_an_array_share_the_sets(raw: Path, wanted: dict[str, Any], tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    for task in range(3):
+        bnl("archive", raw, "--to", to, *WORDS, "--task", task, "--tasks", 3, ok=False)
+    assert not (to / "archive.db").exists()
+    check_all(to, wanted)
+    told = json.loads(bnl("archive", "--status", to, "--json").stdout)
+    assert told["totals"]["stages"] == {FAILED: BROKEN, DONE: GOOD}
+    # Whoever comes as the one writer takes the journals in.
+    bnl("archive", raw, "--to", to, *WORDS, ok=False)
+    assert (to / "archive.db").exists()
+    check_all(to, wanted)
+
+
+# ---- what is found --------------------------------------------------------------------------------------
+
+
+def test_lists_folders_and_masters(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = sets.find([str(raw)], str(tmp_path))
+    assert len(walked.sets) == GOOD + BROKEN
+    assert all(one.stem.startswith("raw/") for one in walked.sets)
+    paths = [one.master for one in walked.sets]
+    (tmp_path / "list").write_text("# a comment\n\n" + "\n".join(paths) + "\n")
+    listed = sets.find([str(tmp_path / "list")], str(tmp_path), root=str(raw.parent))
+    assert listed.sets == walked.sets
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\0".join(paths).encode())))
+    assert sets.find(["-"], str(tmp_path), root=str(raw.parent)).sets == walked.sets
+    whole = sets.find([paths[0]], str(tmp_path)).sets[0]
+    assert whole.stem == paths[0].lstrip("/").removesuffix("_master.h5")
+
+
+def test_one_place_for_each_set(tmp_path: Path) -> None:
+    for side in "ab":
+        (tmp_path / side / "x").mkdir(parents=True)
+        write_set(tmp_path / side / "x", random_frames(2, SHAPE), name="in")
+    with pytest.raises(InputError, match="both would be written as x/in"):
+        sets.find([str(tmp_path / "a" / "x"), str(tmp_path / "b" / "x")], str(tmp_path / "out"))
+    with pytest.raises(UsageError, match="isn't below --root"):
+        sets.find([str(tmp_path / "a" / "x" / "in_master.h5")], str(tmp_path / "out"), root=str(tmp_path / "b"))
+    with pytest.raises(InputError, match="can't be read"):
+        sets.find([str(tmp_path / "absent")], str(tmp_path / "out"))
+
+
+def test_its_own_output_is_not_walked(raw: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "raw"
+    shutil.copytree(raw / "eiger2", copy / "eiger2")
+    assert main(["archive", str(copy), "--to", str(copy / "small"), *WORDS]) == 0
+    assert len(sets.find([str(copy)], str(copy / "small")).sets) == 5
+    assert main(["archive", str(copy), "--to", str(tmp_path / "other"), *WORDS]) == 1
+    failed = [e for e in entries_of(tmp_path / "other").values() if e.stage == FAILED]
+    assert all("made by this program" in e.reason for e in failed)
+
+
+def test_facts(raw: Path, tmp_path: Path) -> None:
+    told = read_facts(next(str(p) for p in (raw / "eiger2" / "2").glob("*_master.h5")))
+    assert (told.frames, told.ny, told.nx, told.scan) == (8, *SHAPE, "rotation")
+    assert told.width == pytest.approx(0.5)
+    assert told.bytes == sum(os.stat(p).st_size for p in told.files)
+    grid = write_set(tmp_path, random_frames(4, SHAPE), name="grid", osc=0.0, ntrigger=4)
+    assert read_facts(str(grid)).scan == "grid"
+    still = write_set(tmp_path, random_frames(4, SHAPE), name="still", osc=0.0)
+    assert read_facts(str(still)).scan == "still"
+    assert Facts.from_json(json.loads(json.dumps(told.as_json()))) == told
+
+
+# ---- rules ----------------------------------------------------------------------------------------------
+
+RULES = """
+[[rule]]
+name = "grids"
+scan = "grid"
+options = "-b 2"
+
+[[rule]]
+name = "processed"
+reflections = true
+frames = ">= 100"
+width = "0.05 - 0.2"
+options = "-b 2 -s 2 --keep {reflections} -c htj2k"
+
+[[rule]]
+name = "tests"
+path = "*/test/*"
+skip = "test shots"
+"""
+
+
+def facts_of(**changes: Any) -> Facts:
+    return replace(Facts(frames=200, ny=10, nx=10, width=0.1, scan="rotation", bytes=5, stamp=""), **changes)
+
+
+def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    told = rules.read_rules(str(path))
+    one, default = sets.DataSet("/a/test/x_master.h5", "x"), ["-b", "3"]
+    assert rules.choose(told, default, one, facts_of(scan="grid"), None).rule == "grids"
+    chosen = rules.choose(told, default, one, facts_of(), "/a/b c.refl")
+    assert chosen.words == ("-b", "2", "-s", "2", "--keep", "/a/b c.refl", "-c", "htj2k")
+    assert rules.choose(told, default, one, facts_of(), None).skip == "test shots"
+    other = sets.DataSet("/a/x_master.h5", "x")
+    assert rules.choose(told, default, other, facts_of(width=0.3), "/r").words == ("-b", "3")
+    assert rules.without_effect(told, ["grids", "", "tests"]) == ["processed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[[rule]]\noptions = '-b 2'\nscan = 'helical'", "scan = 'helical'"),
+        ("[[rule]]\noptions = '-b 2'\nframes = 'many'", "frames = 'many'"),
+        ("[[rule]]\nname = 'x'\nframes = 3", "'x': has no effect"),
+        ("[[rule]]\noptions = '-b 2'\nskip = 'y'", "has no effect"),
+        ("[[rule]]\noptions = '-b 2'\ncolour = 3", "'colour' is unknown"),
+        ("[[rule]]\noptions = '-b 2'\nreflections = 3", "true or false"),
+        ("rule = 3", "tables"),
+        ("[[rule", "no TOML"),
+    ],
+)
+def test_wrong_rules_are_named(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=why):
+        rules.read_rules(str(path))
+
+
+def test_a_rule_without_effect_stops_before_the_work(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text("[[rule]]\nname = 'huge'\nframes = '> 100000'\noptions = '-b 4'\n")
+    words = ["archive", str(raw), "--to", str(tmp_path / "out"), "--rules", str(tmp_path / "r.toml")]
+    assert main(words) == 2
+    assert "'huge' has no effect" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_rules_by_what_the_sets_are(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.toml").write_text(
+        "[[rule]]\nname = 'grids'\nscan = 'grid'\noptions = '-b 1 -c bslz4'\n"
+        "[[rule]]\nname = 'odd'\npath = '*/with space/*'\nskip = 'not wanted'\n"
+    )
+    words = ["archive", str(raw), "--to", str(tmp_path / "out"), "--rules", str(tmp_path / "r.toml"), *WORDS]
+    main([*words, "--dry_run"])
+    told = capsys.readouterr().out
+    assert "grid" in told
+    assert "-b 1 -c bslz4" in told
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "-p", "2"]) == 1
+    for stem, entry in entries_of(tmp_path / "out").items():
+        if entry.rule == "grids":
+            assert entry.words == ("-b", "1", "-c", "bslz4")
+        assert (entry.stage == SKIPPED) == ("with space" in stem and entry.rule != "grids")
+
+
+def test_reflections_are_found_beside_the_master(tmp_path: Path) -> None:
+    (tmp_path / "process" / "a").mkdir(parents=True)
+    one = sets.DataSet(str(tmp_path / "x[1]_master.h5"), "y/x[1]")
+    assert rules.find_reflections(one, "process/*/{name}.refl") is None
+    (tmp_path / "process" / "a" / "x[1].refl").write_text("")
+    assert rules.find_reflections(one, "process/*/{name}.refl") == str(tmp_path / "process" / "a" / "x[1].refl")
+
+
+# ---- parts ----------------------------------------------------------------------------------------------
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, 100), st.booleans()), max_size=40),
+    n_ranks=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_dealing(sizes: list[tuple[int, int, bool]], n_ranks: int, seed: int) -> None:
+    """Each set once, never to more ranks than are idle, and nobody idles for ever."""
+    weighed = [Weighed(str(k), *one) for k, one in enumerate(sizes)]
+    dealer, dice = Dealer(weighed, n_ranks), random.Random(seed)
+    idle, busy, done = n_ranks, list[int](), list[str]()
+    while len(done) < len(sizes):
+        dealt = dealer.deal(idle)
+        if dealt is None:
+            assert busy
+            idle += busy.pop(dice.randrange(len(busy)))
+            continue
+        one, size = dealt
+        assert 1 <= size <= idle
+        assert size == 1 or LEAST_CREW <= size <= one.blocks + 1
+        done.append(one.stem)
+        idle -= size
+        busy.append(size)
+    assert sorted(done) == sorted(one.stem for one in weighed)
+    assert dealer.deal(n_ranks) is None
+
+
+def test_the_largest_first_and_suspects_last() -> None:
+    dealer = Dealer([Weighed("a", 1), Weighed("b", 9), Weighed("c", 99, suspect=True)], 1)
+    assert [dealer.deal(1)[0].stem for _ in range(3)] == ["b", "a", "c"]  # type: ignore[index]
+
+
+def test_the_state_survives_half_a_line(tmp_path: Path) -> None:
+    entry = Entry("a/b", "/raw/b_master.h5", words=("-b", "2"), files=("/raw/b_master.h5",))
+    journal = state.Journal(str(tmp_path), 3)
+    journal.write(entry.now(REDUCING))
+    journal.close()
+    with open(journal.path, "ab") as file:
+        file.write(b'{"stem": "a/b", "stage": "do')
+    journal = state.Journal(str(tmp_path), 3)
+    journal.write(entry.now(DONE, bytes_out=7))
+    journal.close()
+    assert state.read(str(tmp_path))["a/b"].bytes_out == 7
+    store = state.State(str(tmp_path))
+    assert store.entries()["a/b"].stage == DONE
+    store.write(entry.now(NEW))
+    store.close()
+    assert state.read(str(tmp_path))["a/b"].stage == NEW
+    with pytest.raises(InputError, match="holds no archive"):
+        state.read(str(tmp_path / "state"))
+
+
+def test_words_are_told_apart() -> None:
+    mine, job = split_words(["raw", "-b", "2", "--to", "x", "-u", "-2", "--verify", "-c", "bslz4", "list", "-p", "3"])
+    assert mine == ["raw", "--to", "x", "--verify", "list"]
+    assert job == ["-b", "2", "-u-2", "-c", "bslz4", "-p", "3"]
+
+
+@pytest.mark.parametrize("words", [["-o", "x"], ["-i", "x"], ["-t", "1"], ["-q", "sq"], ["--task", "3"], ["-b", "x"]])
+def test_options_without_a_place_here(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", str(tmp_path), "--to", str(tmp_path / "o"), *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_status_tells_and_groups(tmp_path: Path) -> None:
+    store = state.State(str(tmp_path))
+    for k in range(3):
+        bad = Entry(f"bad{k}", f"/raw/bad{k}_master.h5")
+        store.write(bad.now(FAILED, f"/raw/bad{k}_data_000001.h5: chunk {k} is corrupt"))
+    good = Entry("<good>", "/raw/good_master.h5", frames=5, bytes_in=2_000_000, files=("/raw/good_master.h5",))
+    store.write(good.now(DONE, bytes_out=40_000, seconds=2.0, verified=True))
+    store.close()
+    told = state.read(str(tmp_path))
+    text = "\n".join(status.lines(told))
+    assert "3 failed: /raw/bad0_data_000001.h5: chunk 0 is corrupt" in text
+    assert "2 MB -> 40 kB, 50.0:1" in text
+    assert status.as_csv(told).splitlines()[0].startswith("stem,stage,rule")
+    assert len(status.as_csv(told).splitlines()) == 5
+    page = status.as_html(told, "t")
+    assert "&lt;good&gt;" in page
+    assert "<good>" not in page
+    assert "http" not in page
+    assert [len(failed) for _, failed in status.reasons(told)] == [3]
+    # The raw files of a verified set are gone or have changed: they are nobody's to delete.
+    assert status.deletable(told, str(tmp_path)) == []
+
+
+def test_durations_and_sizes() -> None:
+    assert [status.duration(s) for s in (5, 300, 7800, 300000)] == ["5 s", "5 min", "2 h 10 min", "3 d 11 h"]
+    assert [status.size(n) for n in (5, 1500, 2.5e9, 4e15)] == ["5 B", "1.5 kB", "2.5 GB", "4e+03 TB"]
+
+
+# ---- while data are collected ---------------------------------------------------------------------------
+
+
+class Clock:
+    """Lets `follow` look as often as there are steps, which change the folder in between."""
+
+    def __init__(self, request: Any, *steps: Any) -> None:
+        self._request, self._steps = request, list(steps)
+
+    def __call__(self, seconds: float) -> None:
+        if not self._steps:
+            self._request.name = "SIGTERM"
+        else:
+            self._steps.pop(0)()
+
+
+def follow_with(raw: Path, to: Path, *steps: Any, words: tuple[str, ...] = (), idle_minutes: float = 60.0) -> int:
+    from bnl_mpi.archive import follow, pool, session
+    from bnl_mpi.run.signals import StopRequest
+
+    request, hands = StopRequest(), pool.Pool(1)
+    wish = session.Wish((str(raw),), str(to), (*WORDS, *words))
+    try:
+        return follow.follow(
+            wish,
+            hands,
+            request,
+            idle_minutes=idle_minutes,
+            stop_minutes=None,
+            settle=0.0,
+            nap=Clock(request, *steps),
+        )
+    finally:
+        hands.end()
+
+
+def test_sets_are_taken_up_when_they_are_complete(tmp_path: Path) -> None:
+    raw, to, aside = tmp_path / "raw", tmp_path / "out", tmp_path / "aside"
+    raw.mkdir()
+    aside.mkdir()
+    write_set(raw, random_frames(6, SHAPE), name="first", mask=random_mask(SHAPE))
+    write_set(aside, random_frames(6, SHAPE), name="later", mask=random_mask(SHAPE))
+    seen: list[set[str]] = []
+
+    def move(pattern: str) -> None:
+        for path in sorted(aside.glob(pattern)):
+            shutil.move(path, raw)
+
+    def look() -> None:
+        seen.append({e.stem for e in entries_of(to).values() if e.stage == DONE})
+
+    def master() -> None:
+        look()
+        move("later_master.h5")
+
+    def half() -> None:
+        look()
+        move("later_data_000001.h5")
+
+    def rest() -> None:
+        look()
+        move("later_data_000002.h5")
+
+    assert follow_with(raw, to, master, half, rest, look, look) == 0
+    assert seen == [{"raw/first"}] * 3 + [{"raw/first", "raw/later"}] * 2
+
+
+def test_an_aborted_collection_fails_after_the_idle_time(tmp_path: Path) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write_set(raw, random_frames(6, SHAPE), name="aborted", mask=random_mask(SHAPE))
+    (raw / "aborted_data_000002.h5").unlink()
+    assert follow_with(raw, to, idle_minutes=0.0) == 1
+    (entry,) = entries_of(to).values()
+    assert entry.stage == FAILED
+    assert "incomplete for" in entry.reason
+    assert "aborted_data_000002.h5" in entry.reason
