@@ -6,7 +6,6 @@ which it turns into an NXmx entry in memory first.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 
 import h5py
@@ -15,7 +14,7 @@ from ..hdf5 import access
 from ..input.experiment import DETECTOR, SPECIFIC
 from ..output.nxmx import chain
 from .rule import DIALS, Function, rule, worst
-from .subject import Observation, Subject, integers, virtual_files
+from .subject import Observation, Subject, integers
 
 GEOMETRY = {
     f"{DETECTOR}/geometry/orientation/value": 6,
@@ -213,24 +212,7 @@ def mask_applied(s: Subject) -> Iterator[Observation]:
 
 @rule(DIALS, "data-files", "every data file there, with images in it")
 def data_files(s: Subject) -> Iterator[Observation]:
-    if s.blocks:
-        for block in s.blocks:
-            if block.images is None:
-                yield Observation(False, block.target, f"/entry/data/{block.name}", block.problem or "")
-    place, found = s.signal
-    if s.is_nxmx and found is not None and found.is_virtual:
-        yield from _virtual_sources(place, found)
-    if s.blocks and all(block.images is not None for block in s.blocks):
-        yield s.saw("entry/data", True, f"{len(s.blocks)} files")
-
-
-def _virtual_sources(place: str, dataset: h5py.Dataset) -> Iterator[Observation]:
-    files = list(virtual_files(dataset))
-    missing = [file for file in files if not os.path.exists(file)]
-    for file in missing:
-        yield Observation(False, file, f"/{place}", "missing")
-    if not missing:
-        yield Observation(True, dataset.file.filename, f"/{place}", f"{len(files)} files")
+    return s.linked_files()
 
 
 # NXmx

@@ -67,6 +67,24 @@ def bit_depth_image(s: Subject) -> Iterator[Observation]:
                 return
 
 
+# All that read images: nxmx alone looks at the master only
+
+
+@rule(UPSTREAM, "data-files", "every data file there, with images in it")
+def upstream_data_files(s: Subject) -> Iterator[Observation]:
+    return s.linked_files()
+
+
+@rule(EIGER2CBF, "data-files", "every data file there, with images in it")
+def cbf_data_files(s: Subject) -> Iterator[Observation]:
+    return s.linked_files()
+
+
+@rule(FABIO, "data-files", "every data file there, with images in it")
+def fabio_data_files(s: Subject) -> Iterator[Observation]:
+    return s.linked_files()
+
+
 # eiger2cbf
 
 

@@ -12,11 +12,12 @@ XDS = "XDS"
 DIALS = "DIALS"
 UPSTREAM = "dxtbx"
 """The development version of DIALS' reader, which reads Eiger masters in a way of its own."""
+DURIN = "durin"
+"""The plugin of Diamond Light Source for XDS."""
 EIGER2CBF, FABIO, NXMX, OURS = "eiger2cbf", "fabio", "nxmx", "bnl_mpi"
 
-DECISIVE = (XDS, DIALS, OURS)
-"""Failed demands of these make the exit status 1; those of the others are told."""
-
+READERS = (XDS, DIALS, DURIN, UPSTREAM, EIGER2CBF, FABIO, NXMX)
+"""All but this program."""
 
 Function = Callable[[Subject], Iterable[Observation]]
 

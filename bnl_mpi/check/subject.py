@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..errors import BnlError
 from ..hdf5 import access
-from ..hdf5.layout import Container, H5Bytes, Layout, LayoutError
+from ..hdf5.layout import MOST_LINKS, Container, H5Bytes, Layout, LayoutError
 from ..input.experiment import DETECTOR, SPECIFIC, flavour
 from ..output.record import GROUP
 
@@ -50,6 +51,12 @@ class Stored:
     is_virtual: bool
     has_storage: bool
     """Whether data were ever written (contiguous ones)."""
+    kind: str
+    """Class of the stored type: integer, float, enumeration, bitfield or other; "committed" before a named one."""
+    is_external: bool
+    """Whether the values lie in files of their own."""
+    is_paged: bool
+    """Whether the file's space is managed in pages."""
 
     @property
     def filter_numbers(self) -> tuple[int, ...]:
@@ -64,6 +71,8 @@ class Block:
     """data_000001, ..."""
     target: str
     """The file's name as the link gives it, with the folder in which it is looked for."""
+    place: str
+    """Path in that file."""
     images: Stored | None
     problem: str | None
     """Why there are no images."""
@@ -72,6 +81,8 @@ class Block:
     """Chunks whose filter mask says that a filter was left out."""
     plan_sha256: str | None
     """Set for files that this program wrote."""
+    is_where_told: bool = True
+    """Whether the link itself leads there: HDF5 looks in further places, by the file's base name for one."""
 
     @property
     def n_images(self) -> int:
@@ -140,6 +151,19 @@ class Subject:
         """The links that lead to images, with these."""
         return tuple((block, block.images) for block in self.blocks if block.images is not None)
 
+    def linked_files(self) -> Iterator[Observation]:
+        """What is to be said of the data files behind links and virtual dataset: those that can't be read, or all."""
+        seen = [
+            Observation(block.images is not None, block.target, f"/{DATA}/{block.name}", block.problem or "found")
+            for block in self.blocks
+        ]
+        place, found = self.signal
+        for path in virtual_files(found) if found is not None else ():
+            problem = file_problem(path)
+            seen.append(Observation(problem is None, path, f"/{place}", problem or "found"))
+        failed = {(one.file, one.found): one for one in reversed(seen) if not one.ok}
+        yield from list(failed.values())[::-1] or seen[:1]
+
     @cached_property
     def signal(self) -> tuple[str, h5py.Dataset | None]:
         """The dataset of all images that @signal names, or the first in the group."""
@@ -207,26 +231,65 @@ def stored(dataset: h5py.Dataset) -> Stored:
         fault=fault,
         is_virtual=bool(dataset.is_virtual),
         has_storage=bool(dataset.id.get_storage_size()),
+        kind=type_kind(dataset.id.get_type()),
+        is_external=plist.get_external_count() > 0,
+        is_paged=is_paged(dataset.file),
     )
+
+
+def is_paged(file: h5py.File) -> bool:
+    """Whether the file's space is managed in pages."""
+    return bool(file.id.get_create_plist().get_file_space_strategy()[0] == h5py.h5f.FSPACE_STRATEGY_PAGE)
+
+
+def type_kind(tid: h5py.h5t.TypeID) -> str:
+    """What an HDF5 type is; NumPy takes an enumeration and a bitfield for integers."""
+    kinds = {
+        h5py.h5t.INTEGER: "integer",
+        h5py.h5t.FLOAT: "float",
+        h5py.h5t.ENUM: "enumeration",
+        h5py.h5t.BITFIELD: "bitfield",
+    }
+    kind = kinds.get(tid.get_class(), "other")
+    return f"committed {kind}" if tid.committed() else kind
 
 
 def read_block(group: h5py.Group, name: str) -> Block:
     """Facts of one link and of the data file that it leads to."""
-    link = access.link(group, name)
+    link = _followed(group, name)
     folder = os.path.dirname(group.file.filename)
-    target, place = group.file.filename, f"/{DATA}/{name}"
+    target, place, is_where_told = group.file.filename, f"/{DATA}/{name}", True
     if isinstance(link, h5py.ExternalLink):
         target, place = os.path.join(folder, link.filename), link.path
+        is_where_told = os.path.exists(target)
     found = access.get_dataset(group, name)
     if found is None:
         problem = _problem(target, place)
-        return Block(name, target, None, problem, 0, 0, None)
-    missing, skipping = _chunk_faults(found)
+        return Block(name, target, place, None, problem, 0, 0, None)
+    try:
+        missing, skipping = _chunk_faults(found)
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"its chunks can't be found ({' '.join(str(error).split())})"
+        return Block(name, target, place, None, problem, 0, 0, None)
     sha = None
     ours = access.get_group(found.file, GROUP)
     if ours is not None:
         sha = access.attribute_text(ours, "plan_sha256") or None
-    return Block(name, target, stored(found), None, missing, skipping, sha)
+    return Block(name, target, place, stored(found), None, missing, skipping, sha, is_where_told)
+
+
+def _followed(group: h5py.Group, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
+    """The link itself, or what soft links in its place lead to in the same file."""
+    link = access.link(group, name)
+    for _ in range(MOST_LINKS):
+        if not isinstance(link, h5py.SoftLink):
+            break
+        folder, name = posixpath.split(posixpath.join(str(group.name), link.path))
+        found = access.get_group(group.file, folder)
+        if found is None:
+            return None
+        group, link = found, access.link(found, name)
+    return link
 
 
 def _problem(path: str, place: str) -> str:
@@ -247,6 +310,17 @@ def _chunk_faults(dataset: h5py.Dataset) -> tuple[int, int]:
     dataset.id.chunk_iter(lambda chunk: masks.append(chunk.filter_mask))
     expected = int(np.prod([-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]))
     return expected - len(masks), sum(mask != 0 for mask in masks)
+
+
+def file_problem(path: str) -> str | None:
+    """Why a file can't be opened as HDF5; None where it can."""
+    if not os.path.exists(path):
+        return "missing"
+    try:
+        access.open_read(path).close()
+    except BnlError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
 
 
 def virtual_files(dataset: h5py.Dataset) -> Iterator[str]:

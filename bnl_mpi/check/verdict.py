@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..output import contents
-from . import dials, others, soundness, xds  # noqa: F401  (their rules enter the table)
-from .rule import DECISIVE, DIALS, NXMX, OURS, RULES, UPSTREAM, Rule
+from . import dials, durin, others, soundness, xds, xds_data  # noqa: F401  (their rules enter the table)
+from .rule import DIALS, DURIN, NXMX, OURS, READERS, RULES, UPSTREAM, XDS, Rule
 from .subject import Observation, Subject, sibling_nxs
+from .xds import is_read_filter
+from .xds_data import is_read_type
 
-READ_NXS = (DIALS, UPSTREAM, NXMX)
+READ_NXS = (DIALS, DURIN, UPSTREAM, NXMX)
 """Readers that take OUT.nxs, where it lies beside the master."""
 
 CONTENT = {name: Rule(OURS, name, demand, True, lambda subject: ()) for name, demand in contents.CHECKS.items()}
@@ -23,11 +25,6 @@ class Finding:
 
     rule: Rule
     seen: Observation
-
-    @property
-    def decides(self) -> bool:
-        """Whether this alone makes the set unfit."""
-        return not self.seen.ok and self.rule.required and self.rule.reader in DECISIVE
 
     def line(self) -> str:
         rule, seen = self.rule, self.seen
@@ -57,6 +54,8 @@ class Verdict:
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]
     """Data files that the master links and that aren't there."""
+    meant_for: tuple[str, ...]
+    """Readers that must be able to read the set: those asked for, or those that its filter is for."""
 
     @property
     def failed(self) -> tuple[Finding, ...]:
@@ -64,7 +63,13 @@ class Verdict:
 
     @property
     def exit_status(self) -> int:
-        return int(any(f.decides for f in self.findings))
+        return int(bool(self.deciding))
+
+    @property
+    def deciding(self) -> tuple[Finding, ...]:
+        """What makes the set unfit: it is unsound, or one of those that it is meant for can't read it."""
+        decisive = (OURS, *self.meant_for)
+        return tuple(f for f in self.failed if f.rule.required and f.rule.reader in decisive)
 
     def readers(self) -> Iterator[tuple[str, str, int, int]]:
         """(reader, file, required demands that fail, demands judged) of each."""
@@ -75,10 +80,11 @@ class Verdict:
             yield reader, file, len(broken), len({f.rule.name for f in mine})
 
 
-def judge(master: str, *, data: bool = False) -> Verdict:
+def judge(master: str, *, data: bool = False, meant_for: Sequence[str] = ()) -> Verdict:
     """Look at a master, its data files, and the .nxs file beside it; with `data` all content too.
 
-    Raises InputError where a file can't be opened as HDF5.
+    `meant_for` names the readers on which the verdict depends; by default these are DIALS, and XDS where its plugin
+    takes the images' filter and type.  Raises InputError where a file can't be opened as HDF5.
     """
     nxs = sibling_nxs(master)
     findings: list[Finding] = []
@@ -90,13 +96,21 @@ def judge(master: str, *, data: bool = False) -> Verdict:
             with Subject(nxs) as other:
                 findings += _apply(other, set(READ_NXS))
         findings += _apply(subject, {r.reader for r in RULES.values()} - set(READ_NXS))
+        readers = tuple(meant_for) or _meant_for(subject)
         if data:
             findings += [_of_content(found) for found in contents.whole_set(master)]
     order = {key: k for k, key in enumerate(RULES)}
     findings.sort(key=lambda f: order.get((f.rule.reader, f.rule.name), len(order)))
-    readers = list(dict.fromkeys(rule.reader for rule in RULES.values()))
-    findings.sort(key=lambda f: (f.rule.reader not in DECISIVE, readers.index(f.rule.reader)))
-    return Verdict(master, nxs, tuple(findings), missing)
+    ranks = [OURS, *readers, *(name for name in READERS if name not in readers)]
+    findings.sort(key=lambda f: ranks.index(f.rule.reader))
+    return Verdict(master, nxs, tuple(findings), missing, readers)
+
+
+def _meant_for(subject: Subject) -> tuple[str, ...]:
+    """Whoever chooses a filter or type that XDS's plugin doesn't take didn't mean the set for XDS."""
+    images = [one for _, one in subject.present]
+    for_xds = not images or any(is_read_filter(one) and is_read_type(one) for one in images)
+    return (XDS, DIALS) if for_xds else (DIALS,)
 
 
 def _of_content(found: contents.Finding) -> Finding:

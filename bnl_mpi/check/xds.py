@@ -5,28 +5,24 @@ neggia parses HDF5 itself: what it doesn't know ends XDS, or yields wrong pixels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from ..hdf5 import access
-from ..hdf5.layout import H5Bytes, LayoutError
+from ..hdf5.layout import MOST_LINKS, H5Bytes, LayoutError
 from ..input.experiment import DETECTOR, SPECIFIC
 from .rule import XDS, rule, worst
-from .subject import Block, Observation, Stored, Subject
+from .subject import Observation, Stored, Subject, is_paged
 
 MASK = f"{SPECIFIC}/pixel_mask"
 NIMAGES, NTRIGGER = f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger"
 PIXEL_SIZES = (f"{DETECTOR}/x_pixel_size", f"{DETECTOR}/y_pixel_size")
 SUPERBLOCKS = (0, 2, 3)
-IMAGE_TYPES = ("|u1", "<u2", "<u4")
 LZ4, BITSHUFFLE = 32004, 32008
 BITSHUFFLE_LZ4 = 2
 """The fifth parameter of the bitshuffle filter, where it compresses with LZ4."""
-EXTENSIBLE_ARRAY_IMAGES = 4
-"""As many chunks of an extensible array lie in its index block; neggia looks no further."""
 FILTER_NAMES = {
     1: "gzip",
     2: "shuffle",
@@ -49,12 +45,9 @@ def _read_by_xds(s: Subject) -> Iterator[tuple[str, Stored]]:
             yield place, found
 
 
-def _each(s: Subject, look: Callable[[Block, Stored], tuple[bool, object]]) -> Iterator[Observation]:
-    seen = []
-    for block, images in s.present:
-        ok, found = look(block, images)
-        seen.append(Observation(ok, images.file, images.path, str(found)))
-    return worst(seen)
+def is_plain(found: Stored, kind: str) -> bool:
+    """Whether values are little-endian and of a type that neggia takes for what it is: no enumeration, and unnamed."""
+    return found.kind == kind and found.dtype.str[0] in "<|"
 
 
 # The container
@@ -81,6 +74,11 @@ def address_size(s: Subject) -> Iterator[Observation]:
         yield s.saw("", sizes == (8, 8), f"{sizes[0]} and {sizes[1]} bytes")
 
 
+@rule(XDS, "file-space", "file space that isn't managed in pages")
+def file_space(s: Subject) -> Iterator[Observation]:
+    yield s.saw("", not is_paged(s.h5), "paged" if is_paged(s.h5) else "not paged")
+
+
 @rule(XDS, "groups", "groups that can be followed by symbol tables alone (superblock 0), or by links (2, 3)")
 def groups(s: Subject) -> Iterator[Observation]:
     places = [place for place, _ in _read_by_xds(s)] + [f"entry/data/{block.name}" for block in s.blocks[:1]]
@@ -92,6 +90,8 @@ def path_fault(s: Subject, place: str) -> str | None:
     try:
         with H5Bytes(s.path) as raw:
             trace = raw.trace(place)
+            if raw.container.superblock > 1:
+                return _links_fault(s, raw, place)
     except LayoutError as error:
         return str(error)
     if trace.outside is None:
@@ -102,6 +102,31 @@ def path_fault(s: Subject, place: str) -> str | None:
         return f"no {name} in {group}"
     if isinstance(link, h5py.HardLink) and further > 1:
         return f"{group} keeps its links in its header, and {name} is a group"
+    return None
+
+
+def _links_fault(s: Subject, raw: H5Bytes, place: str) -> str | None:
+    """The same for a later superblock, whose groups are followed by their link messages alone."""
+    names, group, links = [name for name in place.split("/") if name], s.h5["/"], MOST_LINKS
+    while names:
+        if raw.has_symbol_table(h5py.h5o.get_info(group.id).addr):
+            return f"{group.name} keeps its links in a symbol table, as superblock 0 does"
+        name, names = names[0], names[1:]
+        link = access.link(group, name)
+        if isinstance(link, h5py.ExternalLink):
+            return None
+        if isinstance(link, h5py.SoftLink):
+            names = [part for part in link.path.split("/") if part] + names
+            group, links = s.h5["/"] if link.path.startswith("/") else group, links - 1
+            if links == 0:
+                return f"soft links in {group.name} lead in a circle"
+            continue
+        found = access.resolve(group, name)
+        if found is None:
+            return f"no {name} in {group.name}"
+        if isinstance(found, h5py.Dataset):
+            return None
+        group = found
     return None
 
 
@@ -123,18 +148,29 @@ def mask(s: Subject) -> Iterator[Observation]:
     if found is None:
         yield s.saw(MASK, False, "absent")
         return
-    ok = len(found.shape) == 2 and found.dtype.kind in "iu" and _little(found.dtype)
-    yield s.saw(MASK, ok, f"{found.dtype.str} {found.shape}")
+    ok = len(found.shape) == 2 and is_plain(found, "integer")
+    yield s.saw(MASK, ok, f"{found.kind} {found.dtype.str} {found.shape}")
 
 
-@rule(XDS, "mask-plain", "the mask contiguous, unfiltered and written")
+@rule(XDS, "mask-values", "the mask's values of 32 bits, none below 0")
+def mask_values(s: Subject) -> Iterator[Observation]:
+    found = s.dataset(MASK)
+    if found is not None and found.dtype.kind in "iu" and found.size:
+        values = access.read(found)
+        low, high = int(values.min()), int(values.max())
+        yield s.saw(MASK, low >= 0 and high < 1 << 32, f"{low} to {high}")
+
+
+@rule(XDS, "mask-plain", "the mask contiguous, unfiltered, in the master itself, and written")
 def mask_plain(s: Subject) -> Iterator[Observation]:
     found = s.stored(MASK)
     if found is not None:
         kind = found.layout.kind if found.layout else found.fault or "unknown layout"
-        filters = _filter_text(found)
-        ok = kind in ("contiguous", "compact") and not found.filters and found.has_storage
-        yield s.saw(MASK, ok, f"{kind}, {filters}" + ("" if found.has_storage else ", never written"))
+        filters = filter_text(found)
+        inside = found.has_storage and not found.is_external
+        ok = kind in ("contiguous", "compact") and not found.filters and inside
+        where = ", in a file of its own" if found.is_external else "" if inside else ", never written"
+        yield s.saw(MASK, ok, f"{kind}, {filters}{where}")
 
 
 @rule(XDS, "mask-shape", "the mask as large as an image")
@@ -149,16 +185,18 @@ def _count(s: Subject, place: str, found: Stored) -> Observation:
     kind = found.layout.kind if found.layout else "unknown"
     value = s.number(place)
     ok = (
-        found.dtype.kind in "iu"
-        and _little(found.dtype)
+        is_plain(found, "integer")
         and size == 1
         and kind in ("contiguous", "compact")
         and not found.filters
+        and found.has_storage
+        and not found.is_external
         and value is not None
         and value > 0
     )
     shown = "" if value is None else f"{value:g}, "
-    return s.saw(place, ok, f"{shown}{found.dtype.str} {found.shape}, {kind}")
+    never = "" if found.has_storage else ", never written"
+    return s.saw(place, ok, f"{shown}{found.kind} {found.dtype.str} {found.shape}, {kind}{never}")
 
 
 @rule(XDS, "nimages", "detectorSpecific/nimages: one little-endian integer above 0, not chunked")
@@ -190,8 +228,9 @@ def pixel_size(s: Subject) -> Iterator[Observation]:
             yield s.saw(place, False, "absent")
             continue
         kind = found.layout.kind if found.layout else "unknown"
-        ok = found.dtype.str in ("<f4", "<f8") and kind in ("contiguous", "compact")
-        yield s.saw(place, ok, f"{found.dtype.str}, {kind}")
+        ok = found.dtype.str in ("<f4", "<f8") and is_plain(found, "float") and kind in ("contiguous", "compact")
+        never = "" if found.has_storage else ", never written"
+        yield s.saw(place, ok and not never, f"{found.kind} {found.dtype.str}, {kind}{never}")
 
 
 @rule(XDS, "data-links", "/entry/data/data_000001 and on, without a gap")
@@ -210,6 +249,14 @@ def data_files(s: Subject) -> Iterator[Observation]:
     )
 
 
+@rule(XDS, "link-places", "links that name a data file where it lies, from the master's folder if not absolute")
+def link_places(s: Subject) -> Iterator[Observation]:
+    return worst(
+        Observation(b.is_where_told, b.target, f"/entry/data/{b.name}", "found" if b.is_where_told else "not there")
+        for b, _ in s.present
+    )
+
+
 @rule(XDS, "equal-files", "as many images in every data file as in the first; the last may have fewer")
 def equal_files(s: Subject) -> Iterator[Observation]:
     blocks = [block for block, _ in s.present]
@@ -224,48 +271,10 @@ def equal_files(s: Subject) -> Iterator[Observation]:
     yield from worst(seen)
 
 
-# The data files
+# Filters
 
 
-@rule(XDS, "data-superblock", "data files: superblock version 0, 2 or 3, no userblock")
-def data_superblock(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        c = images.container
-        if c is None:
-            return False, images.fault
-        ok = c.superblock in SUPERBLOCKS and c.userblock == 0
-        return ok, f"version {c.superblock}, userblock {c.userblock} bytes"
-
-    return _each(s, look)
-
-
-@rule(XDS, "data-type", "images stored as u1, u2 or u4, little-endian")
-def data_type(s: Subject) -> Iterator[Observation]:
-    return _each(s, lambda block, images: (images.dtype.str in IMAGE_TYPES, images.dtype.str))
-
-
-@rule(XDS, "data-shape", "images of one size, (images, slow, fast)")
-def data_shape(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        return len(images.shape) == 3 and images.shape[1:] == s.image_shape, images.shape
-
-    return _each(s, look)
-
-
-@rule(XDS, "chunk-shape", "one image a chunk: (1, slow, fast)")
-def chunk_shape(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        return images.chunks == (1, *images.shape[1:]), images.chunks or "not chunked"
-
-    return _each(s, look)
-
-
-@rule(XDS, "filter", "no filter, LZ4, or bitshuffle with LZ4")
-def filter_pipeline(s: Subject) -> Iterator[Observation]:
-    return _each(s, lambda block, images: (_is_read_filter(images), _filter_text(images)))
-
-
-def _is_read_filter(images: Stored) -> bool:
+def is_read_filter(images: Stored) -> bool:
     if len(images.filters) != 1:
         return not images.filters
     number, parameters = images.filters[0]
@@ -274,55 +283,9 @@ def _is_read_filter(images: Stored) -> bool:
     return number == LZ4
 
 
-def _filter_text(images: Stored) -> str:
+def filter_text(images: Stored) -> str:
     def one(number: int, parameters: tuple[int, ...]) -> str:
         text = f"{FILTER_NAMES.get(number, 'filter')} ({number})"
         return f"{text} with LZ4" if number == BITSHUFFLE and parameters[4:5] == (BITSHUFFLE_LZ4,) else text
 
     return " + ".join(one(*f) for f in images.filters) or "no filter"
-
-
-@rule(XDS, "chunks-written", "every chunk stored, and by the whole filter pipeline")
-def chunks_written(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        missing, skipping = block.missing_chunks, block.skipping_chunks
-        return not (missing or skipping), f"{missing} chunks missing, {skipping} with a filter left out"
-
-    return _each(s, look)
-
-
-@rule(XDS, "data-layout-version", "data files: layout messages of version 3 or 4")
-def data_layout_version(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        ok = images.layout is not None and images.layout.version in (3, 4)
-        return ok, images.layout or images.fault
-
-    return _each(s, look)
-
-
-@rule(XDS, "chunk-index", "chunks found by a B-tree or a fixed array (an extensible array: up to 4 images)")
-def chunk_index(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        index = images.layout.index if images.layout else None
-        ok = index in ("B-tree v1", "B-tree v2", "fixed array")
-        short = index == "extensible array" and block.n_images <= EXTENSIBLE_ARRAY_IMAGES
-        return ok or short, f"{index}, {block.n_images} images"
-
-    return _each(s, look)
-
-
-@rule(XDS, "data-groups", "data files: groups that can be followed, as in the master")
-def data_groups(s: Subject) -> Iterator[Observation]:
-    def look(block: Block, images: Stored) -> tuple[bool, object]:
-        if images.file == s.path:
-            fault = path_fault(s, images.path)
-        else:
-            with Subject(images.file) as other:
-                fault = path_fault(other, images.path)
-        return fault is None, fault or "found"
-
-    return _each(s, look)
-
-
-def _little(dtype: np.dtype[Any]) -> bool:
-    return dtype.str[0] in "<|"

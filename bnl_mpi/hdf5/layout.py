@@ -20,7 +20,7 @@ MOST_BLOCKS = 10_000
 """Object header blocks, or nodes of a symbol table: more are taken for a cycle."""
 MOST_LINKS = 32
 
-CONTINUATION, LAYOUT = 0x10, 0x08
+CONTINUATION, LAYOUT, SYMBOL_TABLE = 0x10, 0x08, 0x11
 KINDS = {0: "compact", 1: "contiguous", 2: "chunked", 3: "virtual"}
 INDEXES = {1: "single chunk", 2: "implicit", 3: "fixed array", 4: "extensible array", 5: "B-tree v2"}
 NO_CACHE, GROUP_CACHE, LINK_CACHE = 0, 1, 2
@@ -140,6 +140,10 @@ class H5Bytes:
             if kind == LAYOUT:
                 return _parse_layout(body)
         raise LayoutError(f"no layout message in the object header at {address}")
+
+    def has_symbol_table(self, address: int) -> bool:
+        """Whether the group whose object header is at `address` keeps its links as superblock 0 does."""
+        return any(kind == SYMBOL_TABLE for kind, _ in self._messages(address))
 
     def _messages(self, address: int) -> Iterator[tuple[int, bytes]]:
         """(type, body) of every message of an object header."""
