@@ -33,7 +33,35 @@ DESCRIPTION = (
 )
 
 
+class _Once(argparse.Action):
+    """Keeps an option's value; another value of the same option is an error, for one of the two would be lost."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = getattr(parser, "given", {})
+        if given.setdefault(self.dest, values) != values:
+            raise argparse.ArgumentError(self, f"given twice, as {given[self.dest]} and {values}; give it once")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
+    """One line for a mistake, and no option's value lost behind a later one's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.given: dict[str, Any] = {}
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        self.given = {}
+        return super().parse_known_args(*args, **kwargs)
+
     def error(self, message: str) -> Any:
         raise UsageError(f"{message}; see {self.prog} --help")
 
@@ -162,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="zero a pattern of rows: rows_1::2, zero_2_of_3_rows, or a rectangle x0,x1[,y0,y1]")  # fmt: skip
     add(pixels, "-C", "--CO", optional=False, dest="CO", action="append", metavar="PATTERN",
         help="zero a pattern of columns: columns_::2, zero_2_of_3_columns, x0,x1[,y0,y1]")  # fmt: skip
-    add(pixels, "-0", "--omit", optional=False, metavar="FRAMES",
+    add(pixels, "-0", "--omit", optional=False, action="append", metavar="FRAMES",
         help="apply -R and -C only to images that hold one of these frames, as 1,5,10-20")  # fmt: skip
     add(pixels, "--saturation", optional=False, choices=("clip", "scaled"),
         help="clip (default): min(sum, saturation value); scaled: exact sums, saturated where a frame is")  # fmt: skip
@@ -235,7 +263,7 @@ def options_from(words: Sequence[str]) -> opt.Options:
         values["codec"], values["codec_level"] = entry.name, values.pop(entry.name)
     zero = [opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
     values["zero"] = tuple(zero)
-    values["omit"] = opt.parse_frame_list(values["omit"]) if "omit" in values else ()
+    values["omit"] = opt.parse_frame_list(",".join(values["omit"])) if "omit" in values else ()
     if values["omit"] and not zero:
         raise UsageError("--omit names frames for -R and -C: give one of these too")
     return opt.Options(**values)

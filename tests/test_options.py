@@ -231,3 +231,34 @@ def test_gaps_are_always_filled_where_the_codestream_is_stored() -> None:
     assert parse("-T 60 -c htj2k").fill_gaps
     assert not parse("-c htj2k").fill_gaps
     assert not parse("-T 60 -c bslz4").fill_gaps
+
+
+def test_lists_of_frames_add_up() -> None:
+    assert parse("-R rows_1::2 -0 1 -0 5,7-9").omit == ((1, 1), (5, 5), (7, 9))
+    assert parse("-R rows_1::2 --omit 1 -C columns_::2 -0 5").omit == ((1, 1), (5, 5))
+
+
+ONE_VALUE = [
+    *("-1 2 -1 3", "-N 5 -N 6", "--channel 1 --channel 2", "-s 2 --sum 4", "-b 2 -b 4", "-S 2 -S 3", "-u 2 -u 4"),
+    *("-f 4 -f 2", "-L -L 2", "-X 2 -X 3", "--saturation clip --saturation scaled", "-H 4 -H 16", "-J 60 -J 120"),
+    *("-K 60 --J2K2 120", "-T 60 -T 120", "--max_error 1 --max-error 2", "--psnr 60 --psnr 70", "--rms 1 --rms 2"),
+    *("--codec_threads 1 --codec_threads 2", "-o a -o b", "-m a -m b", "-H -q a -q b", "-c zstd -c bslz4"),
+    *("-l 1 -l 2", "-d 5 -d auto", "--json a --json b", "-p 2 -p 3", "-p 9 -t 1 -t 2", "--grace 1 --grace 2"),
+    *("--log_json a --log_json b", "-i other_master.h5"),
+]
+
+
+@pytest.mark.parametrize("text", ONE_VALUE)
+def test_no_value_is_lost_behind_a_later_one(text: str) -> None:
+    with pytest.raises(UsageError, match=r"given twice, as .* and .*; give it once"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["-s 2 -s 2", "-c bslz4 --compression bslz4", "-v -v"])
+def test_the_same_twice_is_once(text: str) -> None:
+    assert parse(text) == parse(" ".join(text.split()[: len(text.split()) // 2]))
+
+
+def test_one_parse_knows_nothing_of_another() -> None:
+    assert parse("-s 2").sum == 2
+    assert parse("-s 3").sum == 3

@@ -77,3 +77,37 @@ def test_summary_and_json_tell_the_same(tmp_path: Path) -> None:
     assert done.stderr.count("bnl-mpi: block ") == 3
     rank = told["ranks"][0]
     assert {"read", "decode", "reduce", "code", "encode", "write", "busy", "idle"} <= rank.keys()
+
+
+XDS_LINES = {
+    "-c bslz4": "",
+    "-c none": "",
+    "-c zstd": "no zstd: give -c bslz4",
+    "-c bszstd": "no bszstd: give -c bslz4",
+    "-c htj2k": "no htj2k: expand it, bnl-mpi expand ",
+    "-c bslz4 -u -2": "no int16 images: give -u 2 or -u 4",
+    "-c bslz4 -f 4": "no float32 images: give -u 2 or -u 4, not -f",
+    "-c bslz4 -m foo": "no master but NAME_master.h5: leave out -m, or give -m NAME_master",
+    "-c zstd -m foo": "no zstd: give -c bslz4; and no master but",
+}
+
+
+@pytest.mark.parametrize("words", XDS_LINES)
+def test_the_line_for_xds_is_told_where_xds_reads_the_set(words: str, tmp_path: Path) -> None:
+    shape = (66, 70)
+    master = write_set(tmp_path, random_frames(4, shape, marks=False), mask=random_mask(shape))
+    done = bnl("-i", master, "-s", "2", "-o", "set", *words.split(), "--json", "run.json", cwd=tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text())
+    why = XDS_LINES[words]
+    assert (told["xds_template"] is None) == bool(why) == bool(told["xds_obstacles"])
+    assert ("NAME_TEMPLATE_OF_DATA_FRAMES=" in done.stdout) == (not why)
+    assert not why or f"XDS's usual plugin reads {why}" in done.stdout
+    # An odd name or type is in durin's way, too.
+    assert ("LIB= /path/durin-plugin.so" in done.stdout) == (words in ("-c zstd", "-c htj2k"))
+
+
+def test_a_set_without_a_mask_has_no_line_for_xds(tmp_path: Path) -> None:
+    master = write_set(tmp_path, random_frames(4, (66, 70)))
+    done = bnl("-i", master, "-c", "bslz4", "-o", "set", cwd=tmp_path)
+    assert "NAME_TEMPLATE" not in done.stdout
+    assert "no set without /entry/instrument/detector/detectorSpecific/pixel_mask in its master" in done.stdout

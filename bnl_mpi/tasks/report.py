@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..codecs.contract import Passed
 from ..job import Job
-from ..options import XDS_COMPRESSIONS, Options
+from ..options import Options
 from ..pixels import kernels
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome
+from . import for_xds
 
 
 @dataclass
@@ -105,7 +105,9 @@ class SetSummary:
     nearer), jump (the size or error jumps over the target), trials (the search was given up)."""
     seconds: float
     xds_template: str | None
-    """None where XDS can't read the files."""
+    """None where XDS's usual plugin can't read the files."""
+    xds_obstacles: list[str]
+    """Why it can't, and what to do about it."""
     warnings: list[str]
     ranks: list[dict[str, Any]] = field(default_factory=list)
     """For each rank: blocks, images, and seconds in each stage, at work and idle."""
@@ -125,9 +127,7 @@ class SetSummary:
         out += [f"data   {first}{last}"]
         if self.squash_files:
             out += [f"squash {self.squash_files[0]}{' ..' if len(self.squash_files) > 1 else ''}"]
-        if self.xds_template is None:
-            return [*out, *_htj2k_readers(self.master)]
-        return [*out, f"NAME_TEMPLATE_OF_DATA_FRAMES= {self.xds_template}"]
+        return out + for_xds.lines(self.xds_template, self.xds_obstacles)
 
     def _figures(self) -> list[str]:
         mb = 1e6
@@ -166,15 +166,6 @@ class SetSummary:
         return dataclasses.asdict(self)
 
 
-def _htj2k_readers(master: str) -> list[str]:
-    """Who reads `-c htj2k`, and the way to a set for those who don't."""
-    return [
-        "HTJ2K opens with h5py and hdf5plugin 7.1 or later, and in programs in C (DIALS) with HDF5_PLUGIN_PATH set to",
-        "hdf5plugin's folder of plugins; XDS's plugin doesn't read it. An XDS set of it comes from:",
-        f"bnl-mpi expand {shlex.quote(master)} -c bslz4 -o NAME",
-    ]
-
-
 def notes(job: Job) -> list[str]:
     """What is to be said of readers and of speed before the work."""
     found = []
@@ -184,8 +175,6 @@ def notes(job: Job) -> list[str]:
             "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew; inside a clone of its "
             "sources Python takes these, so leave that folder, or pip install -e ."
         )
-    if job.options.compression not in (*XDS_COMPRESSIONS, "htj2k"):
-        found.append(f"XDS's plugin reads bslz4 only, not {job.options.compression}: give -c bslz4 for XDS")
     return found
 
 
@@ -241,8 +230,7 @@ def _target(options: Options) -> str:
 def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Sequence[ImageReport]) -> SetSummary:
     """Add up the blocks' reports; those `kept` from an interrupted run count, but not in the rates."""
     options, frames = job.options, sum(r.n_frames for r in [*made, *kept])
-    template = f"{options.master_path.removesuffix('.h5').removesuffix('_master')}_??????.h5"
-    numbers = outcome.numbers
+    numbers, obstacles = outcome.numbers, for_xds.obstacles(job)
     return SetSummary(
         infile=os.path.abspath(options.infile),
         master=os.path.abspath(options.master_path),
@@ -258,7 +246,8 @@ def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Seq
         **_rates(job, outcome, made),
         **_sizes(job, [*made, *kept]),
         seconds=outcome.seconds,
-        xds_template=None if options.compression == "htj2k" else os.path.abspath(template),
+        xds_template=None if obstacles else for_xds.template(job),
+        xds_obstacles=obstacles,
         warnings=list(outcome.warnings),
         ranks=by_rank(made, outcome.seconds),
     )
