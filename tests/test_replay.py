@@ -221,14 +221,14 @@ def test_the_printed_command_makes_the_set_again(made: Path, capsys: pytest.Capt
             assert (one["/entry/bnl_mpi/chunk_crc32"][()] == two["/entry/bnl_mpi/chunk_crc32"][()]).all()
 
 
-def test_names_are_as_they_were_without_folders(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_as_they_were_but_for_the_input_s_folder(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (made, made.with_name("my out.nxs")):
         assert main(["replay", str(path)]) == 0
         told = capsys.readouterr()
         assert told.err == ""
         assert told.out == (
-            "bnl-mpi --infile in_master.h5 --sum 2 --bin 2 --data_block_size 2 --uint=-4 --RO rows_1::4 "
-            "--compression bslz4 --out_file 'my out'\n"
+            f"bnl-mpi --infile {made.with_name('in_master.h5')} --sum 2 --bin 2 --data_block_size 2 --uint=-4 "
+            "--RO rows_1::4 --compression bslz4 --out_file 'my out'\n"
         )
 
 
@@ -254,3 +254,28 @@ def test_a_damaged_record_is_one_line(text: str, made: Path, capsys: pytest.Capt
 def test_a_foreign_master_is_one_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(made.with_name("in_master.h5"))]) == 1
     assert "in_master.h5: /entry/process_bnl_mpi/options is absent" in capsys.readouterr().err
+
+
+def test_the_input_is_named_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    source = make_input(made).master
+    driver.call(REDUCTION, options_from(["-i", str(source), "-c", "bslz4", "-o", str(made / "out")]))
+    capsys.readouterr()
+
+    def infile(*words: str) -> tuple[str, str]:
+        assert main(["replay", *words]) == 0
+        told = capsys.readouterr()
+        return options_from(shlex.split(told.out)[1:]).infile, told.err
+
+    monkeypatch.chdir(made)
+    assert infile("out_master.h5") == (source.name, "")
+    monkeypatch.chdir(tmp_path)
+    assert infile("made/out_master.h5") == (f"made/{source.name}", "")
+    source.rename(tmp_path / "moved_master.h5")
+    assert infile("made/out_master.h5", "--infile", "moved_master.h5") == ("moved_master.h5", "")
+    name, warned = infile("made/out_master.h5")
+    assert name == source.name
+    assert "neither here nor beside made/out_master.h5; give --infile PATH" in warned

@@ -1,7 +1,7 @@
 """The command `bnl-mpi replay OUT_master.h5`: prints the shell command that makes the set again.
 
-It comes from `/entry/process_bnl_mpi`, which holds what determines the images, and names without folders: so
-the printed command reads its input, and writes, in the folder where it is started.
+It comes from `/entry/process_bnl_mpi`, which holds what determines the images, and names without folders.  So the
+printed command writes in the folder where it is started; its input is looked for there, and beside the set.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from typing import Any
@@ -30,7 +31,9 @@ Record = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A file that holds the record, and what its input is called now."""
     parser.add_argument("master", metavar="MASTER", help="OUT_master.h5 (or OUT.nxs), as this program wrote it")
-    parser.add_argument("--infile", metavar="PATH", help="the input master; else its name as it was, without a folder")
+    parser.add_argument(
+        "--infile", metavar="PATH", help="the input master, where it lies neither here nor beside MASTER"
+    )
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -39,8 +42,20 @@ def run(namespace: argparse.Namespace) -> int:
     if version != __version__:
         note = f"{namespace.master} was made by version {version}, this is {__version__}: pixels may differ"
         print(f"bnl-mpi: warning: {note}", file=sys.stderr)
-    print(shlex.join(["bnl-mpi", *checked_words(record, namespace.master, namespace.infile)]))
+    infile = namespace.infile or find_input(record["infile"], namespace.master)
+    words = checked_words(record, namespace.master, infile)
+    # A series' name has its numbers left out.
+    if "#" not in infile and not os.path.exists(infile):
+        note = f"{infile}: the input's folder isn't recorded, and it is neither here nor beside {namespace.master}"
+        print(f"bnl-mpi: warning: {note}; give --infile PATH", file=sys.stderr)
+    print(shlex.join(["bnl-mpi", *words]))
     return 0
+
+
+def find_input(name: str, master: str) -> str:
+    """The input's path: its name, with the set's folder where it lies there and not here."""
+    beside = os.path.join(os.path.dirname(master), name)
+    return beside if not os.path.exists(name) and os.path.exists(beside) else name
 
 
 def read_record(path: str) -> tuple[Record, str]:
