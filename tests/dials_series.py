@@ -41,13 +41,14 @@ def models(paths: list[str]) -> dict[str, Any]:
         "exposure": scan and scan.get_exposure_times()[0],
         "mask_shape": list(masks[0].shape),
         "masks": [np.packbits(mask).tobytes().hex() for mask in masks],
-        "pixels": [hashlib.sha256(as_bytes(imageset.get_raw_data(i)[0])).hexdigest() for i in numbers],
+        "pixels": [hashlib.sha256(as_bytes(imageset, i)).hexdigest() for i in numbers],
     }
 
 
-def as_bytes(raw: Any) -> bytes:
-    """The pixels as int32 with everything below 0 as -1: how formats mark pixels differs."""
-    pixels: bytes = np.maximum(raw.as_numpy_array().astype(np.int32), -1).tobytes()
+def as_bytes(imageset: Any, image: int) -> bytes:
+    """The pixels as int32, -1 where they are masked: how formats mark these differs."""
+    raw, mask = imageset.get_raw_data(image)[0], imageset.get_mask(image)[0]
+    pixels: bytes = np.where(mask.as_numpy_array(), raw.as_numpy_array(), -1).astype(np.int32).tobytes()
     return pixels
 
 

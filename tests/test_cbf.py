@@ -18,7 +18,7 @@ from small_sets import read_images
 
 import bnl_mpi
 from bnl_mpi.errors import BnlError, InputError
-from bnl_mpi.input.cbf import cif, geometry
+from bnl_mpi.input.cbf import cif, geometry, minicbf
 from bnl_mpi.input.cbf.header import read_header
 from bnl_mpi.input.cbf.series import find_series
 from bnl_mpi.input.opening import open_master
@@ -219,7 +219,7 @@ def test_two_theta_without_a_direction_is_told(tmp_path: Path) -> None:
     assert "two theta of 20 degrees is taken as a turn about the spindle" in done.stderr
     assert "kappa is at 35 degrees" in done.stderr
     header = read_header(str(path))
-    place = geometry.geometry([header])
+    place = minicbf.geometry([header])
     origin = geometry.laboratory(place.detector, place.module_offset)
     angle = np.deg2rad(20)
     across, up, along = -(240.5 - 0) * 0.172, 310.25 * 0.172, 200.0

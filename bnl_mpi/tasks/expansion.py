@@ -92,7 +92,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
             f"{master}: links {len(places)} files of codestreams, but {first} is one of {plan.n_blocks}; give the "
             "master of the whole set"
         )
-    if not is_squash and not _is_htj2k(*places[0]):
+    if not is_squash and not is_htj2k(*places[0]):
         raise InputError(
             f"{master}: nothing to expand: it has neither {SQUASH}, as a run with -q makes it, nor HTJ2K images, as "
             "-c htj2k makes them"
@@ -148,7 +148,7 @@ def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
         ) from error
 
 
-def _is_htj2k(path: str, name: str) -> bool:
+def is_htj2k(path: str, name: str) -> bool:
     with access.open_read(path) as file:
         dataset = access.get_dataset(file, name)
         if dataset is None or dataset.chunks is None:

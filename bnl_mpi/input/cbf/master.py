@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...hdf5 import access
-from .geometry import Axis, Geometry, Vector, geometry
+from . import imgcif, minicbf
+from .geometry import Axis, Geometry, Vector
 from .header import Header, cutoff, detector_name, exposure, sensor, start_time, wavelength
 from .pixels import read_pixels
 from .series import Series, find_series, read_headers
@@ -54,7 +55,8 @@ def describe(path: str) -> Described:
     told = wavelength(headers[0])
     if told is None:
         raise InputError(f"{headers[0].path}: its header tells of no wavelength; add the line '# Wavelength X A'")
-    return Described(series, headers, geometry(headers), told, _mask(headers))
+    place = (imgcif if imgcif.has_tables(headers[0]) else minicbf).geometry(headers)
+    return Described(series, headers, place, told, _mask(headers))
 
 
 def _mask(headers: Sequence[Header]) -> npt.NDArray[np.uint32]:
