@@ -17,8 +17,9 @@ from running import bnl, needs_mpi, outputs
 from small_sets import read_images
 
 from bnl_mpi import expand
+from bnl_mpi.codecs import registry
 from bnl_mpi.errors import BnlError, UsageError
-from bnl_mpi.output import contents, record
+from bnl_mpi.output import contents, provenance, record
 from bnl_mpi.output.record import CONTENT, COUNTS
 
 pytest.importorskip("imagecodecs")
@@ -302,8 +303,26 @@ def test_another_decode_is_said(small: Path, tmp_path: Path) -> None:
         noted = h5["/entry/bnl_mpi/image_crc32"]
         noted[0] = noted[0] ^ np.uint32(1)
         record.seal(h5)
+    with h5py.File(small) as h5:
+        libraries = json.loads(h5[f"{PROCESS}/libraries"][()])
     done = bnl("expand", master, "-o", "full", cwd=tmp_path)
     assert "warning: 1 image decoded to other pixels than in the run that coded them" in done.stderr
+    build = f"imagecodecs {libraries['imagecodecs']}, {libraries['openjph']}"
+    assert build.count("openjph") == 1
+    assert f"({build.join(['coded with ', ', decoded with ', ''])})" in done.stderr
+
+
+def test_builds_of_a_set_by_other_libraries(tmp_path: Path) -> None:
+    path = str(tmp_path / "x_master.h5")
+    entry = registry.entry_of("j2k")
+    here = entry.load().libraries()
+    with h5py.File(path, "w") as h5:
+        h5[f"{PROCESS}/libraries"] = json.dumps({"glymur": "0.13.0", "openjpeg": "2.5.0", "numpy": "1.0"})
+    now = f"decoded with glymur {here['glymur']}, openjpeg {here['openjpeg']}"
+    assert provenance.builds(path, entry) == f"coded with glymur 0.13.0, openjpeg 2.5.0, {now}"
+    with h5py.File(path, "w") as h5:
+        h5.create_group(PROCESS)
+    assert provenance.builds(path, entry) == f"coded with glymur unknown, openjpeg unknown, {now}"
 
 
 def test_the_input_is_not_overwritten(small: Path, tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import datetime
 import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from .._version import __version__
 from ..codecs import registry
+from ..errors import BnlError
+from ..hdf5 import access
 from ..job import Job
 
+GROUP = "/entry/process_bnl_mpi"
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
@@ -30,6 +34,22 @@ def libraries(codec: registry.Entry | None) -> dict[str, str]:
 def coder(codec: str | None, compression: str) -> registry.Entry | None:
     """The entry of the library that codes images: of the lossy codec, or of `-c htj2k` without one."""
     return registry.find(codec) if codec else registry.storing(compression)
+
+
+def builds(master: str, codec: registry.Entry | None) -> str:
+    """Which builds coded the images of a set, as its master tells, and which decode them here; for a user."""
+    here = codec.load().libraries() if codec is not None else {}
+    try:
+        with access.open_read(master) as h5:
+            there = json.loads(access.text(h5[f"{GROUP}/libraries"][()]))
+    except (BnlError, KeyError, TypeError, ValueError):
+        there = {}
+    told = {name: there.get(name, f"{name} unknown") for name in here}
+    return f"coded with {_named(told)}, decoded with {_named(here)}"
+
+
+def _named(versions: Mapping[str, str]) -> str:
+    return ", ".join(text if text.startswith(name) else f"{name} {text}" for name, text in versions.items())
 
 
 def describe(job: Job) -> dict[str, Any]:

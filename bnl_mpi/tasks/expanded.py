@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from .._version import __version__
+from ..codecs import registry
 from ..hdf5 import access
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
@@ -119,6 +120,11 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
     return copy.warnings
 
 
+def coder(job: Job) -> registry.Entry | None:
+    """What coded the images that the job expands."""
+    return provenance.coder(json.loads(job.identity)["options"].get("codec"), "htj2k")
+
+
 def _provenance(job: Job) -> dict[str, Any]:
     """That of the run which coded the images, for the full set; and how this was made of it."""
     options, small = job.options, job.source.master
@@ -139,7 +145,7 @@ def _provenance(job: Job) -> dict[str, Any]:
     expanded = {
         "from": job.source.file_sizes(),
         "version": __version__,
-        "libraries": provenance.libraries(provenance.coder(identity["options"].get("codec"), "htj2k")),
+        "libraries": provenance.libraries(coder(job)),
     }
     return {
         **found,

@@ -27,7 +27,7 @@ from ..input import links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
-from ..output import digest
+from ..output import digest, provenance
 from ..output import record as records
 from ..output.blockfile import SquashWriter
 from ..output.filters import Filter
@@ -256,7 +256,9 @@ class Expander(ImageMaker):
             pixels = self._marked(kept, decoded, index, report)
         # A squash tells the checksum of the image as it was stored, a chunk that of its decode.
         compared = pixels if self._expansion.is_squash else decoded
-        report.n_different += kept.image_crc32[index] not in (None, zlib.crc32(compared.data))
+        if kept.image_crc32[index] not in (None, zlib.crc32(compared.data)):
+            report.n_different += 1
+            report.builds = report.builds or provenance.builds(self._job.source.master, expanded.coder(self._job))
         with watch.stage("encode"):
             chunk = self._encode(pixels)
         with watch.stage("write"):

@@ -40,6 +40,8 @@ class ImageReport(BlockReport):
     """Images that miss the codec's target by more than its tolerance, by the reason; see `contract.MISSES`."""
     n_different: int = 0
     """Images that didn't decode to the pixels that the run which coded them got."""
+    builds: str = ""
+    """Which builds coded and decoded these."""
 
     @property
     def bytes_squash(self) -> int:
@@ -199,8 +201,9 @@ def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
         found.append(f"{_images(n)} of {sum(r.n_images for r in reports)} not within tolerance of the target ({why})")
     if n := sum(r.n_different for r in reports):
         found.append(
-            f"{_images(n)} decoded to other pixels than in the run that coded them: another build of the codec "
-            "rounds otherwise; the checksums in the new data files are those of the new pixels"
+            f"{_images(n)} decoded to other pixels than in the run that coded them: another build of the codec rounds "
+            f"otherwise ({next(r.builds for r in reports if r.n_different)}); the checksums in the new data files are "
+            "those of the new pixels"
         )
     return found
 
