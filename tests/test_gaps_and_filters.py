@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_sets import random_mask
 
 from bnl_mpi.output.filters import Filter
 from bnl_mpi.pixels.gaps import Filler, GapFiller
@@ -59,6 +60,22 @@ def test_pixels_invalid_in_one_image_only() -> None:
     GapFiller(blank).fill(values, invalid)
     assert np.abs(values - expected).max() <= 0.5
     GapFiller(None).fill(values, np.zeros((6, 7), np.uint8))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.6, 1.0])
+@pytest.mark.parametrize("with_gaps", [True, False])
+def test_gaps_found_once_and_pixels_of_one_image_fill_as_all_at_once(share: float, with_gaps: bool) -> None:
+    rng = np.random.default_rng(3)
+    blank = random_mask((61, 73), 5) != 0 if with_gaps else np.zeros((61, 73), bool)
+    filler = GapFiller(blank if with_gaps else None)
+    for _ in range(5):
+        values = rng.poisson(9, blank.shape).astype(np.uint16)
+        invalid = blank | (rng.random(blank.shape) < share)
+        values[invalid] = 0
+        expected = values.copy()
+        Filler(invalid).fill(expected)
+        filler.fill(values, invalid if (invalid != blank).any() else None)
+        np.testing.assert_array_equal(values, expected)
 
 
 @pytest.mark.parametrize("dtype", ["u2", "u4", "i4", "f4"])

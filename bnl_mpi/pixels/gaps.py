@@ -22,33 +22,36 @@ def _nearest_before(valid: Array, axis: int) -> Array:
 
 
 class Filler:
-    """Fills the pixels where `invalid`, (ny, nx), is not 0; indices are flat, slow * nx + fast."""
+    """Fills the pixels where `invalid`, (ny, nx), is not 0, or of these `pixels` alone; indices are flat,
+    slow * nx + fast."""
 
-    def __init__(self, invalid: Array) -> None:
-        self.shape = invalid.shape
-        ny, nx = invalid.shape
-        self.pixels = np.flatnonzero(invalid)
-        y, x = np.divmod(self.pixels, nx)
+    def __init__(self, invalid: Array, pixels: Array | None = None) -> None:
+        self.pixels = np.flatnonzero(invalid) if pixels is None else pixels
+        y, x = np.divmod(self.pixels, invalid.shape[1])
         valid = np.asarray(invalid) == 0
         sources, weights = [], []
-        for axis, (size, here) in enumerate(((ny, y), (nx, x))):
+        for axis in (0, 1):
+            here, other = (y, x) if axis == 0 else (x, y)
+            # Of the lines across which nobody looks nothing is needed.
+            lines, line = np.unique(other, return_inverse=True)
+            looked_at = valid.take(lines, axis=1 - axis)
             for flip in (False, True):
-                looked = np.flip(valid, axis) if flip else valid
-                nearest = _nearest_before(looked, axis)
+                nearest = _nearest_before(np.flip(looked_at, axis) if flip else looked_at, axis)
                 nearest = np.flip(nearest, axis) if flip else nearest
-                at = nearest.reshape(-1)[self.pixels]
+                at = nearest[here, line] if axis == 0 else nearest[line, here]
                 found = at >= 0
-                at = np.where(found, size - 1 - at if flip else at, here)
-                sources.append(at * nx + x if axis == 0 else y * nx + at)
+                at = np.where(found, valid.shape[axis] - 1 - at if flip else at, here)
+                sources.append(at * valid.shape[1] + x if axis == 0 else y * valid.shape[1] + at)
                 weights.append(np.where(found, 1.0 / np.maximum(np.abs(here - at), 1), 0.0))
-        self._sources = np.array(sources)
+        self.sources = np.array(sources)
+        """(4, n): the pixels that each takes its value from; itself where there is none."""
         total = np.sum(weights, axis=0)
         self._weights = np.array(weights) / np.where(total > 0, total, 1.0)
 
     def fill(self, values: Array) -> None:
         """Write into `values`, (ny, nx) of integers or floats, in place; integers are rounded."""
         flat = values.reshape(-1)
-        mean = np.einsum("ij,ij->j", flat[self._sources].astype(np.float64), self._weights)
+        mean = np.einsum("ij,ij->j", flat[self.sources].astype(np.float64), self._weights)
         flat[self.pixels] = np.rint(mean) if values.dtype.kind in "iu" else mean
 
 
@@ -56,15 +59,19 @@ class GapFiller:
     """Fills the static gaps `blank`, and what is invalid in one image besides."""
 
     def __init__(self, blank: Array | None) -> None:
-        self._blank = blank
         self._static = Filler(blank) if blank is not None and blank.any() else None
 
-    def fill(self, values: Array, invalid: Array) -> None:
-        """`values` and `invalid` are (ny, nx); `invalid`, not 0 where a pixel is invalid, includes the gaps."""
-        extra = np.asarray(invalid) != 0
-        n_static = 0 if self._static is None else len(self._static.pixels)
-        if np.count_nonzero(extra) == n_static:
-            if self._static is not None:
-                self._static.fill(values)
+    def fill(self, values: Array, invalid: Array | None) -> None:
+        """`values` is (ny, nx), as is `invalid`: not 0 where a pixel is, gaps included; None where only gaps are."""
+        if self._static is not None:
+            self._static.fill(values)
+        if invalid is None:
             return
-        Filler(extra).fill(values)
+        own = np.asarray(invalid).reshape(-1) != 0
+        pixels = own.copy()
+        if self._static is not None:
+            pixels[self._static.pixels] = False
+            # Gap pixels that would look at one of these look further.
+            astray = pixels[self._static.sources].any(axis=0)
+            pixels[self._static.pixels[astray]] = True
+        Filler(own.reshape(values.shape), np.flatnonzero(pixels)).fill(values)

@@ -53,6 +53,7 @@ class Reducer:
         self._plan = plan
         self._flagged = job.flagged()
         self._blank = blank_map(job, self._flagged)
+        self._n_blank = 0 if self._blank is None else int(np.count_nonzero(self._blank))
         ny, nx = maps.binned_shape(plan.shape_in, plan.binning)
         source = np.dtype(plan.dtype_in)
         self.frame = np.empty(plan.shape_in, source)
@@ -103,7 +104,7 @@ class Reducer:
             values, self.n_clipped, self.n_invalid = self._finish_in_double(frames)
         self._first = True
         if self._gaps is not None:
-            self._gaps.fill(values, self.invalid())
+            self._gaps.fill(values, self.invalid() if self._has_own_invalid() else None)
         return values
 
     def image(self, frames: range, chunks: Sequence[Any] = ()) -> Array:
@@ -155,6 +156,10 @@ class Reducer:
         ranges = self._options.omit
         return not ranges or any(first - 1 < frames.stop and frames.start < last for first, last in ranges)
 
+    def _has_own_invalid(self) -> bool:
+        """Whether this image has pixels that are invalid, but not in all images."""
+        return self.n_invalid != self._n_blank
+
     def invalid(self) -> Array:
         """(oy, ox) uint8: not 0 where the image is invalid."""
         bad = self._flags & kernels.FLAG_INVALID
@@ -167,6 +172,8 @@ class Reducer:
 
     def invalid_beyond_blank(self) -> Array:
         """Flat indices (slow * nx + fast), uint32, of the pixels that are invalid in this image but not in all."""
+        if not self._has_own_invalid():
+            return np.empty(0, "<u4")
         bad = self._flags & kernels.FLAG_INVALID
         if self._blank is not None:
             bad = bad & (self._blank == 0)
