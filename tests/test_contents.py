@@ -92,6 +92,23 @@ def test_an_item_more_or_less(here: Path) -> None:
     assert failed(here) >= {("metadata-digest", "set_master.h5"), ("metadata-digest", "set.nxs")}
 
 
+@pytest.mark.parametrize("name", [digest.PROCESS, f"{digest.PROCESS}/{digest.OWN}", f"{digest.PROCESS}/plan_sha256"])
+def test_a_missing_digest_is_not_an_old_format(here: Path, name: str) -> None:
+    with h5py.File(here / "set_master.h5", "r+") as file:
+        del file[name]
+    assert ("metadata-digest", "set_master.h5") in failed(here)
+
+
+def test_what_cannot_be_opened_is_not_taken_for_absent(here: Path) -> None:
+    """The address of /entry leads out of the file: no link, no digest, and nothing else is seen any more."""
+    path = here / "set_master.h5"
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file["/entry"].id).addr
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(address.to_bytes(8, "little"), (address + (1 << 40)).to_bytes(8, "little")))
+    assert ("metadata-digest", "set_master.h5") in failed(here)
+
+
 def test_the_date_does_not_count(here: Path) -> None:
     change(here / "set_master.h5", f"{digest.PROCESS}/options")
     assert failed(here)
@@ -200,6 +217,7 @@ SQUASH_CHANGES: dict[str, Callable[[h5py.File], None]] = {
     "shape": lambda file: file["/entry/data/data_000006"].attrs.modify("shape", np.array([44, 40], "<u4")),
     "block": lambda file: file["/entry/bnl_mpi"].attrs.modify("block", np.uint32(3)),
     "counts": lambda file: file["/entry/bnl_mpi"].attrs.modify("stem", np.bytes_("tes")),
+    "no digest": lambda file: file["/entry/bnl_mpi"].attrs.__delitem__("content_sha256"),
     "no record": lambda file: file.__delitem__("/entry/bnl_mpi"),
 }
 

@@ -156,9 +156,11 @@ def test_a_virtual_datasets_sources_count(tmp_path: Path, first: str, second: st
 def test_what_is_left_out(tmp_path: Path) -> None:
     with make(tmp_path / "a.h5") as file:
         before = content_sha256(file, leave_out={"/words", "/group@k"})
-        replace("words", ["x"])(file)
+        file["words"][...] = ["x", "y"]
         file["group"].attrs.modify("k", np.float32(7))
         assert content_sha256(file, leave_out={"/words", "/group@k"}) == before
+        replace("words", ["x", "y", "z"])(file)
+        assert content_sha256(file, leave_out={"/words", "/group@k"}) != before
 
 
 def test_of_what_is_checked_elsewhere_the_filters_count(tmp_path: Path) -> None:

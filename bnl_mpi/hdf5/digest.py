@@ -27,9 +27,9 @@ def content_sha256(
 ) -> str:
     """The digest of an open file, in hexadecimal.
 
-    `leave_out` has paths of items, and `PATH@NAME` of attributes, that don't count.  Of datasets `checked_elsewhere`
-    it is not the values that count, but the filters by which their stored form is read.  Raises what h5py does where
-    something can't be read.
+    `leave_out` has paths of datasets whose values don't count, and `PATH@NAME` of attributes that don't.  Of datasets
+    `checked_elsewhere` it is not the values that count, but the filters by which their stored form is read.  Raises
+    what h5py does where something can't be read.
     """
     walk = _Walk(frozenset(leave_out), checked_elsewhere)
     walk.group(file, "")
@@ -53,8 +53,7 @@ class _Walk:
         self._seen[access.identity(group)] = path
         self._attributes(group, path)
         for name in sorted(group, key=lambda name: name.encode("utf-8", "surrogateescape")):
-            if f"{path}/{name}" not in self._leave_out:
-                self._name(group, name, f"{path}/{name}")
+            self._name(group, name, f"{path}/{name}")
 
     def _name(self, group: h5py.Group, name: str, path: str) -> None:
         link = access.link(group, name)
@@ -79,7 +78,8 @@ class _Walk:
         elif isinstance(item, h5py.Dataset):
             self._tell("dataset", path, type_text(item.id.get_type()), _shape(item.id.get_space()))
             self._attributes(item, path)
-            self._content(item, path)
+            if path not in self._leave_out:
+                self._content(item, path)
         else:
             self._tell("type", path, type_text(item.id))
             self._attributes(item, path)

@@ -15,7 +15,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..errors import BnlError
 from ..hdf5 import access
 from ..input.links import resolve_link
 from ..pixels import kernels
@@ -34,8 +33,8 @@ CHECKS = {
 }
 """What is looked at, each by its name in `Finding.check`."""
 
-UNREADABLE = (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError, OverflowError)
-"""What HDF5's and our own readers raise of a file that isn't as it should be."""
+UNREADABLE = Exception
+"""A damaged file can make h5py and NumPy raise anything; whatever it is, the file isn't as it was written."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +65,38 @@ def _reason(error: BaseException) -> str:
 def masters(master: str) -> Iterator[Finding]:
     """The digests of a master and of the .nxs file beside it, each against itself and against the other's."""
     nxs = sibling(master)
-    own = dict[str, str | None]()
+    own: dict[str, str] = {}
+    sealed = False
     for path in (master, nxs):
         if path is None:
             continue
         place = f"{digest.PROCESS}/{digest.OWN}"
         try:
             with access.open_read(path) as file:
-                told, own[path] = digest.told(file, digest.OWN), None
+                # Without a digest too: what can't be read at all must not pass for what isn't there.
+                told, own[path] = digest.told(file, digest.OWN), digest.of_master(file)
                 if told is not None:
-                    own[path] = digest.of_master(file)
-                    found = f"{str(own[path])[:12]}, {told[:12]} when it was written"
+                    sealed = True
+                    found = f"{own[path][:12]}, {told[:12]} when it was written"
                     yield Finding(own[path] == told, "metadata-digest", path, place, found)
+                elif _newest_format(master) > 1:
+                    yield Finding(False, "metadata-digest", path, place, "absent")
         except UNREADABLE as error:
             yield Finding(False, "metadata-digest", path, place, _reason(error))
-    if nxs is not None and own.get(master) and own.get(nxs):
+    if sealed and nxs is not None and len(own) > 1:
         yield from _of_one_another(master, nxs, own)
+
+
+def _newest_format(master: str) -> int:
+    """Of the records of the files that a master links; 0 where none has one."""
+    for group_path, word in ((DATA, "data"), (SQUASH, "squash")):
+        for _, path, _ in _linked(master, group_path, word)[1]:
+            try:
+                with access.open_read(path) as file:
+                    return records.read_head(file).format
+            except UNREADABLE:
+                continue
+    return 0
 
 
 def sibling(master: str) -> str | None:
@@ -92,11 +107,11 @@ def sibling(master: str) -> str | None:
     return nxs if os.path.exists(nxs) else None
 
 
-def _of_one_another(master: str, nxs: str, own: dict[str, str | None]) -> Iterator[Finding]:
+def _of_one_another(master: str, nxs: str, own: dict[str, str]) -> Iterator[Finding]:
     for path, other in ((master, nxs), (nxs, master)):
         with access.open_read(path) as file:
             told = digest.told(file, digest.OTHER)
-        found = f"{str(told)[:12]} noted of {os.path.basename(other)}, which has {str(own[other])[:12]}"
+        found = f"{str(told)[:12]} noted of {os.path.basename(other)}, which has {own[other][:12]}"
         yield Finding(told == own[other], "metadata-digest", path, f"{digest.PROCESS}/{digest.OTHER}", found)
 
 

@@ -23,7 +23,7 @@ OWN, OTHER = "content_sha256", "sibling_sha256"
 NONE = "none".ljust(64)
 """OTHER of a file that has no other."""
 UNDIGESTED = frozenset({f"{PROCESS}/date", f"{PROCESS}/{OWN}", f"{PROCESS}/{OTHER}"})
-"""What differs between equal runs, and the digests themselves."""
+"""Items whose values don't count: what differs between equal runs, and the digests themselves."""
 
 
 def of_master(file: h5py.File) -> str:
@@ -40,8 +40,9 @@ def told(file: h5py.File, name: str) -> str | None:
 
 def seal(file: h5py.File) -> None:
     """Note the digest of a new master or NeXus file in itself, when all else is in it, with room for the other's."""
-    file[f"{PROCESS}/{OTHER}"] = np.bytes_(NONE)
-    file[f"{PROCESS}/{OWN}"] = np.bytes_(of_master(file))
+    for name in (OTHER, OWN):
+        file[f"{PROCESS}/{name}"] = np.bytes_(NONE)
+    file[f"{PROCESS}/{OWN}"][()] = np.bytes_(of_master(file))
 
 
 def join(master: str, nxs: str) -> None:

@@ -260,6 +260,8 @@ def read_head(file: Any) -> Head:
     if len(group["image_crc32"]) != n_images:
         raise ValueError(f"{GROUP}/image_crc32 is not of {n_images} images")
     content = access.text(group.attrs[CONTENT]) if CONTENT in group.attrs else None
+    if version > 1 and content is None:
+        raise ValueError(f"{GROUP} of format {version} has no {CONTENT}")
     stem = access.text(group.attrs["stem"]) if "stem" in group.attrs else None
     return Head(version, access.text(group.attrs["plan_sha256"]), int(group.attrs["block"]), n_images, stem, content)
 
