@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from running import bnl, tree
+from running import bnl
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
-from bnl_mpi.errors import InputError
 from bnl_mpi.output import contents, digest, record
 
 SHAPE = (40, 44)
@@ -238,33 +238,17 @@ def test_a_new_digest_does_not_help_a_renumbered_file(here: Path) -> None:
     assert failed(here) == {("squash-record", "set_squash_000002.h5")}
 
 
-def everything(path: Path) -> Any:
-    """All that a reader gets out of a file, or that it gets nothing."""
-    with contextlib.suppress(Exception):
-        return tree(path)
-    return None
-
-
 @pytest.mark.parametrize("name", ["set_squash_000002.h5", "set_000003.h5", "set_master.h5", "set.nxs"])
 def test_flips_anywhere(here: Path, name: str) -> None:
     """A flipped bit is found, or lies where it changes nothing that any reader sees."""
-    path = here / name
-    good, whole = path.read_bytes(), everything(path)
-    rng = np.random.default_rng(5)
-    missed = 0
-    for place in rng.integers(0, len(good), 40):
-        bad = bytearray(good)
-        bad[place] ^= 1 << rng.integers(0, 8)
-        path.write_bytes(bad)
-        try:
-            found = failed(here)
-        except InputError:
-            continue
-        if not found:
-            missed += 1
-            assert everything(path) == whole, f"byte {place}"
-    assert missed < 40
-    path.write_bytes(good)
+    words = [sys.executable, str(Path(__file__).parent / "flips.py"), here / "set_master.h5", here / name, "25", "5"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode < 0:
+        pytest.skip(f"this HDF5 crashes on one of them, by signal {-done.returncode}")
+    assert done.returncode == 0, done.stderr
+    *missed, last = done.stdout.splitlines()
+    assert not missed
+    assert 0 < int(last.split()[0]) <= 25
 
 
 def test_check_says_so(here: Path) -> None:
