@@ -42,18 +42,26 @@ def check_places(job: Job) -> None:
     options = job.options
     written = [options.master_path, options.nxs_path]
     written += [f"{stem}_{k:06d}.h5" for stem in _output_stems(options) for k in (1, job.plan.n_blocks)]
-    texts = [path for path in (options.json, options.log_json) if path]
-    for path in [*written, *texts]:
+    texts = {"--json ": options.json, "--log_json ": options.log_json}
+    for path in written:
         _check_name(path)
-    for folder in dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in [*written, *texts]):
-        if not os.path.isdir(folder):
-            raise OutputError(f"{folder}: no such folder for the output; make it first")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"{folder}: the output's folder is not writable")
+        _check_folder(path)
+    for option, text in texts.items():
+        if text:
+            _check_name(text)
+            _check_folder(text, f"{option}{text}: ")
     _check_links(job)
     _check_apart(options)
     _check_not_input(job, written)
     check_texts(options, [job.source.master, options.infile])
+
+
+def _check_folder(path: str, lead: str = "") -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise OutputError(f"{lead}{folder}: no such folder for the output; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{lead}{folder}: the output's folder is not writable")
 
 
 def _check_name(path: str) -> None:
