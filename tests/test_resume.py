@@ -111,6 +111,30 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, words: list[str], ranks: i
     assert inodes(tmp_path) == before
 
 
+@pytest.mark.parametrize("what", ["nexus", "master", "link", "squash link", "part"])
+def test_finished_is_a_set_with_all_its_masters_and_links(
+    tmp_path: Path, words: list[str], expected: dict[str, object], what: str
+) -> None:
+    bnl(*words, cwd=tmp_path)
+    if what in ("nexus", "master"):
+        (tmp_path / {"nexus": "set.nxs", "master": "set_master.h5"}[what]).unlink()
+    elif what == "part":
+        with h5py.File(tmp_path / "set.nxs", "r+") as h5:
+            data = h5["entry/data"]
+            layout = h5py.VirtualLayout(data["data"].shape, data["data"].dtype)
+            del data["data"]
+            data.create_virtual_dataset("data", layout)
+    else:
+        with h5py.File(tmp_path / "set_master.h5", "r+") as h5:
+            group = h5["entry/data" if what == "link" else "entry/squash"]
+            del group[sorted(group)[2]]
+    kept = {n: i for n, i in inodes(tmp_path).items() if n.startswith("set_0")}
+    done = bnl(*words, "--resume", cwd=tmp_path)
+    assert "finished already" not in done.stderr
+    assert outputs(tmp_path, "set") == expected
+    assert kept == {n: i for n, i in inodes(tmp_path).items() if n.startswith("set_0")}
+
+
 def test_a_block_that_got_lost_after_the_end(tmp_path: Path, words: list[str], expected: dict[str, object]) -> None:
     bnl(*words, cwd=tmp_path)
     (tmp_path / "set_000002.h5").unlink()
@@ -188,12 +212,12 @@ def test_without_it_the_error_names_it_and_force(tmp_path: Path, words: list[str
 
 
 def test_shares_resume_too(tmp_path: Path, words: list[str], expected: dict[str, object]) -> None:
-    for share in (0, 1, 2, 3):
+    for share in (1, 2, 3, 0):
         bnl(*words, "-p", "3", "-t", share, cwd=tmp_path)
     kept = break_off(tmp_path)
     (tmp_path / "set_more_000001.h5.elsewhere-77.partial").unlink()
     before = inodes(tmp_path)
-    for share in (2, 0, 1, 3):
+    for share in (2, 1, 3, 0):
         bnl(*words, "-p", "3", "-t", share, "--resume", cwd=tmp_path)
     after = inodes(tmp_path)
     assert outputs(tmp_path, "set") == expected
@@ -316,7 +340,7 @@ def test_force_leaves_other_shares_at_work_alone(tmp_path: Path, words: list[str
     other.write_bytes(b"being written")
     surplus = tmp_path / "set_000009.h5"
     assert surplus.exists()
-    bnl(*words, "-p", "3", "-t", "0", "--force", cwd=tmp_path)
+    assert bnl(*words, "-p", "3", "-t", "0", "--force", cwd=tmp_path, ok=False).returncode == 75
     assert other.exists()
     assert not surplus.exists()
     bnl(*words, "-p", "3", "-t", "2", "--force", cwd=tmp_path)

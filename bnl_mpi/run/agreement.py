@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BnlError, InputError, Interrupted, OutputError
 from ..job import Job, Prepared
 from .log import RunLog
-from .state import Process, Stop, unless_stopped
+from .state import Process, Stop, failure_line, unless_stopped
 from .task import Kept
 
 
@@ -35,6 +35,8 @@ def _prepare(this: Process, trust_counts: bool) -> tuple[Prepared | None, Job | 
     """Rank 0's part; an error is a message too, so that the other ranks don't wait for ever."""
     try:
         prepared = this.task.prepare(this.options, trust_counts=trust_counts)
+        for line in this.task.files.make_folders(prepared.job):
+            this.say(line)
         this.task.files.check_places(prepared.job)
         if this.log.path is None and this.options.log_json:
             this.log = RunLog(this.options.log_json)
@@ -63,7 +65,12 @@ def _check_inputs(job: Job, this: Process) -> tuple[list[str], bool]:
     problems: list[str] = []
     counts: dict[int, int] = {}
     if ranks.worker:
-        problems, counts = this.task.check_inputs(job, job.plan.owned(ranks.worker, ranks.n_workers))
+        numbers = job.plan.owned(ranks.worker, ranks.n_workers)
+        try:
+            problems, counts = this.task.check_inputs(job, numbers)
+        except Exception as error:
+            # Rank 0 hears of it as of any problem, and stops all in step.
+            problems = [failure_line(ranks, error)]
     gathered = ranks.collect((problems, counts))
     all_problems = sorted({p for found, _ in gathered for p in found})
     return all_problems, any(found for _, found in gathered)
@@ -76,7 +83,10 @@ def _agree_on_kept(job: Job, this: Process) -> None:
     ranks, found = this.ranks, Kept()
     if ranks.worker:
         numbers = job.plan.owned(ranks.worker, ranks.n_workers)
-        found = this.task.files.inspect(job, numbers, lambda: heed_while_inspecting(this))
+        try:
+            found = this.task.files.inspect(job, numbers, lambda: heed_while_inspecting(this))
+        except Exception as error:
+            found = Kept(foreign=[failure_line(ranks, error)])
         this.kept = {r.number: r for r in found.reports}
     gathered = ranks.collect(found)
     message: Any = "go"

@@ -32,7 +32,7 @@ from .agreement import agree_on_job
 from .log import RunLog
 from .signals import StopRequest, job_end_time
 from .state import Go, Process, Stop, StoppedElsewhere, Told, tell_failure
-from .task import AnyTask, Masters, Outcome, Summary, Task
+from .task import AnyTask, BlockReport, Masters, Outcome, Summary, Task
 from .work import gather_reports, make_blocks_alone, work_for_rank_0
 from .world import World
 
@@ -209,7 +209,7 @@ def _make_all(prepared: Prepared, job: Job, this: Process, begin: float) -> Any:
         task.files.remove_old_masters(job)
         task.files.remove_partial(job)
     # Nobody writes before the old masters are gone.
-    ranks.broadcast(Go(job_end_time() if missing else None))
+    ranks.broadcast(Go(job_end_time() if missing else None, this.tickets))
     reports, masters = _work(prepared, job, this, finished)
     more = [*task.afterthoughts([*this.kept.values(), *reports]), *masters.warnings]
     for text in more:
@@ -238,7 +238,10 @@ def _work(prepared: Prepared, job: Job, this: Process, finished: Masters | None)
             masters.attempt()
         reports = gather_reports(job, this) if ranks.size > 1 else make_blocks_alone(job, this)
         _check_complete(job, this, len(reports))
-        return reports, finished if finished is not None else masters.result()
+        made = finished if finished is not None else masters.result()
+        _check_unchanged(job, this, reports)
+        this.check_locks()
+        return reports, made
 
 
 class Later:
@@ -268,6 +271,14 @@ def _check_complete(job: Job, this: Process, n_made: int) -> None:
         raise Interrupted(
             f"stopped {why}: {whole} of {total} blocks are complete; the same command with --resume goes on"
         )
+
+
+def _check_unchanged(job: Job, this: Process, reports: Sequence[BlockReport]) -> None:
+    """Before a master tells of them: every block is still there, and is the one that was reported."""
+    changed = this.task.files.changed(job, [*reports, *this.kept.values()])
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise OutputError(f"{changed[0]}{more}; no master is written; --resume makes such blocks again")
 
 
 def _announce(job: Job, this: Process, warnings: Sequence[str]) -> None:

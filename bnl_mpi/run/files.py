@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable, Sequence
 
+from ..errors import BnlError
+from ..hdf5 import access
 from ..job import Job
-from ..output import places, record
+from ..output import blockfile, places, record
 from . import resume
 from .task import BlockReport, Kept, Masters
 
@@ -20,11 +24,27 @@ class SetFiles:
         """`report` makes the task's report of a block's number, images and frames."""
         self._new_report = report
 
-    def stems(self, job: Job) -> list[str]:
-        return [job.options.out_file]
+    def stems(self, job: Job, share: int | None = None) -> list[str]:
+        options = job.options
+        stems = [options.out_file] + ([options.out_squash] if options.out_squash else [])
+        if not share:
+            # As a rule the same as the first: OUT_master.h5 and OUT.nxs belong to OUT.
+            stems.append(options.nxs_path.removesuffix(".nxs"))
+        return stems
 
     def path(self, job: Job, number: int) -> str:
         return job.options.data_path(number)
+
+    def make_folders(self, job: Job) -> list[str]:
+        options = job.options
+        made = []
+        for path in (options.out_file, options.out_squash, options.out_master):
+            folder = os.path.dirname(os.path.abspath(path or options.out_file))
+            with contextlib.suppress(OSError):
+                # One level: a slip in a longer path is better heard of.
+                os.mkdir(folder)
+                made.append(f"{folder}: made for the output")
+        return made
 
     def check_places(self, job: Job) -> None:
         places.check_places(job)
@@ -45,7 +65,25 @@ class SetFiles:
         return Masters(os.path.exists(job.options.nxs_path)) if resume.check_masters(job) else None
 
     def changed(self, job: Job, reports: Sequence[BlockReport]) -> list[str]:
-        return []
+        found = [_changed(job, report.number, path, n) for report in reports for path, n in report.files.items()]
+        return sorted(line for line in found if line)
+
+    def there(self, job: Job) -> list[BlockReport]:
+        numbers = range(1, job.plan.n_blocks + 1)
+        return [self._report(job, k) for k in numbers if not any(_strange(job, k, p) for p in resume.paths(job, k))]
+
+    def remove_own(self, job: Job, numbers: Sequence[int]) -> None:
+        for path in (path for number in numbers for path in resume.paths(job, number)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def remove_foreign(self, job: Job) -> None:
+        options = job.options
+        for path in (
+            p for stem in (options.out_file, options.out_squash) if stem for p in blockfile.existing_blocks(stem)
+        ):
+            if not path.endswith(blockfile.PARTIAL) and record.read_plan_sha256(path) != job.sha256:
+                _bury(path, job.sha256)
 
     def remove_old_masters(self, job: Job) -> None:
         places.remove_old_masters(job)
@@ -69,16 +107,49 @@ class SetFiles:
         return report
 
 
+def _strange(job: Job, number: int, path: str) -> str | None:
+    """Why the file isn't that of the block, as its name and its record tell; None if it is."""
+    try:
+        with access.open_read(path) as file:
+            head = record.read_head(file)
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+        return "is gone" if not os.path.lexists(path) else "can't be read any more"
+    if (head.plan_sha256, head.number) != (job.sha256, number):
+        return "belongs to another job now"
+    return None
+
+
+def _changed(job: Job, number: int, path: str, size: int) -> str | None:
+    why = _strange(job, number, path)
+    if why is None and os.path.getsize(path) != size:
+        why = f"had {size} bytes and has {os.path.getsize(path)}"
+    return f"{path}: {why}, though this run made it or had found it sound" if why else None
+
+
+def _bury(path: str, sha256: str) -> None:
+    """Remove a block of another job, unless a share at work puts this job's in its place just now."""
+    grave = f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{blockfile.PARTIAL}"
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, grave)
+        if record.read_plan_sha256(grave) == sha256:
+            os.rename(grave, path)
+        else:
+            os.unlink(grave)
+
+
 class NoFiles:
     """Of a task whose blocks write nothing: nothing to lock, to keep or to remove."""
 
     remains = "nothing was written"
 
-    def stems(self, job: Job) -> list[str]:
+    def stems(self, job: Job, share: int | None = None) -> list[str]:
         return []
 
     def path(self, job: Job, number: int) -> str:
         return job.source.master
+
+    def make_folders(self, job: Job) -> list[str]:
+        return []
 
     def check_places(self, job: Job) -> None:
         places.check_texts(job.options, [job.source.master])
@@ -100,6 +171,15 @@ class NoFiles:
 
     def changed(self, job: Job, reports: Sequence[BlockReport]) -> list[str]:
         return []
+
+    def there(self, job: Job) -> list[BlockReport]:
+        return []
+
+    def remove_own(self, job: Job, numbers: Sequence[int]) -> None:
+        pass
+
+    def remove_foreign(self, job: Job) -> None:
+        pass
 
     def remove_old_masters(self, job: Job) -> None:
         pass

@@ -1,8 +1,9 @@
 """One run at a time on an output: a small file beside it, made by link(2), kept fresh, and outlived by no job.
 
-File systems of clusters often have no working flock, so what counts is that the file is there.  A lock is dead if
-its process is gone (on the same host), if it was taken by an earlier start of this very batch job, or if it gave no
-sign of life for a while.  Times are compared on the file system's own clock.
+File systems of clusters often have no working flock, so what counts is that the file is there.  A lock of this host
+is dead if its process is gone, and only then; one of another host, if it was taken by an earlier start of this very
+batch job, or if it gave no sign of life for a while.  Times are compared on the file system's own clock.  A run looks
+at its lock before it names a file: one that was thought dead, and wasn't, stops.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import json
 import os
 import re
 import socket
+import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +44,48 @@ class Share:
 def _text_of(path: str) -> str:
     try:
         return Path(path).read_text()
-    except OSError:
+    except (OSError, ValueError):
         return ""
+
+
+def _check_kind(path: str) -> None:
+    """Refuse what is no file: a link may lead anywhere, and to read a pipe may take for ever."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise OutputError(f"{path}: is {kind}, where the output's lock is to be; remove it, or choose another -o")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a rank needs to see whether its run still holds a lock."""
+
+    path: str
+    content: str
+
+    def check(self) -> None:
+        """Raise OutputError if the lock is another's, or gone."""
+        try:
+            found = Path(self.path).read_text()
+        except FileNotFoundError:
+            found = ""
+        except (OSError, ValueError):
+            # A file system's hiccup tells nothing.
+            return
+        if found != self.content:
+            state = "was taken over by another run" if found else "is gone"
+            raise OutputError(
+                f"{self.path}: this run's lock {state}, so it stops; when no other run is at work on this output, "
+                "--resume goes on"
+            )
 
 
 def _process_start(pid: int) -> str:
     """When the process began, in ticks since the boot; tells it from a later one of the same number."""
-    stat = _text_of(f"/proc/{pid}/stat")
-    fields = stat.rpartition(")")[2].split()
+    fields = _text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
     # One that waits to be reaped (Z, X) does nothing any more.
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
 
@@ -88,6 +125,7 @@ class Lock:
         self._content = json.dumps(self._mine())
         try:
             now = self._write(candidate)
+            self._sweep(candidate, now)
             self._link(candidate, now)
             # Only after one's own is in place, or two could each miss the other's.
             for other in self._rivals():
@@ -102,10 +140,25 @@ class Lock:
     def _write(self, candidate: str) -> float:
         """Write the lock under a name that nobody looks at; returns the time on the file system's clock."""
         try:
-            Path(candidate).write_text(self._content)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(candidate)
+            with open(candidate, "x", encoding="utf-8") as file:
+                file.write(self._content)
             return os.stat(candidate).st_mtime
         except OSError as error:
             raise OutputError(f"{self.path}: can't be written: {error.strerror}; make room and start again") from error
+
+    def _sweep(self, candidate: str, now: float) -> None:
+        """Remove what runs left that were killed while they took this lock, or took it over."""
+        folder, base = os.path.split(self.path)
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if path == candidate or not name.startswith(f"{base}."):
+                continue
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if stat.S_ISREG(found.st_mode) and _is_dead(_read(path), now - found.st_mtime):
+                    os.unlink(path)
 
     def _mine(self) -> dict[str, Any]:
         job, restarts = _batch_job()
@@ -164,7 +217,9 @@ class Lock:
 
     def _refuse_if_alive(self, path: str, now: float) -> None:
         """Remove the lock at `path` if its owner is dead, else raise."""
-        holder = _read(path)
+        _check_kind(path)
+        content = _text_of(path)
+        holder = _holder(content)
         try:
             age = now - os.stat(path).st_mtime
         except FileNotFoundError:
@@ -180,10 +235,14 @@ class Lock:
                 f"{max(0.0, age):.0f} s ago); wait for it or choose another -o; if it is dead, start again "
                 f"{STALE_SECONDS:.0f} s after that sign"
             )
-        # Renamed first: of two that find it dead, one alone can do that, and removes what it had judged.
+        # Renamed first: of two that find it dead, one alone can do that.  The other may get the first one's new lock,
+        # and puts it back.
         grave = f"{path}.{socket.gethostname()}-{os.getpid()}.dead"
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, grave)
+            if _text_of(grave) != content:
+                with contextlib.suppress(OSError):
+                    os.link(grave, path)
             os.unlink(grave)
 
     def beat(self) -> None:
@@ -193,7 +252,12 @@ class Lock:
             return
         self._beaten = now
         with contextlib.suppress(OSError):
-            os.utime(self.path)
+            if _text_of(self.path) == self._content:
+                os.utime(self.path)
+
+    @property
+    def ticket(self) -> Ticket:
+        return Ticket(self.path, self._content)
 
     def release(self) -> None:
         """Let the lock go; one that was taken over meanwhile stays."""
@@ -205,17 +269,54 @@ class Lock:
 
 def _read(path: str) -> dict[str, Any]:
     """What a lock file holds; empty where it is gone, or was left half-written."""
+    return _holder(_text_of(path))
+
+
+def _holder(content: str) -> dict[str, Any]:
     try:
-        holder = json.loads(_text_of(path) or "{}")
+        holder = json.loads(content or "{}")
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
 def _is_dead(holder: dict[str, Any], age: float) -> bool:
-    if age > STALE_SECONDS:
-        return True
-    if holder.get("host") == socket.gethostname() and holder.get("space") == _process_space():
-        return _process_start(int(holder.get("pid", 0))) != holder.get("start")
+    pid, told_restarts = holder.get("pid"), holder.get("restarts")
+    if holder.get("host") == socket.gethostname() and holder.get("space") == _process_space() and isinstance(pid, int):
+        # The process itself is the witness; how old its file looks is none.
+        return _process_start(pid) != holder.get("start")
     job, restarts = _batch_job()
-    return bool(job) and holder.get("slurm_job") == job and int(holder.get("restarts", 0)) < restarts
+    if job and holder.get("slurm_job") == job and isinstance(told_restarts, int) and told_restarts < restarts:
+        return True
+    return age > STALE_SECONDS
+
+
+class Locks:
+    """The locks of all stems that a run writes, taken together or not at all."""
+
+    def __init__(self, stems: Sequence[str], plan: str, share: Share | None = None) -> None:
+        # In one order for all runs, so that of two that want the same ones, one gets all.
+        self._locks = [Lock(stem, plan, share) for stem in sorted({os.path.abspath(stem) for stem in stems})]
+
+    def acquire(self) -> None:
+        """Take all locks or raise OutputError; those that are held already stay."""
+        try:
+            for lock in self._locks:
+                lock.acquire()
+        except BaseException:
+            self.release()
+            raise
+
+    def beat(self) -> None:
+        """Give a sign of life; cheap enough to be called in any loop."""
+        for lock in self._locks:
+            lock.beat()
+
+    def release(self) -> None:
+        for lock in self._locks:
+            lock.release()
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """By which any rank sees whether the run still holds its locks."""
+        return tuple(lock.ticket for lock in self._locks)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
+import sys
 import time
 from typing import Any
 
@@ -32,8 +35,18 @@ class RunLog:
     def write(self, event: str, **items: Any) -> None:
         if self._file is None:
             return
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **items})
-        os.write(self._file, line.encode() + b"\n")
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **items}).encode() + b"\n"
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            # A log is not worth a run.
+            print(
+                f"bnl-mpi: warning: --log_json {self.path}: can't be written any more: {error.strerror}; the run goes "
+                "on without it",
+                file=sys.stderr,
+            )
+            self.close()
 
     def start(self, infile: str, n_frames: int, n_images: int, n_blocks: int, n_workers: int) -> None:
         self.write(
@@ -67,5 +80,6 @@ class RunLog:
 
     def close(self) -> None:
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                os.close(file)

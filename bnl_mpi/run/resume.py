@@ -18,6 +18,8 @@ from ..hdf5 import access
 from ..job import Job
 from ..output import blockfile
 from ..output import record as records
+from ..output.master import DATA, SQUASH
+from ..output.places import listed
 from .task import BlockReport, Kept
 
 SIZES = "sizes_sha256"
@@ -113,7 +115,10 @@ def _first_unsound(job: Job, number: int) -> tuple[str, str | None]:
 
 
 def check_masters(job: Job) -> bool:
-    """Whether this job's masters are there; OutputError if another job's are, or blocks beyond this job's."""
+    """Whether this job's masters are there and link all its blocks.
+
+    OutputError if another job's are, or blocks beyond this job's.
+    """
     options = job.options
     for path in (options.master_path, options.nxs_path):
         if os.path.exists(path) and _master_sha256(path) != job.sha256:
@@ -126,7 +131,30 @@ def check_masters(job: Job) -> bool:
                     f"{path}: belongs to another job, this one has {job.plan.n_blocks} blocks; choose another -o, "
                     "or --force to overwrite it"
                 )
-    return os.path.exists(options.master_path)
+    return _links_all(job, options.master_path) and _links_all(job, options.nxs_path)
+
+
+def _links_all(job: Job, path: str) -> bool:
+    """Whether a master or NeXus file is there, and has a link, or a part of its virtual dataset, for each block."""
+    options = job.options
+    wanted = {name for name, _ in listed(job, options.data_path)}
+    squash = {name for name, _ in listed(job, options.squash_path)} if options.out_squash else set()
+    try:
+        with access.open_read(path) as file:
+            data = access.get_group(file, DATA)
+            if path == options.nxs_path:
+                frames = access.get_dataset(data, "data") if data is not None else None
+                parts = frames.virtual_sources() if frames is not None and frames.is_virtual else []
+                return wanted == {part.file_name for part in parts}
+            return wanted <= _linked(data) and squash <= _linked(access.get_group(file, SQUASH))
+    except (BnlError, KeyError, OSError, RuntimeError, ValueError):
+        return False
+
+
+def _linked(group: h5py.Group | None) -> set[str]:
+    """Names of the files that a group links."""
+    found = [] if group is None else [access.link(group, name) for name in group]
+    return {link.filename for link in found if isinstance(link, h5py.ExternalLink)}
 
 
 def _master_sha256(path: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +18,7 @@ from .lock import Share
 from .log import RunLog
 from .signals import StopRequest, job_end_time
 from .state import Process
-from .task import AnyTask
+from .task import AnyTask, BlockReport, Masters, Outcome
 from .work import Guide, tell, work_guided
 from .world import World
 
@@ -40,20 +41,16 @@ def main(task: AnyTask, options: Options, request: StopRequest) -> int:
 
 def run_share(this: Process) -> int:
     """Do the share `options.thread` of `options.parallel`; returns the exit status."""
-    options = this.options
+    options, begin = this.options, time.monotonic()
     assert options.thread is not None
     assert options.parallel is not None
     prepared = _prepare_share(this.task, options, options.thread)
+    for line in this.task.files.make_folders(prepared.job):
+        this.say(line)
     this.task.files.check_places(prepared.job)
     this.log = RunLog(options.log_json)
     this.take_lock(prepared.job, Share(options.thread, options.parallel))
-    if options.resume and (size := this.task.files.stored_block_size(prepared.job)) not in (
-        None,
-        options.data_block_size,
-    ):
-        assert size is not None
-        this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
-        prepared = _prepare_share(this.task, replace(options, data_block_size=size), options.thread)
+    prepared = _with_stored_block_size(prepared, this, options.thread)
     job = prepared.job
     this.task.files.check_existing(job, share=options.thread)
     for text in prepared.warnings:
@@ -61,8 +58,17 @@ def run_share(this: Process) -> int:
     if options.resume:
         this.task.files.check_neighbours(job)
     if options.thread == 0:
-        return _masters_of_share(prepared, this)
-    return _blocks_of_share(job, this, jobs.share_blocks(job, options.thread))
+        return _masters_of_share(prepared, this, begin)
+    return _blocks_of_share(job, this, jobs.share_blocks(job, options.thread), begin)
+
+
+def _with_stored_block_size(prepared: Prepared, this: Process, share: int) -> Prepared:
+    options = this.options
+    size = this.task.files.stored_block_size(prepared.job) if options.resume else None
+    if size is None or size == options.data_block_size:
+        return prepared
+    this.warn(f"-d {size} of the blocks that are there is used, not -d {options.data_block_size}")
+    return _prepare_share(this.task, replace(options, data_block_size=size), share)
 
 
 def _prepare_share(task: AnyTask, options: Options, share: int) -> Prepared:
@@ -78,54 +84,92 @@ def _prepare_share(task: AnyTask, options: Options, share: int) -> Prepared:
     return prepared
 
 
-def _masters_of_share(prepared: Prepared, this: Process) -> int:
-    job, options = prepared.job, prepared.job.options
-    if options.resume and this.task.files.masters_there(job):
-        this.say(f"{options.master_path}: this share is finished already, nothing to do")
-        return 0
-    this.task.files.remove_partial(job, 0)
-    if options.force:
-        this.task.files.remove_old_masters(job)
-        this.task.files.remove_surplus(job)
-    with ExitStack() as files:
-        masters = this.task.write_masters(prepared, files)
+def _masters_of_share(prepared: Prepared, this: Process, begin: float) -> int:
+    job, options, files = prepared.job, prepared.job.options, this.task.files
+    masters = files.masters_there(job) if options.resume else None
+    if masters is not None:
+        this.say(f"{options.master_path}: the masters are there already")
+    else:
+        masters = _write_masters(prepared, this)
     for text in masters.warnings:
         this.warn(text)
-    print(f"master {os.path.abspath(options.master_path)}")
+    if files.stems(job):
+        print(f"master {os.path.abspath(options.master_path)}")
     if masters.nexus:
         print(f"NeXus  {os.path.abspath(options.nxs_path)}")
+    there = files.there(job)
+    _write_json(job, this, begin, masters=masters, kept=there)
+    missing = sorted(set(range(1, job.plan.n_blocks + 1)) - {r.number for r in there})
+    if files.stems(job) and missing:
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise Interrupted(
+            f"share 0 of {options.parallel}: the masters are there, but {len(missing)} of {job.plan.n_blocks} blocks "
+            f"aren't yet: {shown}; when the other shares have ended, share 0 with --resume tells whether all are there"
+        )
     return 0
 
 
-def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int]) -> int:
-    options = job.options
+def _write_masters(prepared: Prepared, this: Process) -> Masters:
+    job, options, files = prepared.job, prepared.job.options, this.task.files
+    files.remove_partial(job, 0)
+    if options.force or options.resume:
+        files.remove_old_masters(job)
+    if options.force:
+        files.remove_surplus(job)
+        # What another plan's shares have left, for no master may tell of it.
+        files.remove_foreign(job)
+    with ExitStack() as new:
+        masters: Masters = this.task.write_masters(prepared, new)
+        this.check_locks()
+    return masters
+
+
+def _write_json(job: Job, this: Process, begin: float, *, masters: Masters, **blocks: Sequence[BlockReport]) -> None:
+    """`--json`: the summary of this share's blocks; of share 0, of all blocks that are there."""
+    if this.options.json:
+        reports, kept = blocks.get("reports", ()), blocks.get("kept", ())
+        numbers = sorted(r.number for r in [*reports, *kept])
+        outcome = Outcome(numbers, reports, kept, 1, time.monotonic() - begin, masters, this.warnings)
+        reporting.write_json(this.options.json, this.task.summarise(job, outcome))
+
+
+def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: float) -> int:
+    options, files = job.options, this.task.files
     share = f"share {options.thread} of {options.parallel}"
-    if not numbers:
-        print(f"{share}: no block, {job.plan.n_blocks} are all there is")
-        return 0
     if options.resume:
         _keep_of_share(job, this, numbers)
-    this.task.files.remove_partial(job, options.thread)
+    files.remove_partial(job, options.thread)
+    if options.force:
+        # First of all: a share that fails must leave no block of the old set.
+        files.remove_own(job, numbers)
     missing = [k for k in numbers if k not in this.kept]
-    if not missing:
-        this.say(f"{share} is finished already, nothing to do")
-        return 0
-    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in _images(job, k)))
-    made = []
-    for report in work_guided(job, missing, options.thread or 0, Guide(this, job_end_time(), line.advance)):
-        made.append(report)
-        tell(job, report, this)
-    line.finish()
-    for text in this.task.afterthoughts([*this.kept.values(), *made]):
-        this.warn(text)
+    made = _make_missing(job, this, missing)
     if len(made) < len(missing):
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
         raise Interrupted(
             f"{share} stopped {why}: {len(made) + len(this.kept)} of its {len(numbers)} blocks are complete; the "
             "same command with --resume goes on"
         )
-    print(f"{share}: blocks {', '.join(map(str, missing))}")
+    _write_json(job, this, begin, masters=Masters(), reports=made, kept=list(this.kept.values()))
+    if not numbers:
+        print(f"{share}: no block, {job.plan.n_blocks} are all there is")
+    elif not missing:
+        this.say(f"{share} is finished already, nothing to do")
+    else:
+        print(f"{share}: blocks {', '.join(map(str, missing))}")
     return 0
+
+
+def _make_missing(job: Job, this: Process, missing: Sequence[int]) -> list[BlockReport]:
+    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in _images(job, k)))
+    made = []
+    for report in work_guided(job, missing, job.options.thread or 0, Guide(this, job_end_time(), line.advance)):
+        made.append(report)
+        tell(job, report, this)
+    line.finish()
+    for text in this.task.afterthoughts([*this.kept.values(), *made]):
+        this.warn(text)
+    return made
 
 
 def _keep_of_share(job: Job, this: Process, numbers: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from ..job import Job
 from ..options import Options
 from ..output import blockfile
 from . import watch
-from .lock import Lock, Share
+from .lock import Locks, Share, Ticket
 from .log import RunLog
 from .signals import StopRequest
 from .task import AnyTask, BlockReport, Masters
@@ -35,6 +35,7 @@ class Go:
 
     end_time: float | None
     """Seconds since the epoch at which the batch job ends, if that is known."""
+    tickets: tuple[Ticket, ...] = ()
 
 
 class StoppedElsewhere(BnlError):
@@ -71,11 +72,15 @@ class Process:
     request: StopRequest
     log: RunLog
     quiet: bool = False
-    lock: Lock | None = None
+    locks: Locks | None = None
+    tickets: tuple[Ticket, ...] = ()
+    """Of the locks that the run holds, on every rank."""
     kept: dict[int, BlockReport] = field(default_factory=dict)
     """Blocks of an earlier run that need not be made: this worker's own; on rank 0 all of them."""
     masters_there: Masters | None = None
     """On rank 0 under `--resume`: those of an earlier run of this job."""
+    warnings: list[str] = field(default_factory=list)
+    """What the user was warned of."""
     listener: watch.Listener | None = None
     lifeline: watch.Lifeline | None = None
 
@@ -94,8 +99,8 @@ class Process:
 
     def look_around(self) -> None:
         """What every wait does, and every worker after an image."""
-        if self.lock is not None:
-            self.lock.beat()
+        if self.locks is not None:
+            self.locks.beat()
         dead = self.listener.dead() if self.listener else None
         if dead is not None or (self.lifeline and self.lifeline.is_cut()):
             who = "rank 0" if dead is None else f"rank {dead}"
@@ -111,16 +116,22 @@ class Process:
         self.listener = self.lifeline = None
 
     def take_lock(self, job: Job, share: Share | None = None) -> None:
-        if self.lock is None:
-            self.lock = Lock(job.options.out_file, job.sha256, share)
-        self.lock.acquire()
+        if self.locks is None:
+            self.locks = Locks(self.task.files.stems(job, share.number if share else None), job.sha256, share)
+        self.locks.acquire()
+        self.tickets = self.locks.tickets
         self.ranks.while_waiting = self.look_around
+
+    def check_locks(self) -> None:
+        """Before a file is named: raise OutputError if another run has taken the output over."""
+        for ticket in self.tickets:
+            ticket.check()
 
     def let_go(self) -> None:
         """Leave nothing behind; on the way to an abrupt end too."""
         blockfile.drop_files_in_hand()
-        if self.lock is not None:
-            self.lock.release()
+        if self.locks is not None:
+            self.locks.release()
 
     def stop_at_once(self) -> None:
         """A second signal: no time is left to end in step."""
@@ -137,6 +148,7 @@ class Process:
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:
+        self.warnings.append(text)
         self.say(f"warning: {text}")
         self.log.write("warning", text=text)
 
@@ -154,12 +166,16 @@ def unless_stopped(ranks: World, message: Any) -> Any:
 
 def tell_failure(ranks: World, error: BaseException) -> None:
     """One line that says which rank failed where and why; a traceback only for what is no user's mistake."""
-    text = str(error)
     if not isinstance(error, BnlError):
         import traceback
 
         traceback.print_exception(error)
-        text = f"{type(error).__name__}: {error}"
     # One write, so that lines of several ranks don't mix.
-    sys.stderr.write(f"bnl-mpi: rank {ranks.rank} on {socket.gethostname()}: {text}\n")
+    sys.stderr.write(f"bnl-mpi: {failure_line(ranks, error)}\n")
     sys.stderr.flush()
+
+
+def failure_line(ranks: World, error: BaseException) -> str:
+    """Which rank failed, where and why."""
+    text = str(error) if isinstance(error, BnlError) else f"{type(error).__name__}: {error}"
+    return f"rank {ranks.rank} on {socket.gethostname()}: {text}"

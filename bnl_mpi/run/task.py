@@ -118,12 +118,16 @@ class Files(Protocol):
     remains: str
     """What is left after a failure, and what to do, for an error's line."""
 
-    def stems(self, job: Job) -> list[str]:
-        """What the run locks; none where it writes nothing."""
+    def stems(self, job: Job, share: int | None = None) -> list[str]:
+        """What the run, or that share of `-t`, locks; none where it writes nothing."""
         ...
 
     def path(self, job: Job, number: int) -> str:
         """The file that block `number` is about, for messages."""
+        ...
+
+    def make_folders(self, job: Job) -> list[str]:
+        """Make the output's folder if only the last one of its path is missing; a line for each that was made."""
         ...
 
     def check_places(self, job: Job) -> None:
@@ -152,6 +156,18 @@ class Files(Protocol):
 
     def changed(self, job: Job, reports: Sequence[BlockReport]) -> list[str]:
         """A line for each file of these blocks that isn't any more as it was reported."""
+        ...
+
+    def there(self, job: Job) -> list[BlockReport]:
+        """Reports of the blocks that are there and this job's, of whatever share; their chunks aren't looked at."""
+        ...
+
+    def remove_own(self, job: Job, numbers: Sequence[int]) -> None:
+        """`--force` of a share: remove what is there of these blocks."""
+        ...
+
+    def remove_foreign(self, job: Job) -> None:
+        """`--force` of share 0: remove blocks of this stem that are another job's."""
         ...
 
     def remove_old_masters(self, job: Job) -> None:

@@ -66,6 +66,9 @@ class Guide(Overseer):
         if time.monotonic() > self._deadline:
             raise Dropped
 
+    def before_naming(self) -> None:
+        self._this.check_locks()
+
     def made(self, report: BlockReport) -> None:
         self._seconds_per_image = max(self._seconds_per_image, report.seconds / max(1, report.n_images))
 
@@ -109,6 +112,7 @@ def work_for_rank_0(job: Job, this: Process) -> None:
     ranks = this.ranks
     go = unless_stopped(ranks, None)
     sent, status = _Throttled(ranks), 0
+    this.tickets = go.tickets
     guide = Guide(this, go.end_time, sent.advance)
     try:
         numbers = _still_to_make(job, this, ranks.worker, ranks.n_workers)

@@ -216,9 +216,12 @@ class World:
     def abort(self, status: int) -> None:
         """End all ranks.  Does not return where there is more than one."""
         if self.size > 1:
-            self.before_abort()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._comm.Abort(status)
-            # MPICH's Abort may return for some milliseconds.
-            os._exit(status)
+            # Whatever else goes wrong, all ranks must end.
+            for last in (self.before_abort, sys.stdout.flush, sys.stderr.flush):
+                with contextlib.suppress(Exception):
+                    last()
+            try:
+                self._comm.Abort(status)
+            finally:
+                # MPICH's Abort may return for some milliseconds.
+                os._exit(status)

@@ -1,0 +1,183 @@
+"""Whatever goes wrong on whatever rank, the job ends: non-zero, soon, with a line, and without a master."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import MAIN, background, bnl, needs_mpi, wait_for
+from small_sets import random_frames, write_set
+
+from bnl_mpi.run.launch import mpiexec_command
+
+SHAPE = (30, 31)
+
+FAULTS = {
+    "inputs": "from bnl_mpi.tasks.reduction import ReductionTask as C; name = 'check_inputs'",
+    "resume": "from bnl_mpi.run.files import SetFiles as C; name = 'inspect'",
+    "maker": "from bnl_mpi.tasks.reduction import ReductionTask as C; name = 'maker'",
+    "locks": "from bnl_mpi.run.state import Process as C; name = 'check_locks'",
+    "goodbye": "from bnl_mpi.run.state import Process as C; name = 'end_watch'",
+    "leave": "from bnl_mpi.run.world import World as C; name = 'leave'",
+    "masters": "from bnl_mpi.tasks.reduction import ReductionTask as C; name = 'write_masters'",
+    "summary": "from bnl_mpi.tasks.reduction import ReductionTask as C; name = 'summarise'",
+    "prepare": "from bnl_mpi.tasks.reduction import ReductionTask as C; name = 'prepare'",
+}
+"""Where an error is made to come up: a class, and its method that fails."""
+
+SABOTAGE = """
+import os, sys
+sys.path.insert(0, {folder!r})
+{fault}
+from bnl_mpi.errors import InputError
+from bnl_mpi.run.launch import _told_rank
+def fail(*_, **__):
+    raise {error}
+if _told_rank() == {rank}:
+    setattr(C, name, fail)
+from bnl_mpi.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    master = write_set(tmp_path_factory.mktemp("in"), random_frames(12, SHAPE), per_file=12)
+    return ["-i", str(master), "-d", "2", "-o", "set"]
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize(
+    ("rank", "where", "error"),
+    [
+        (1, "inputs", "InputError('x: is bad')"),
+        (1, "resume", "OSError(5, 'I/O error')"),
+        (2, "maker", "ZeroDivisionError('x')"),
+        (2, "locks", "InputError('x: is bad')"),
+        (1, "goodbye", "ValueError('x')"),
+        (0, "goodbye", "ValueError('x')"),
+        (0, "leave", "OSError(5, 'I/O error')"),
+        (0, "masters", "KeyError('x')"),
+        (0, "summary", "ZeroDivisionError('x')"),
+        (0, "prepare", "ZeroDivisionError('x')"),
+    ],
+)
+def test_an_error_anywhere_ends_all_ranks(tmp_path: Path, words: list[str], rank: int, where: str, error: str) -> None:
+    program = tmp_path / "sabotaged.py"
+    folder = str(Path(MAIN).parents[1])
+    program.write_text(SABOTAGE.format(folder=folder, fault=FAULTS[where], rank=rank, error=error))
+    command, environment = mpiexec_command(3, [*words, "--resume"])
+    command[command.index(MAIN)] = str(program)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "bnl-mpi:" in done.stderr
+    # What fails after the masters have their names leaves a whole set.
+    assert (tmp_path / "set_master.h5").exists() == (where in ("goodbye", "leave", "summary"))
+    assert not list(tmp_path.glob("*.lock")) or where == "goodbye"
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_a_summary_that_cannot_be_written(tmp_path: Path, words: list[str], ranks: int | None) -> None:
+    (tmp_path / "folder").mkdir()
+    for target in ("/dev/full", "folder"):
+        done = bnl(*words, "--force", "--json", target, cwd=tmp_path, ranks=ranks, ok=False)
+        assert done.returncode == 1
+        lines = [line for line in done.stderr.splitlines() if target in line]
+        assert len(lines) == 1, done.stderr
+        assert "--json" in lines[0]
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_a_full_disk_under_the_log_does_not_stop_a_run(tmp_path: Path, words: list[str], ranks: int | None) -> None:
+    done = bnl(*words, "--log_json", "/dev/full", cwd=tmp_path, ranks=ranks)
+    assert done.stderr.count("--log_json /dev/full: can't be written any more") == 1
+    assert (tmp_path / "set_master.h5").exists()
+
+
+def test_a_full_standard_output(tmp_path: Path, words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, MAIN, *words], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "the summary can't be printed: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_resume_alone_needs_no_mpi(tmp_path: Path, words: list[str]) -> None:
+    bnl(*words, cwd=tmp_path)
+    (tmp_path / "set_000002.h5").unlink()
+    bnl(*words, "--resume", cwd=tmp_path, env={"MPI4PY_LIBMPI": str(tmp_path / "libmpi.so")})
+    assert (tmp_path / "set_000002.h5").exists()
+
+
+def test_reduce_leaves_the_environment_alone(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import bnl_mpi\n"
+        "before = dict(os.environ)\n"
+        "bnl_mpi.reduce(sys.argv[2], out_file='set')\n"
+        "assert dict(os.environ) == before, set(os.environ) ^ set(before)"
+    )
+    folder = str(Path(MAIN).parents[1])
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS") and k != "BLOSC_NTHREADS"}
+    subprocess.run([sys.executable, "-c", code, folder, words[1]], cwd=tmp_path, env=env, check=True)
+
+
+# ---- a rank that never joins ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> str:
+    """A Python whose rank 1 never gets as far as MPI."""
+    program = tmp_path / "late.sh"
+    program.write_text(f'#!/bin/sh\n[ "$PMI_RANK" = 1 ] && exec sleep 60\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def in_init(folder: Path) -> list[int]:
+    """Ranks of a job in `folder` that have MPI loaded and wait."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (entry / "maps").read_text() if os.readlink(entry / "cwd") == str(folder) else ""
+        except OSError:
+            continue
+        if "libmpi" in maps and MAIN in (entry / "cmdline").read_text():
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_sigterm_ends_ranks_that_wait_for_another(tmp_path: Path, words: list[str], late: str) -> None:
+    with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
+        pids = wait_for(lambda: p if len(p := in_init(tmp_path)) == 2 else None, run)
+        os.kill(pids[0], signal.SIGTERM)
+        assert run.wait(30) != 0
+    wait_for(lambda: not in_init(tmp_path), None)
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_a_rank_that_never_joins_is_told_of(
+    tmp_path: Path, words: list[str], late: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BNL_MPI_JOIN_SECONDS", "2")
+    with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
+        _, told = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert told.count("not all 3 ranks have joined within 2 s") == 1
+    assert not list(tmp_path.glob("set*"))
