@@ -133,7 +133,10 @@ def test_output_equal_to_input(tmp_path: Path, master: Path) -> None:
 
 
 def test_output_folder(tmp_path: Path, master: Path) -> None:
-    refused("-i", master, "-o", "absent/set", cwd=tmp_path, message="no such folder")
+    refused("-i", master, "-o", "absent/too/set", cwd=tmp_path, message="no such folder")
+    done = bnl("-i", master, "-o", "absent/set", cwd=tmp_path)
+    assert done.stderr.splitlines()[0] == f"bnl-mpi: {tmp_path / 'absent'}: made for the output"
+    assert (tmp_path / "absent" / "set_master.h5").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
