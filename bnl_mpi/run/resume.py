@@ -135,18 +135,19 @@ def check_masters(job: Job) -> bool:
 
 
 def _links_all(job: Job, path: str) -> bool:
-    """Whether a master or NeXus file is there, and has a link, or a part of its virtual dataset, for each block."""
+    """Whether a master or NeXus file is there, and has links, and parts of its virtual datasets, for each block."""
     options = job.options
     wanted = {name for name, _ in listed(job, options.data_path)}
     squash = {name for name, _ in listed(job, options.squash_path)} if options.out_squash else set()
     try:
         with access.open_read(path) as file:
             data = access.get_group(file, DATA)
+            linked, virtual = _linked(data), _virtual(data)
             if path == options.nxs_path:
-                frames = access.get_dataset(data, "data") if data is not None else None
-                parts = frames.virtual_sources() if frames is not None and frames.is_virtual else []
-                return wanted == {part.file_name for part in parts}
-            return wanted <= _linked(data) and squash <= _linked(access.get_group(file, SQUASH))
+                # Version 0.1.0 wrote no links beside the virtual dataset.
+                return virtual == [wanted] and linked in (set(), wanted)
+            squash_linked = _linked(access.get_group(file, SQUASH))
+            return wanted <= linked and squash <= squash_linked and all(part == wanted for part in virtual)
     except (BnlError, KeyError, OSError, RuntimeError, ValueError):
         return False
 
@@ -155,6 +156,15 @@ def _linked(group: h5py.Group | None) -> set[str]:
     """Names of the files that a group links."""
     found = [] if group is None else [access.link(group, name) for name in group]
     return {link.filename for link in found if isinstance(link, h5py.ExternalLink)}
+
+
+def _virtual(group: h5py.Group | None) -> list[set[str]]:
+    """Names of the files behind each virtual dataset of a group."""
+    if group is None:
+        return []
+    names = [name for name in group if not isinstance(access.link(group, name), h5py.ExternalLink)]
+    found = [access.get_dataset(group, name) for name in names]
+    return [{part.file_name for part in d.virtual_sources()} for d in found if d is not None and d.is_virtual]
 
 
 def _master_sha256(path: str) -> str | None:
