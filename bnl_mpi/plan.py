@@ -12,7 +12,7 @@ from dataclasses import dataclass
 AUTO_BLOCKS = 512
 """`-d auto` aims at no more blocks than this: enough for hundreds of workers, few enough for a folder."""
 
-AUTO_SMALLEST, AUTO_LARGEST_BYTES = 10, 1 << 30
+AUTO_LARGEST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,12 @@ class Plan:
 def auto_block_size(n_images: int, image_bytes: int) -> int:
     """Images a block under `-d auto`, from image count and size alone.
 
-    At least 10, at most 1 GiB of pixels, and otherwise the round number (1, 2 or 5 times a power of ten)
-    that makes no more than 512 blocks.  Where the last block would be smaller than 10 images, the size
-    grows until it is not.
+    The smallest round number (1, 2 or 5 times a power of ten) that makes no more than 512 blocks, of at most 1 GiB of
+    pixels each.  So the blocks are at least 205, or as many as the images: that many workers have something to do.
     """
-    wanted = max(AUTO_SMALLEST, -(-n_images // AUTO_BLOCKS))
-    rounds = (m * int(10**e) for e in range(1, 20) for m in (1, 2, 5))
-    size = next(size for size in rounds if size >= wanted)
-    size = max(AUTO_SMALLEST, min(size, AUTO_LARGEST_BYTES // max(1, image_bytes)))
-    while size < n_images and 0 < n_images % size < AUTO_SMALLEST:
-        size += 1
-    return size
+    rounds = (m * int(10**e) for e in range(20) for m in (1, 2, 5))
+    size = next(size for size in rounds if size * AUTO_BLOCKS >= n_images)
+    return max(1, min(size, AUTO_LARGEST_BYTES // max(1, image_bytes)))
 
 
 def better_block_size(n_images: int, n_workers: int) -> int:

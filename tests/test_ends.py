@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,10 +35,10 @@ import os, sys
 sys.path.insert(0, {folder!r})
 {fault}
 from bnl_mpi.errors import InputError
-from bnl_mpi.run.launch import _told_rank
+from bnl_mpi.run.launch import told_rank
 def fail(*_, **__):
     raise {error}
-if _told_rank() == {rank}:
+if told_rank() == {rank}:
     setattr(C, name, fail)
 from bnl_mpi.cli import main
 sys.exit(main())
@@ -181,3 +182,20 @@ def test_a_rank_that_never_joins_is_told_of(
     assert run.returncode != 0
     assert told.count("not all 3 ranks have joined within 2 s") == 1
     assert not list(tmp_path.glob("set*"))
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_ranks_killed_while_they_wait_leave_nothing_in_shared_memory(
+    tmp_path: Path, words: list[str], late: str
+) -> None:
+    def mapped() -> set[str]:
+        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in in_init(tmp_path)]
+        return {name for text in maps for name in re.findall(r"/dev/shm/mpich_shm_\w+", text)}
+
+    with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
+        names = wait_for(mapped, run)
+        for pid in in_init(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+        assert run.wait(30) != 0
+    wait_for(lambda: not any(os.path.exists(name) for name in names), None, seconds=10)

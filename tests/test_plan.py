@@ -61,19 +61,19 @@ def test_shape_is_rounded_up(binning: int, ny: int, nx: int) -> None:
     assert plan.shape_out == (len(range(0, ny, binning)), len(range(0, nx, binning)))
 
 
-@given(st.integers(1, 200_000), st.integers(1, 40_000_000))
-def test_auto_block_size(n_images: int, image_bytes: int) -> None:
+@given(st.integers(1, 200_000), st.integers(1, 40_000_000), st.integers(1, 205))
+def test_auto_block_size_leaves_no_worker_idle(n_images: int, image_bytes: int, workers: int) -> None:
     size = auto_block_size(n_images, image_bytes)
-    assert size >= 10
-    if n_images >= 10:
-        assert min(size, n_images % size or size) >= 10 or size >= n_images
+    blocks = -(-n_images // size)
+    assert blocks >= min(workers, n_images)
+    assert blocks <= 512 or size * image_bytes > 1 << 29
 
 
 def test_auto_block_size_keeps_files_few() -> None:
-    assert auto_block_size(1800, 5_000_000) == 10
+    assert auto_block_size(1800, 5_000_000) == 5
     assert auto_block_size(100_000, 5_000_000) == 200
-    assert auto_block_size(9, 5_000_000) == 10
-    assert auto_block_size(105, 100) == 15
+    assert auto_block_size(9, 5_000_000) == 1
+    assert auto_block_size(100, 2 << 30) == 1
 
 
 @given(st.integers(1, 1000), st.integers(1, 300))

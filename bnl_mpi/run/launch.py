@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,63 @@ def told_size() -> int:
     """How many processes the launcher's environment speaks of; 0 where it says nothing."""
     sizes = [int(n) for name in SIZE_VARIABLES if (n := os.environ.get(name, "")).isdigit()]
     # A rank above 0 tells of others too.
-    return max([*sizes, _told_rank() + 1 if _told_rank() else 0])
+    return max([*sizes, told_rank() + 1 if told_rank() else 0])
 
 
-def _told_rank() -> int:
+def told_rank() -> int:
     """This process's place among those that the launcher started; 0 where it says nothing."""
     ranks = [os.environ.get(name, "") for name in (*RANK_VARIABLES, "SLURM_PROCID")]
     return next((int(n) for n in ranks if n.isdigit()), 0)
 
 
+JOIN_SECONDS = 600.0
+"""Some sites start thousands of processes from one file system."""
+GUARD_DELAY = 0.5
+"""Seconds by which a rank leaves it to the one before it to tell that somebody is missing."""
+
+
 def is_spokesman() -> bool:
     """Of several processes that meet the same error before MPI joins them, whether this one tells of it."""
-    return _told_rank() == 0
+    return told_rank() == 0
+
+
+@contextlib.contextmanager
+def guarded_start() -> Iterator[None]:
+    """While MPI starts within: signals end this process at once, and so does a limit on the time for all to join.
+
+    In MPI's library a rank waits for all others, and Python's handlers don't run; nothing is there to be cleaned up.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    delay = GUARD_DELAY * min(told_rank(), 20)
+    program = str(Path(__file__).with_name("guard.py"))
+    words = [os.getpid(), join_seconds(), delay, told_size()]
+    guard = subprocess.Popen(
+        # Isolated, and in a session of its own: what ends the ranks must not end it.
+        [sys.executable, "-I", "-S", program, *map(str, words)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert guard.stdin is not None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            guard.stdin.write(b"joined")
+            guard.stdin.close()
+        guard.wait()
+
+
+def join_seconds() -> float:
+    """How long ranks wait for one another at the start."""
+    text = os.environ.get("BNL_MPI_JOIN_SECONDS", "")
+    try:
+        seconds = float(text) if text else JOIN_SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UsageError(f"BNL_MPI_JOIN_SECONDS={text}: give a number of seconds above 0, or unset it")
+    return seconds
 
 
 def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:

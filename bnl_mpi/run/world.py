@@ -35,7 +35,16 @@ def _refuse_lonely_world() -> None:
 
 
 def connect() -> Any:
-    """The communicator of all ranks.  Initialises MPI."""
+    """The communicator of all ranks.  Initialises MPI, under a guard."""
+    with launch.guarded_start():
+        comm = _initialise()
+        if comm.Get_size() == 1:
+            _refuse_lonely_world()
+        _unlink_shared_memory(comm)
+    return comm
+
+
+def _initialise() -> Any:
     try:
         import mpi4py
 
@@ -47,11 +56,7 @@ def connect() -> Any:
             f"started by a launcher, but no MPI library could be loaded ({reason}); load the site's MPI module, "
             "or pip install 'bnl-mpi[mpich]'"
         ) from error
-    comm = MPI.COMM_WORLD
-    if comm.Get_size() == 1:
-        _refuse_lonely_world()
-    _unlink_shared_memory(comm)
-    return comm
+    return MPI.COMM_WORLD
 
 
 def _unlink_shared_memory(comm: Any) -> None:
