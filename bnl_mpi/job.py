@@ -101,25 +101,10 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
 
 def make_plan(options: Options, found: Source, experiment: Experiment, warnings: list[str]) -> Plan:
     """The plan for the selected frames; adds to `warnings` what the user should know."""
-    total = found.n_frames
-    last = total if options.last_image is None else options.last_image
-    if options.first_image > total or last > total:
-        wrong = f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
-        raise InputError(f"{found.master}: {wrong} is outside the data, which has frames 1 to {total}")
-    n_frames = last - options.first_image + 1
-    partial = n_frames % options.sum
-    if options.drop_partial and n_frames < options.sum:
-        raise UsageError(f"--drop_partial: {n_frames} frames make no whole image of {options.sum}; lower -s")
-    if partial and options.drop_partial:
-        n_frames -= partial
-        warnings.append(f"the last {partial} of the selected frames are left out (--drop_partial)")
-    elif partial:
-        warnings.append(
-            f"the last image is the sum of {partial} frames only, not of {options.sum}; --drop_partial leaves it out"
-        )
+    n_frames = _selected(options, found, warnings)
     satval = experiment.satval
     plan = Plan(
-        n_frames_in=total,
+        n_frames_in=found.n_frames,
         first_frame=options.first_image - 1,
         n_frames=n_frames,
         sum=options.sum,
@@ -143,6 +128,27 @@ def make_plan(options: Options, found: Source, experiment: Experiment, warnings:
     if plan.n_blocks > 999999:
         raise UsageError(f"{plan.n_blocks} data files are more than six digits can number; raise -d")
     return plan
+
+
+def _selected(options: Options, found: Source, warnings: list[str]) -> int:
+    """How many frames are taken."""
+    total = found.n_frames
+    last = total if options.last_image is None else options.last_image
+    if options.first_image > total or last > total:
+        wrong = f"--first_image {options.first_image}" if options.first_image > total else f"--last_image {last}"
+        raise InputError(f"{found.master}: {wrong} is outside the data, which has frames 1 to {total}")
+    n_frames = last - options.first_image + 1
+    partial = n_frames % options.sum
+    if options.drop_partial and n_frames < options.sum:
+        raise UsageError(f"--drop_partial: {n_frames} frames make no whole image of {options.sum}; lower -s")
+    if partial and options.drop_partial:
+        n_frames -= partial
+        warnings.append(f"the last {partial} of the selected frames are left out (--drop_partial)")
+    elif partial:
+        warnings.append(
+            f"the last image is the sum of {partial} frames only, not of {options.sum}; --drop_partial leaves it out"
+        )
+    return n_frames
 
 
 def output_limit(options: Options, satval: float, warnings: list[str]) -> float:

@@ -178,7 +178,6 @@ LONGEST_FUNCTION, LONGEST_MODULE, LARGEST_ROOT = 40, 350, 10
 
 TOO_LONG: dict[str, int] = {
     "bnl_mpi.arguments.build_parser": 86,
-    "bnl_mpi.job.make_plan": 44,
     "bnl_mpi.options": 364,
     "bnl_mpi.options.__post_init__": 50,
     "bnl_mpi.pixels.kernels.bslz4_reduce": 50,
