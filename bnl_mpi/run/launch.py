@@ -69,8 +69,7 @@ def guarded_start() -> Iterator[None]:
 
     In MPI's library a rank waits for all others, and Python's handlers don't run; nothing is there to be cleaned up.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     delay = GUARD_DELAY * min(told_rank(), 20)
     program = str(Path(__file__).with_name("guard.py"))
     words = [os.getpid(), join_seconds(), delay, told_size()]
@@ -88,6 +87,9 @@ def guarded_start() -> Iterator[None]:
             guard.stdin.write(b"joined")
             guard.stdin.close()
         guard.wait()
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def join_seconds() -> float:

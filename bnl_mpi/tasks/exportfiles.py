@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from ..errors import OutputError
 from ..job import Job
 from ..output import cbffile
+from ..run.files import NoFiles
 from ..run.task import BlockReport, Kept, Masters
 from .exportjob import Export
 
 
-class CbfFiles:
+class CbfFiles(NoFiles):
     """The images of a template."""
 
     remains = "images that were complete remain; --resume keeps them"
 
-    def stems(self, job: Job) -> list[str]:
+    def stems(self, job: Job, share: int | None = None) -> list[str]:
         return [job.options.out_file]
 
     def path(self, job: Job, number: int) -> str:
@@ -45,9 +46,6 @@ class CbfFiles:
                 "--force overwrites them, or choose another --cbf"
             )
 
-    def stored_block_size(self, job: Job) -> int | str | None:
-        return None
-
     def inspect(self, job: Job, numbers: Sequence[int], go_on: Callable[[], bool]) -> Kept:
         kept = Kept()
         for number in numbers:
@@ -67,21 +65,12 @@ class CbfFiles:
                 kept.reports.append(report)
         return kept
 
-    def check_neighbours(self, job: Job) -> None:
-        """Nothing: there are no shares."""
-
     def masters_there(self, job: Job) -> Masters | None:
         """Beyond the job's own images none of these names may be there, or readers took them for part of the set."""
         for image, path in _of(job).template.existing():
             if not 0 <= image < job.plan.n_images:
                 raise OutputError(_foreign(path))
         return None
-
-    def changed(self, job: Job, reports: Sequence[BlockReport]) -> list[str]:
-        return []
-
-    def remove_old_masters(self, job: Job) -> None:
-        """There are none."""
 
     def remove_partial(self, job: Job, share: int | None = None) -> None:
         for path in _of(job).template.partial():
