@@ -22,6 +22,7 @@ COMMANDS = {
     "expand": ("bnl_mpi.commands.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
     "estimate": ("bnl_mpi.commands.estimate", "what settings would give, cost and lose, on a sample of the frames"),
     "export": ("bnl_mpi.commands.export", "write a set as CBF images, for programs that read no HDF5"),
+    "report": ("bnl_mpi.commands.report", "a page with pictures: a set beside the one that it was made from"),
     "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),
     "archive": ("bnl_mpi.commands.archive", "reduce many data sets, and remember what is done"),
 }

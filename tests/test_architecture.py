@@ -124,7 +124,8 @@ ROOMS = {
     "arguments": "_version errors codecs options",
     "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
     "archive": "errors hdf5 input run tasks check arguments",
-    "commands": "_version errors hdf5 codecs options run tasks check simulate arguments archive estimate",
+    "report": "errors plan spots hdf5 options input job tasks arguments estimate",
+    "commands": "_version errors hdf5 codecs options output run tasks check simulate arguments archive estimate report",
     "cli": "errors run tasks arguments",
     "__main__": "cli",
 }

@@ -113,7 +113,7 @@ class RawFrames:
             self._strong[frame] = np.flatnonzero(strong)
             finder.take(frame, image, self._strong[frame])
         self.bad = bad
-        self.spots: Spots = finder.spots()
+        self.spots: Spots = extended(finder.spots())
         self.half_duration = 0.5
         """Frames that found spots last on either side of their centres."""
         self.sigma = spot_sizes.spot_sigma(self.images, self.spots)
@@ -145,6 +145,12 @@ class RawFrames:
         ]
 
 
+def extended(spots: Spots) -> Spots:
+    """Those of more than one pixel: a hot pixel is one in every frame."""
+    box = spots.box
+    return spots[(box[:, 1] - box[:, 0] > 1) | (box[:, 3] - box[:, 2] > 1)]
+
+
 def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
     """What to integrate in a group: the spots predicted there, else those found."""
     sigma = raw.sigma or spot_sizes.USUAL_SIGMA
@@ -152,7 +158,9 @@ def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
     first, end = raw.frames.start, raw.frames.stop
     if predicted is None:
         spots = raw.spots
-        x, y, z, half = spots.x, spots.y, spots.z, np.full(len(spots), raw.half_duration)
+        # Near the rotation axis spots last longer than others.
+        length = np.maximum(spots.z - spots.box[:, 4], spots.box[:, 5] - spots.z) + 0.5
+        x, y, z, half = spots.x, spots.y, spots.z, np.maximum(raw.half_duration, length)
     else:
         here = (predicted.z >= first) & (predicted.z < end)
         x, y, z, half = (column[here] for column in (predicted.x, predicted.y, predicted.z, predicted.half))
