@@ -137,7 +137,7 @@ ACTS = {
 @pytest.mark.parametrize("ranks", [None, pytest.param(2, marks=[pytest.mark.mpi, needs_mpi])])
 def test_a_block_that_changed_meanwhile(tmp_path: Path, words: list[str], act: str, ranks: int | None) -> None:
     words = [*words, "-H", "16", "-q", "out_file"]
-    bnl(*words, "-o", "other", "-S", "2", cwd=tmp_path)
+    bnl(*["other" if w == "set" else w for w in words], "-S", "2", cwd=tmp_path)
     program = tmp_path / "meddling.py"
     program.write_text(MEDDLING.format(folder=str(Path(MAIN).parents[1]), act=ACTS[act]))
     command, environment = [sys.executable, str(program), *words], dict(os.environ)
