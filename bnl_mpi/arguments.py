@@ -138,17 +138,7 @@ def add_codecs(group: Any) -> None:
         help="threads of the JPEG 2000 library in each rank (default 1)")  # fmt: skip
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
-    lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
-    parser = Parser(
-        prog="bnl-mpi",
-        description=DESCRIPTION,
-        epilog=f"other commands (each has its own --help):\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+def _add_input(parser: argparse.ArgumentParser) -> None:
     frames = parser.add_argument_group("input")
     add(
         frames,
@@ -162,7 +152,26 @@ def build_parser() -> argparse.ArgumentParser:
     add(frames, "-N", "--last_image", type=int, metavar="N", help="last frame, included (default: the last)")
     add(frames, "--channel", optional=False, type=int, metavar="N",
         help="which channel (energy threshold) of a data set with several, from 1")  # fmt: skip
+    add(frames, "--skip_bad_frames", optional=False, action="store_true",
+        help="frames that can't be read count as invalid, and so do the images that hold them")  # fmt: skip
+    add(frames, "--salvage", optional=False, action="store_true",
+        help="take a collection that broke off as far as its data files go")  # fmt: skip
+    add(frames, "--ignore_frame_numbers", optional=False, action="store_true",
+        help="go on where the data files' frame numbers or counts disagree with their order or the master")  # fmt: skip
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
+    lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = Parser(
+        prog="bnl-mpi",
+        description=DESCRIPTION,
+        epilog=f"other commands (each has its own --help):\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_input(parser)
     pixels = parser.add_argument_group("reduction")
     add(pixels, "-s", "--sum", type=int, metavar="N", help="frames summed into one image (default 1)")
     add(pixels, "-b", "--bin", type=int, metavar="N", help="pixels binned N x N (default 1)")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -16,9 +14,11 @@ import numpy as np
 from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
-from .hdf5 import access
+from .hdf5 import access, guard
 from .input import experiment as metadata
-from .input import opening
+from .input import identity as identities
+from .input import opening, reading
+from .input.discovery import Leniency
 from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
@@ -37,7 +37,7 @@ class Job:
     plan: Plan
     source: Source
     identity: str
-    """JSON of what determines the output: options, version, plan, and a hash of the input files' names and sizes."""
+    """JSON of what determines the output: options, version, plan, and what tells the input (`input.identity`)."""
     packed_mask: bytes | None
 
     @property
@@ -70,16 +70,27 @@ class PreparedReduction(Prepared):
 
 def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction:
     """Read the master, and make and check the plan.  Opens nothing for writing."""
-    with opening.open_master(options.infile) as h5:
+    with opening.open_master(options.infile) as h5, guard.understood(options.infile):
+        surveyed = guard.survey(h5, h5.filename)
+        read_at = reading.stamp(h5.filename) if os.path.isfile(h5.filename) else None
         counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        found = opening.open_source(options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel)
+        lenient = Leniency(options.salvage, options.ignore_frame_numbers)
+        found = opening.open_source(
+            options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel, lenient=lenient
+        )
+        guard.check_sizes(surveyed, found.shape)
+        found, surplus = _as_told(options, found, expected)
         dtype = np.dtype(found.dtype)
         experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
+        source_items = identities.items(found, h5, experiment)
+    found = dataclasses.replace(found, stamp=read_at)
     warnings = [*found.warnings, *experiment.warnings]
     plan = make_plan(options, found, experiment, warnings)
-    if expected is not None and expected != found.n_frames:
-        warnings.append(f"{options.infile} tells of {expected} frames, but its data files hold {found.n_frames}")
+    if expected is not None and (surplus or expected != found.n_frames):
+        held = found.n_frames + surplus
+        warnings.append(f"{options.infile} tells of {expected} frames, but its data files hold {held}")
+    warnings += _check_zeroed(options, plan)
     codec = codecs.make(options)
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
@@ -91,12 +102,35 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
     packed = None
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
-    sizes = json.dumps(found.file_sizes(), sort_keys=True)
-    digest = hashlib.sha256(sizes.encode()).hexdigest()
-    source_items = {"master": os.path.basename(found.master), "sizes_sha256": digest}
     identity = record.identity(options.identity(), plan, source_items, __version__)
     job = Job(options, plan, found, identity, packed)
     return PreparedReduction(job, tuple(warnings), experiment)
+
+
+def _as_told(options: Options, found: Source, expected: int | None) -> tuple[Source, int]:
+    """The source without frames that the master doesn't tell of, and how many these are; InputError unless wanted."""
+    if expected is None or found.n_frames <= expected or options.ignore_frame_numbers:
+        return found, 0
+    if options.last_image is None or options.last_image > expected:
+        raise InputError(
+            f"{options.infile}: tells of {expected} frames, but its data files hold {found.n_frames}; -N {expected} "
+            "takes those that it tells of, --ignore_frame_numbers all"
+        )
+    return found.cut(expected), found.n_frames - expected
+
+
+def _check_zeroed(options: Options, plan: Plan) -> list[str]:
+    """Refuse patterns and frames that lie outside; returns what the user should know of the others."""
+    ny, nx = plan.shape_out
+    for pattern in options.zero:
+        rows, columns = range(ny)[slice(*pattern.rows)], range(nx)[slice(*pattern.columns)]
+        beyond = (pattern.rows[1] or 0) > ny or (pattern.columns[1] or 0) > nx
+        if pattern.group is None and (beyond or not rows or not columns):
+            raise UsageError(f"pattern '{pattern.text}' lies beyond the image of {nx} x {ny} pixels")
+    for first, last in options.omit:
+        if last > plan.n_frames_in:
+            raise UsageError(f"--omit {first}-{last} is outside the data, which has frames 1 to {plan.n_frames_in}")
+    return ["--scale 0 makes every count 0"] if options.scale == 0 else []
 
 
 def make_plan(options: Options, found: Source, experiment: Experiment, warnings: list[str]) -> Plan:

@@ -27,24 +27,10 @@ LARGEST_BIN = 64
 MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
 FLOAT_DTYPES = {2: "float16", 4: "float32"}
 
-NOT_IN_IDENTITY = frozenset(
-    {
-        "infile",
-        "out_file",
-        "out_master",
-        "out_squash",
-        "parallel",
-        "thread",
-        "force",
-        "resume",
-        "verbose",
-        "json",
-        "log_json",
-        "grace",
-        "progress",
-        "codec_threads",
-    }
-)
+NOT_IN_IDENTITY = frozenset({
+    "infile", "out_file", "out_master", "out_squash", "parallel", "thread", "force", "resume", "verbose", "json",
+    "log_json", "grace", "progress", "codec_threads",
+})  # fmt: skip
 """Options that change how or where a run works, never what it computes."""
 
 
@@ -117,8 +103,7 @@ class Options:
     infile: str
     first_image: int = 1
     last_image: int | None = None
-    channel: int | None = None
-    """Of data sets with several channels (energy thresholds), from 1."""
+    channel: int | None = None  # of several (energy thresholds), from 1
     sum: int = 1
     bin: int = 1
     scale: Real = 1.0
@@ -142,14 +127,16 @@ class Options:
     thread: int | None = None
     uint: int | None = None
     float: Bytes = None
-    logarithm: Real | None = None
-    """The base; e is math.e."""
+    logarithm: Real | None = None  # the base; e is math.e
     exponential: Real | None = None
     zero: tuple[ZeroPattern, ...] = ()
     omit: tuple[tuple[int, int], ...] = ()
     saturation: str = "clip"
     drop_partial: bool = False
     allow_jumps: bool = False
+    skip_bad_frames: bool = False
+    salvage: bool = False
+    ignore_frame_numbers: bool = False
     fill_gaps: bool = False
     force: bool = False
     resume: bool = False

@@ -178,8 +178,8 @@ def test_the_table_grants_nothing_that_nobody_uses() -> None:
 LONGEST_FUNCTION, LONGEST_MODULE, LARGEST_ROOT = 40, 350, 10
 
 TOO_LONG: dict[str, int] = {
-    "bnl_mpi.arguments.build_parser": 86,
-    "bnl_mpi.options": 364,
+    "bnl_mpi.arguments.build_parser": 73,
+    "bnl_mpi.options": 351,
     "bnl_mpi.options.__post_init__": 50,
     "bnl_mpi.pixels.kernels.bslz4_reduce": 50,
     "bnl_mpi.quality.merging": 363,

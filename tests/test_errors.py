@@ -303,3 +303,42 @@ def test_warnings(tmp_path: Path) -> None:
     ):
         assert text in done.stderr, text
     assert "NAME_TEMPLATE_OF_DATA_FRAMES=" in done.stdout
+
+
+# ---- what would be silent nonsense ----------------------------------------------------------------------
+
+
+def test_a_data_file_is_no_master(tmp_path: Path, master: Path) -> None:
+    message = f"in_data_000002.h5: this is a data file, its master is {tmp_path / 'in_master.h5'}"
+    refused("-i", tmp_path / "in_data_000002.h5", cwd=tmp_path, message=message)
+    bnl("-i", master, "-o", "set", cwd=tmp_path)
+    refused("-i", "set_000001.h5", "-o", "x", cwd=tmp_path, message="this is a data file, its master is set_master.h5")
+    master.unlink()
+    refused("-i", "in_data_000001.h5", cwd=tmp_path, message="give the master file that links it")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-C", "44,50"], "pattern '44,50' lies beyond the image of 44 x 40 pixels"),
+        (["-C", "0,44"], "lies beyond"),
+        (["-R", "40:50"], "lies beyond"),
+        (["-R", "rows_50::2"], "lies beyond"),
+        (["-C", "0,3,0,40"], "lies beyond"),
+        (["-b", "2", "-C", "22,22"], "lies beyond the image of 22 x 20 pixels"),
+        (["-C", "0,3", "-0", "5,12-13"], "--omit 12-13 is outside the data, which has frames 1 to 12"),
+        (["--channel", "2"], "--channel 2, but frames have one channel"),
+        (["--channel", "1"], "--channel 1, but frames have one channel"),
+    ],
+)
+def test_what_lies_outside_is_refused(tmp_path: Path, master: Path, words: list[str], message: str) -> None:
+    refused("-i", master, *words, cwd=tmp_path, message=message, status=1 if words[0] == "--channel" else 2)
+
+
+def test_what_lies_inside_is_taken(tmp_path: Path, master: Path) -> None:
+    bnl("-i", master, "-C", "0,43,0,39", "-R", "39:", "-R", "zero_2_of_3_rows", "-0", "12", "-o", "set", cwd=tmp_path)
+
+
+def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
+    done = bnl("-i", master, "-S", "0", "-o", "set", cwd=tmp_path)
+    assert "--scale 0 makes every count 0" in done.stderr

@@ -34,6 +34,8 @@ def open_read(path: str | Path) -> h5py.File:
         raise InputError(f"{name}: no such file")
     if Path(name).is_dir():
         raise InputError(f"{name}: is a folder, not a file")
+    if not Path(name).is_file():
+        raise InputError(f"{name}: is a pipe or a device, not a regular file")
     try:
         return h5py.File(name, "r", locking=False)
     except PermissionError:
@@ -211,6 +213,15 @@ def attribute_text(item: h5py.HLObject, name: str) -> str:
         return ""
 
 
+def attribute_integer(item: h5py.HLObject, name: str) -> int | None:
+    """An attribute that is one integer; None where it is absent or something else."""
+    try:
+        value = np.asarray(item.attrs[name]).reshape(-1)
+    except (OSError, TypeError, KeyError, ValueError):
+        return None
+    return int(value[0]) if value.size == 1 and value.dtype.kind in "iu" else None
+
+
 def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
     """What `path` leads to, through links of any kind; None where it is dangling or a named type."""
     try:
@@ -251,16 +262,16 @@ def is_data_link(group: h5py.Group, name: str) -> bool:
     return DATA_NAME.fullmatch(name) is not None and isinstance(link(group, name), h5py.ExternalLink)
 
 
-def walk(group: h5py.Group, path: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
-    """(path, dataset) of every dataset below `group`, through links too, cycles cut.
+def walk(group: h5py.Group, path: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    """(path, dataset) of every dataset below `group`, through links too; each group once.
 
     External links named as data files' are passed over.
     """
-    yield from _walk(group, path.rstrip("/"), frozenset((identity(group),)), depth)
+    yield from _walk(group, path.rstrip("/"), {identity(group): group}, 0)
 
 
 def _walk(
-    group: h5py.Group, path: str, above: frozenset[tuple[int, int]], depth: int
+    group: h5py.Group, path: str, seen: dict[tuple[int, int], h5py.Group], depth: int
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     for name in group:
         if is_data_link(group, name):
@@ -269,8 +280,10 @@ def _walk(
         here = f"{path}/{name}"
         if isinstance(item, h5py.Dataset):
             yield here, item
-        elif isinstance(item, h5py.Group) and identity(item) not in above and depth < MAX_DEPTH:
-            yield from _walk(item, here, above | {identity(item)}, depth + 1)
+        elif isinstance(item, h5py.Group) and identity(item) not in seen and depth < MAX_DEPTH:
+            # Kept open: a file that is closed and opened again has another identity.
+            seen[identity(item)] = item
+            yield from _walk(item, here, seen, depth + 1)
 
 
 def make_group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from ..errors import InputError
 from .formats import open_segment
+from .reading import Extent
 from .source import Source
 
 
-def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], dict[int, int]]:
+def check_segments(
+    source: Source, wanted: Iterable[int], *, ignore_numbers: bool = False
+) -> tuple[list[str], dict[int, int]]:
     """Open the segments numbered `wanted` and hold them against the source.
 
     Returns the problems found, a line each, and the number of frames of each segment that differs from what
@@ -35,12 +39,30 @@ def check_segments(source: Source, wanted: Iterable[int]) -> tuple[list[str], di
         elif extent.dtype != source.dtype and not _is_virtual(source):
             problems.append(f"{segment}: pixels of type {extent.dtype}, but {source.dtype} in {first}")
         available = extent.n_frames - segment.start
-        last = k == len(source.segments) - 1
-        if not source.counts_known and (available != segment.count and not (last and available > segment.count)):
+        odd = None if ignore_numbers else _odd_numbers(source, k, extent)
+        if not source.counts_known and (available != segment.count or odd):
             counts[k] = available
         elif available < segment.count:
             problems.append(f"{segment}: {available} frames, but {segment.count} are expected from the master")
+        elif odd:
+            problems.append(f"{segment}: {odd}; put the files right, or go on with --ignore_frame_numbers")
     return problems, counts
+
+
+def _odd_numbers(source: Source, k: int, extent: Extent) -> str | None:
+    """How the frame numbers that the file of segment `k` tells disagree with the order and the counts."""
+    if extent.numbers is None or source.first_number is None or source.segments[k].start:
+        return None
+    low, high = extent.numbers
+    before = sum(s.count for s in source.segments[:k])
+    if high - low + 1 != extent.n_frames:
+        return f"image_nr_low and image_nr_high tell of frames {low} to {high}, but there are {extent.n_frames}"
+    if low != source.first_number + before:
+        return (
+            f"begins with frame {low} by its image_nr_low, but {before} frames lie before it, which begin with "
+            f"{source.first_number} ({os.path.basename(source.segments[0].path)} is the first file)"
+        )
+    return None
 
 
 def _is_virtual(source: Source) -> bool:

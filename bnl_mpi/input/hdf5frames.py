@@ -56,7 +56,9 @@ def frames_in(shape: Sequence[int]) -> int:
 def extent_of(dataset: Any) -> Extent:
     """What an open dataset of frames holds."""
     shape = (int(dataset.shape[-2]), int(dataset.shape[-1]))
-    return Extent(frames_in(dataset.shape), shape, dataset.dtype.newbyteorder("=").name)
+    numbers = [access.attribute_integer(dataset, f"image_nr_{which}") for which in ("low", "high")]
+    told = (numbers[0], numbers[1]) if numbers[0] is not None and numbers[1] is not None else None
+    return Extent(frames_in(dataset.shape), shape, dataset.dtype.newbyteorder("=").name, told)
 
 
 def read_through_hdf5(dataset: Any, at: tuple[int, ...], out: Array) -> None:
@@ -92,6 +94,15 @@ class Hdf5Frames:
 
     def extent(self) -> Extent:
         return extent_of(self._dataset)
+
+    def written(self, frames: range) -> int:
+        """How many of `frames`, indices in the dataset, are there, counted from the first on to one that isn't."""
+        for k, index in enumerate(frames):
+            try:
+                self._stored_bytes(index, int(np.prod(self._source.shape)) * np.dtype(self._source.dtype).itemsize)
+            except (OSError, RuntimeError, ValueError):
+                return k
+        return len(frames)
 
     def fingerprint(self) -> Fingerprint:
         d, path = self._dataset, self._segment.path

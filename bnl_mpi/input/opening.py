@@ -24,9 +24,15 @@ def open_master(path: str | Path) -> h5py.File:
 
 
 def open_source(
-    path: str, h5: h5py.File, expected: int | None, *, trust_counts: bool = True, channel: int | None = None
+    path: str,
+    h5: h5py.File,
+    expected: int | None,
+    *,
+    trust_counts: bool = True,
+    channel: int | None = None,
+    lenient: discovery.Leniency = discovery.STRICT,
 ) -> Source:
     """Where the frames of the open master `h5` are; arguments as for `discovery.open_source`."""
     if names_series(path):
         return inmemory.series_source(path, channel)
-    return discovery.open_source(path, h5, expected, trust_counts=trust_counts, channel=channel)
+    return discovery.open_source(path, h5, expected, trust_counts=trust_counts, channel=channel, lenient=lenient)

@@ -41,6 +41,8 @@ class Extent:
     """(ny, nx)."""
     dtype: str
     """NumPy's name of the stored type."""
+    numbers: tuple[int, int] | None = None
+    """Numbers of the first and the last frame in the experiment, where the file tells them."""
 
 
 @dataclass(frozen=True)

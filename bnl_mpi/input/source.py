@@ -8,7 +8,7 @@ file only.  The other ranks open the data files that they read, check them (`che
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,25 @@ class Source:
     """False if the counts were inferred from the master and one data file, and await the owners' check."""
     warnings: tuple[str, ...] = ()
     """What the user should know of the input, a line each."""
+    first_number: int | None = None
+    """What the first file calls its first frame, where it tells."""
+    missing: tuple[str, ...] = ()
+    """Files that the master names and of which nothing, or not all, is taken (`--salvage`)."""
+    stamp: tuple[int, int] | None = None
+    """Size and modification time (ns) of the master when it was read."""
 
     @property
     def n_frames(self) -> int:
         return sum(s.count for s in self.segments)
+
+    def cut(self, n_frames: int) -> Source:
+        """The same of the first `n_frames` frames alone."""
+        segments: list[Segment] = []
+        for segment in self.segments:
+            left = n_frames - sum(s.count for s in segments)
+            if left > 0:
+                segments.append(replace(segment, count=min(segment.count, left)))
+        return replace(self, segments=tuple(segments))
 
     def spans(self, frames: range) -> list[tuple[int, int]]:
         """(segment, index) of the first frame of each segment that `frames` touches; for `check_segments`."""

@@ -233,8 +233,9 @@ def _work(prepared: Prepared, job: Job, this: Process, finished: Masters | None)
     ranks = this.ranks
     with ExitStack() as files:
         masters = Later(lambda: this.task.write_masters(prepared, files))
-        if ranks.size > 1 and finished is None:
-            # While the workers work; of an error nobody hears before they have ended.
+        if ranks.size > 1 and finished is None and not job.options.skip_bad_frames:
+            # While the workers work; of an error nobody hears before they have ended.  Which frames are bad, the
+            # masters tell only when all blocks are there.
             masters.attempt()
         reports = gather_reports(job, this) if ranks.size > 1 else make_blocks_alone(job, this)
         _check_complete(job, this, len(reports))

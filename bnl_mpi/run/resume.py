@@ -22,7 +22,7 @@ from ..output.master import DATA, SQUASH
 from ..output.places import listed
 from .task import BlockReport, Kept
 
-SIZES = "sizes_sha256"
+SIZES, MASTER = "sizes_sha256", "master_sha256"
 PROCESS = "/entry/process_bnl_mpi"
 
 
@@ -94,6 +94,9 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
         if SIZES in differ:
             differ.remove(SIZES)
             parts.append("the input's files had other names or sizes")
+        if MASTER in differ:
+            differ.remove(MASTER)
+            parts.append("the input's master told something else")
         parts += [f"{k} {a.get(k)} there, {b.get(k)} here" for k in differ]
     if there.get("version") != here.get("version"):
         parts.insert(0, f"version {there.get('version')} there, {here.get('version')} here")

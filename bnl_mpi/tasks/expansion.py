@@ -23,7 +23,7 @@ from .._version import __version__
 from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
-from ..input import links
+from ..input import identity, links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
@@ -201,6 +201,8 @@ class KeptBlock:
     """None where the decoded images hold their marks: they were coded without loss."""
     codec: LossyCodec | None
     """What a squash was coded with; None for `-c htj2k`."""
+    input: identity.BlockInput | None
+    """What the images were made of; None where an older version didn't tell."""
 
 
 class Expander(ImageMaker):
@@ -234,7 +236,13 @@ class Expander(ImageMaker):
                 records.image_checksums(file),
                 records.read_invalid(file, self._expansion.plan.shape_out),
                 self._codec_of(file, block) if self._expansion.is_squash else None,
+                identity.read_block_input(group),
             )
+
+    def _end(self, block: Block, report: ImageReport, made: Sequence[records.BlockRecord]) -> None:
+        if self._kept is not None and self._kept.input is not None:
+            report.bad_frames = self._kept.input.bad_frames
+            made[0].extra |= self._kept.input.datasets()
 
     @staticmethod
     def _codec_of(file: h5py.File, block: Block) -> LossyCodec:

@@ -138,6 +138,7 @@ class ImageMaker:
             report.n_frames += n_frames
             after_image(n_frames)
         report.bytes_read = self._bytes_read
+        self._end(block, report, [writer.record, *([squash.record] if squash else [])])
         writer.record.counts = {name: getattr(report, name) for name in COUNTS}
 
     def _record(self, block: Block) -> BlockRecord:
@@ -166,6 +167,9 @@ class ImageMaker:
     def _decoded(self, chunk: bytes) -> np.ndarray[Any, Any]:
         """The pixels of a chunk that was stored without a look at them."""
         raise NotImplementedError
+
+    def _end(self, block: Block, report: ImageReport, made: Sequence[BlockRecord]) -> None:
+        """Called after the block's last image, with the records of its files, the data file's first."""
 
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         """Make image `image`, counted from 0, and add it to `writer`."""

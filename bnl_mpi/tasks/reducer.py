@@ -86,6 +86,12 @@ class Reducer:
         """Add the frame in `self.frame`."""
         kernels.accumulate(self.frame, *self._sums, **self._how())
 
+    def blot(self) -> None:
+        """Make the image in hand invalid in all its pixels, whatever frames were added."""
+        self._total[...] = 0
+        self._flags[...] = kernels.FLAG_INVALID
+        self._first = False
+
     def add_chunks(self, chunks: Sequence[Any]) -> None:
         """Decode bslz4 chunks and add their frames in one pass, a few rows at a time in the cache."""
         self._reduce(chunks, None)

@@ -13,8 +13,9 @@ from .. import codecs
 from .. import job as jobs
 from ..codecs.contract import LossyCodec, Passed
 from ..errors import BnlError
+from ..hdf5 import guard
 from ..input import checks
-from ..input.frames import FrameReader
+from ..input.frames import FrameError, FrameReader
 from ..job import Job, PreparedReduction
 from ..options import Options
 from ..output import digest, master, nexus, provenance
@@ -25,6 +26,7 @@ from ..output.record import BlockRecord
 from ..pixels import kernels
 from ..plan import Block
 from ..run.task import Masters
+from . import inputs
 from .images import ImageMaker, ImageSink, ImageTask
 from .reducer import Reducer
 from .report import ImageReport
@@ -51,6 +53,8 @@ class Pipeline(ImageMaker):
         self._reducer = Reducer(job, dtype)
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
+        self._bad: list[int] = []
+        """Frames of the block in hand, from 0, that couldn't be read."""
         self._fuses = integers and kernels.HAVE_BSLZ4
         self._first_image = 0
 
@@ -83,6 +87,8 @@ class Pipeline(ImageMaker):
 
     def _begin(self, block: Block) -> None:
         self._first_image = block.first_image
+        self._reader.begin()
+        self._bad = []
         if self._codec is not None:
             self._codec.reset()
 
@@ -92,22 +98,14 @@ class Pipeline(ImageMaker):
 
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
-        last = self._add_frames(frames)
-        pixels: Any
-        if self._codec is None:
-            with self._decoding(last) as chunks:
-                pixels = reducer.image(frames, chunks)
-            passed = Passed(pixels)
-        else:
-            with self._decoding(last) as chunks:
-                values = reducer.values(frames, chunks)
-            with watch.stage("code"):
-                decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
-                passed = self._code(self._codec, values, frames, keep=squash is not None, pixels=decode)
-            pixels = passed.image
-            if not self._stores_codestream:
-                with watch.stage("reduce"):
-                    pixels = reducer.mark(pixels)
+        try:
+            passed, pixels = self._finish(image, self._add_frames(frames), keep=squash is not None)
+        except FrameError:
+            if not self._job.options.skip_bad_frames:
+                raise
+            self._find_bad(frames)
+            reducer.blot()
+            passed, pixels = self._finish(image, {}, keep=squash is not None)
         chunk = passed.codestream
         if not self._stores_codestream:
             with watch.stage("encode"):
@@ -122,6 +120,36 @@ class Pipeline(ImageMaker):
         report.n_clipped += reducer.n_clipped
         report.n_invalid += reducer.n_invalid
         report.add(passed)
+
+    def _finish(self, image: int, last: _Chunks, *, keep: bool) -> tuple[Passed, Any]:
+        """What the codec made of the image of the frames that were added and of `last`, and its pixels as stored."""
+        reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
+        if self._codec is None:
+            with self._decoding(last) as chunks:
+                pixels = reducer.image(frames, chunks)
+            return Passed(pixels), pixels
+        with self._decoding(last) as chunks:
+            values = reducer.values(frames, chunks)
+        with watch.stage("code"):
+            decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
+            passed = self._code(self._codec, values, frames, keep=keep, pixels=decode)
+        if self._stores_codestream:
+            return passed, passed.image
+        assert passed.image is not None
+        with watch.stage("reduce"):
+            return passed, reducer.mark(passed.image)
+
+    def _find_bad(self, frames: range) -> None:
+        """Look at each frame of an image of which one can't be read, and note those."""
+        reader, out = self._reader, self._reducer.frame
+        for frame in frames:
+            try:
+                reader.decode(reader.fetch(frame, out), frame, out)
+            except FrameError:
+                self._bad.append(frame)
+
+    def _end(self, block: Block, report: ImageReport, made: Sequence[BlockRecord]) -> None:
+        inputs.note(self._reader, inputs.frames_of(self._job, block), self._bad, report, made)
 
     def _add_frames(self, frames: range) -> _Chunks:
         """Add up the frames but for the last ones that can be decoded and finished in one pass: these are returned."""
@@ -171,12 +199,15 @@ class Pipeline(ImageMaker):
 class ReductionTask(ImageTask):
     """The main job."""
 
+    files = inputs.ReductionFiles(ImageReport)
+
     def prepare(self, options: Options, *, trust_counts: bool = True) -> PreparedReduction:
         Filter(options.compression).check()
         return jobs.prepare(options, trust_counts=trust_counts)
 
     def check_inputs(self, job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
-        return checks.check_segments(job.source, jobs.segments_of(job, numbers))
+        wanted = jobs.segments_of(job, numbers)
+        return checks.check_segments(job.source, wanted, ignore_numbers=job.options.ignore_frame_numbers)
 
     def maker(self, job: Job, rank: int) -> Pipeline:
         return Pipeline(job, rank)
@@ -194,17 +225,18 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     shared: dict[str, Any] = {
         "data_files": listed(job, options.data_path),
         "experiment": prepared.experiment,
-        "provenance": provenance.describe(job),
+        "provenance": provenance.describe(job) | inputs.told_of_input(job),
         "data_dtype": np.dtype(job.plan.dtype_out),
     }
     squash = listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
     new_master = files.enter_context(whole_file(options.master_path))
     new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
-    missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)
-    if missing:
-        warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
-    warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)
+    with guard.understood(options.infile):
+        missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)
+        if missing:
+            warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
+        warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)
     if not missing:
         digest.join(new_master, new_nxs)
     return Masters(not missing, tuple(warnings))

@@ -38,6 +38,10 @@ class ImageReport(BlockReport):
     missed_jump: int = 0
     missed_trials: int = 0
     """Images that miss the codec's target by more than its tolerance, by the reason; see `contract.MISSES`."""
+    bad_frames: list[int] = field(default_factory=list)
+    """Frames, from 1, that couldn't be read and count as invalid."""
+    inputs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Size and modification time (ns) by path of the files that were read."""
     n_different: int = 0
     """Images that didn't decode to the pixels that the run which coded them got."""
     builds: str = ""
@@ -105,6 +109,8 @@ class SetSummary:
     missed_targets: dict[str, int]
     """Images that miss the codec's target by more than its tolerance, by the reason: end (the codec can come no
     nearer), jump (the size or error jumps over the target), trials (the search was given up)."""
+    bad_frames: list[int]
+    """Frames, from 1, that couldn't be read: their images are marked invalid."""
     seconds: float
     xds_template: str | None
     """None where XDS's usual plugin can't read the files."""
@@ -192,9 +198,19 @@ def missed_targets(reports: Sequence[ImageReport]) -> dict[str, int]:
     return {reason: sum(getattr(r, f"missed_{reason}") for r in reports) for reason in WHY_MISSED}
 
 
+def bad_frames(reports: Sequence[ImageReport]) -> list[int]:
+    """Frames, from 1, that couldn't be read, in order."""
+    return sorted(frame for report in reports for frame in report.bad_frames)
+
+
 def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
     """Warnings that only the finished blocks give rise to."""
     found = []
+    if bad := bad_frames(reports):
+        shown = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
+        found.append(
+            f"{len(bad)} frame{'s' * (len(bad) > 1)} couldn't be read and count as invalid, as their images do: {shown}"
+        )
     missed = missed_targets(reports)
     if n := sum(missed.values()):
         why = "; ".join(f"{_images(k)}: {WHY_MISSED[reason]}" for reason, k in missed.items() if k)
@@ -248,6 +264,7 @@ def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Seq
         idle_workers=max(0, outcome.n_workers - job.plan.n_blocks),
         **_rates(job, outcome, made),
         **_sizes(job, [*made, *kept]),
+        bad_frames=bad_frames([*made, *kept]),
         seconds=outcome.seconds,
         xds_template=None if obstacles else for_xds.template(job),
         xds_obstacles=obstacles,
