@@ -128,7 +128,7 @@ def _check_zeroed(options: Options, plan: Plan) -> list[str]:
         if pattern.group is None and (beyond or not rows or not columns):
             raise UsageError(f"pattern '{pattern.text}' lies beyond the image of {nx} x {ny} pixels")
     for first, last in options.omit:
-        if last > plan.n_frames_in:
+        if first > plan.n_frames_in:
             raise UsageError(f"--omit {first}-{last} is outside the data, which has frames 1 to {plan.n_frames_in}")
     return ["--scale 0 makes every count 0"] if options.scale == 0 else []
 

@@ -326,7 +326,7 @@ def test_a_data_file_is_no_master(tmp_path: Path, master: Path) -> None:
         (["-R", "rows_50::2"], "lies beyond"),
         (["-C", "0,3,0,40"], "lies beyond"),
         (["-b", "2", "-C", "22,22"], "lies beyond the image of 22 x 20 pixels"),
-        (["-C", "0,3", "-0", "5,12-13"], "--omit 12-13 is outside the data, which has frames 1 to 12"),
+        (["-C", "0,3", "-0", "5,13-14"], "--omit 13-14 is outside the data, which has frames 1 to 12"),
         (["--channel", "2"], "--channel 2, but frames have one channel"),
         (["--channel", "1"], "--channel 1, but frames have one channel"),
     ],
