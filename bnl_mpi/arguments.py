@@ -15,6 +15,7 @@ from . import options as opt
 from ._version import VERSION_DATE, __version__
 from .codecs import registry
 from .errors import UsageError
+from .pixels.patterns import parse_frame_list, parse_rectangle, parse_zero_pattern
 
 COMMANDS = {
     "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
@@ -123,6 +124,20 @@ def add_running(parser: Any) -> Any:
     return how
 
 
+def add_kept(group: Any) -> None:
+    """What `--keep` keeps, and how."""
+    add(group, "--keep", optional=False, action="append", metavar="FILE",
+        help="keep the pixels about a file's reflections: .refl, INTEGRATE.HKL, XDS_ASCII.HKL, SPOT.XDS, or a table of "
+        "x y frame [radius] [frames]; auto: strong spots alone; may be repeated")  # fmt: skip
+    add(group, "--keep_radius", optional=False, type=float, metavar="PIXELS",
+        help="about each reflection, in raw pixels (default: the file's spot size, at least 4)")  # fmt: skip
+    add(group, "--keep_frames", optional=False, type=int, metavar="N", help="N more frames on both sides of each")
+    add(group, "--keep_also", optional=False, action="append", metavar="X0,X1,Y0,Y1",
+        help="keep this rectangle of raw pixels too, in all images; may be repeated")  # fmt: skip
+    add(group, "--keep_exact", optional=False, action="store_true",
+        help="kept pixels stay as they are, though the level about them is rounded")  # fmt: skip
+
+
 def add_codecs(group: Any) -> None:
     """Each codec's option, the bounds that it takes in place of a level, and what concerns all."""
     for entry in registry.CODECS:
@@ -209,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="leave out a last image of fewer frames than -s")  # fmt: skip
     add(pixels, "--allow_jumps", optional=False, action="store_true",
         help="let sums cross the end of a trigger or a jump of a rotation axis")  # fmt: skip
-
+    add_kept(parser.add_argument_group("reflections kept (all else becomes its smooth local mean)"))
     add_codecs(parser.add_argument_group("lossy codecs (one at most; decompressed at once)"))
 
     out = parser.add_argument_group("output")
@@ -237,7 +252,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 VALUE_AFTER = {
     "-u", "--uint", "-f", "--float", "-S", "--scale", "-b", "--bin", "-s", "--sum", "-d", "--data_block_size",
-    "-l", "--compression_level", "-N", "--last_image",
+    "-l", "--compression_level", "-N", "--last_image", "--keep_frames", "--keep_radius",
 }  # fmt: skip
 """Options of a number, which users may write with a minus sign, be it by mistake; those of codecs are too."""
 
@@ -272,9 +287,11 @@ def options_from(words: Sequence[str]) -> opt.Options:
         raise UsageError(f"{flags} exclude each other: an image passes through one lossy codec")
     for entry in given:
         values["codec"], values["codec_level"] = entry.name, values.pop(entry.name)
-    zero = [opt.parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
+    zero = [parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
     values["zero"] = tuple(zero)
-    values["omit"] = opt.parse_frame_list(",".join(values["omit"])) if "omit" in values else ()
+    values["omit"] = parse_frame_list(",".join(values["omit"])) if "omit" in values else ()
+    values["keep"] = tuple(values.get("keep", ()))
+    values["keep_also"] = tuple(parse_rectangle(text) for text in values.get("keep_also", ()))
     if values["omit"] and not zero:
         raise UsageError("--omit names frames for -R and -C: give one of these too")
     return opt.Options(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from .input import identity as identities
 from .input import opening, reading
 from .input.discovery import Leniency
 from .input.experiment import Experiment
+from .input.reflections import selection
+from .input.reflections.reading import ReflectionFile
+from .input.reflections.regions import NO_REGIONS
 from .input.source import Source
 from .options import Options
 from .output import record
@@ -27,6 +31,22 @@ from .pixels import maps
 from .plan import Plan, auto_block_size
 
 TOP_VALUE = {"uint8": 255, "uint16": 65535, "uint32": 4294967295, "int16": 32767, "int32": 2147483647}
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The regions that `--keep` names, and where they come from."""
+
+    files: tuple[ReflectionFile, ...]
+    regions: bytes
+    """Packed, of all images; see `input.reflections.regions`."""
+
+    def items(self) -> dict[str, Any]:
+        """What provenance and the job's identity tell, as JSON can hold it."""
+        return {
+            "files": [dataclasses.asdict(file) for file in self.files],
+            "regions_sha256": hashlib.sha256(self.regions).hexdigest(),
+        }
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,8 @@ class Job:
     identity: str
     """JSON of what determines the output: options, version, plan, and what tells the input (`input.identity`)."""
     packed_mask: bytes | None
+    keeping: Keeping | None = dataclasses.field(default=None, kw_only=True)
+    """What `--keep` keeps; None without it."""
 
     @property
     def sha256(self) -> str:
@@ -102,8 +124,11 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
     packed = None
     if experiment.mask is not None:
         packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
+    keeping = _keeping(options, plan, warnings)
+    if keeping is not None:
+        source_items["kept"] = keeping.items()
     identity = record.identity(options.identity(), plan, source_items, __version__)
-    job = Job(options, plan, found, identity, packed)
+    job = Job(options, plan, found, identity, packed, keeping=keeping)
     return PreparedReduction(job, tuple(warnings), experiment)
 
 
@@ -131,6 +156,22 @@ def _check_zeroed(options: Options, plan: Plan) -> list[str]:
         if first > plan.n_frames_in:
             raise UsageError(f"--omit {first}-{last} is outside the data, which has frames 1 to {plan.n_frames_in}")
     return ["--scale 0 makes every count 0"] if options.scale == 0 else []
+
+
+def _keeping(options: Options, plan: Plan, warnings: list[str]) -> Keeping | None:
+    if not options.keep:
+        return None
+    paths = [path for path in options.keep if path != selection.AUTO]
+    if len(paths) < len(options.keep):
+        warnings.append(
+            "--keep auto keeps strong spots alone: weak reflections are smoothed away with the noise; process the data "
+            "first and give the reflections for more"
+        )
+    if not paths:
+        return Keeping((), NO_REGIONS.packed())
+    selected = selection.select(paths, options.keep_radius, options.keep_frames, plan)
+    warnings += selected.warnings
+    return Keeping(selected.files, selected.regions.packed())
 
 
 def make_plan(options: Options, found: Source, experiment: Experiment, warnings: list[str]) -> Plan:

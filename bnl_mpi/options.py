@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from .codecs import registry
 from .errors import UsageError
+from .pixels.patterns import ZeroPattern
 
 COMPRESSIONS = ("bslz4", "bszstd", "bshuf", "zstd", "none", "htj2k")
 LEVELS = {"zstd": (0, 9), "bszstd": (1, 22)}
@@ -24,70 +24,17 @@ XDS_COMPRESSIONS = ("bslz4", "none")
 
 LARGEST_BIN = 64
 
+LARGEST_RADIUS = 100
+"""Pixels of a frame, of what is kept about a reflection."""
+
 MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
 FLOAT_DTYPES = {2: "float16", 4: "float32"}
 
 NOT_IN_IDENTITY = frozenset({
     "infile", "out_file", "out_master", "out_squash", "parallel", "thread", "force", "resume", "verbose", "json",
-    "log_json", "grace", "progress", "codec_threads",
+    "log_json", "grace", "progress", "codec_threads", "background", "seed",
 })  # fmt: skip
 """Options that change how or where a run works, never what it computes."""
-
-
-@dataclass(frozen=True)
-class ZeroPattern:
-    """Pixels set to 0: `axis` 0 is rows (slow), 1 is columns (fast); indices are 0-based on the image."""
-
-    text: str
-    rows: tuple[int | None, int | None, int | None] = (None, None, None)
-    columns: tuple[int | None, int | None, int | None] = (None, None, None)
-    group: tuple[int, int] | None = None
-    """(k, n): of every n rows or columns the first k."""
-    axis: int = 0
-
-
-def parse_zero_pattern(text: str, axis: int) -> ZeroPattern:
-    """One of `columns_A:B:C`, `rows_A:B:C` (Python's slices), `zero_K_of_N_columns` (or `_rows`), and
-    `x0,x1[,y0,y1]`: columns x0..x1 of rows y0..y1 (of all rows), from 0, both ends included.
-
-    `axis` names the direction where the text does not: 0 for `-R`, 1 for `-C`.
-    """
-    number = r"(-?\d*)"
-    if m := re.fullmatch(rf"(?:(columns|rows)_)?{number}:{number}(?::{number})?", text):
-        word, *numbers = m.groups()
-        cut = tuple(int(n) if n else None for n in numbers)
-        if cut[2] == 0:
-            raise UsageError(f"pattern '{text}': a step of 0 selects nothing; give 1 or more")
-        along = {"rows": 0, "columns": 1, None: axis}[word]
-        a, b, c = cut
-        key = "rows" if along == 0 else "columns"
-        return ZeroPattern(text, axis=along, **{key: (a, b, c)})  # type: ignore[arg-type]
-    if m := re.fullmatch(r"zero_(\d+)_of_(\d+)(?:_(columns|rows))?", text):
-        k, n = int(m[1]), int(m[2])
-        if not 1 <= k <= n:
-            raise UsageError(f"pattern '{text}': {k} of {n} is not possible; give 1 of 2, 2 of 3, ...")
-        along = {"rows": 0, "columns": 1, None: axis}[m[3]]
-        return ZeroPattern(text, group=(k, n), axis=along)
-    if re.fullmatch(r"\d+,\d+(,\d+,\d+)?", text):
-        x0, x1, *y = (int(n) for n in text.split(","))
-        y0, y1 = y or (0, None)
-        if x1 < x0 or (y1 is not None and y1 < y0):
-            raise UsageError(f"pattern '{text}': x0,x1[,y0,y1] needs x0 <= x1 and y0 <= y1")
-        return ZeroPattern(text, (y0, None if y1 is None else y1 + 1, None), (x0, x1 + 1, None), axis=axis)
-    raise UsageError(
-        f"pattern '{text}' not understood; give columns_::2, rows_1::2, zero_2_of_3_columns or x0,x1[,y0,y1]"
-    )
-
-
-def parse_frame_list(text: str) -> tuple[tuple[int, int], ...]:
-    """`1,5,10-20`: frames from 1, as inclusive ranges."""
-    ranges = []
-    for part in text.split(","):
-        m = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not m or int(m[1]) < 1 or (m[2] and int(m[2]) < int(m[1])):
-            raise UsageError(f"--omit '{text}': '{part}' is no frame number or range; give 1,5,10-20, from 1")
-        ranges.append((int(m[1]), int(m[2] or m[1])))
-    return tuple(ranges)
 
 
 Real = float
@@ -138,6 +85,19 @@ class Options:
     salvage: bool = False
     ignore_frame_numbers: bool = False
     fill_gaps: bool = False
+    keep: tuple[str, ...] = ()
+    """Files of reflections whose pixels are kept, and "auto"."""
+    keep_radius: Real | None = None
+    """Pixels of a frame, in place of the files' own."""
+    keep_frames: int = 0
+    """More frames on both sides of each reflection."""
+    keep_also: tuple[tuple[int, int, int, int], ...] = ()
+    """Rectangles x0, x1, y0, y1 of a frame's pixels, from 0, both ends included."""
+    keep_exact: bool = False
+    background: str | None = None
+    """Of an expansion: "poisson" draws the background of a set made with `--keep` anew."""
+    seed: int = 0
+    """Of these draws."""
     force: bool = False
     resume: bool = False
     grace: Real = 20.0
@@ -213,6 +173,7 @@ class Options:
 
     def _check_codec(self, fix: Any) -> None:
         self._check_error_target(fix)
+        self._check_keep(fix)
         if self.codec is None:
             if self.out_squash is not None:
                 raise UsageError(f"-q keeps a lossy codec's codestreams: give one of {registry.flags()} too")
@@ -292,6 +253,29 @@ class Options:
             raise UsageError(f"--compression_level {level}: {self.compression} has levels {low} to {high}")
         fix("compression_level", level)
 
+    def _check_keep(self, fix: Any) -> None:
+        if self.background not in (None, "poisson"):
+            raise UsageError(f"--background {self.background}: give poisson, or leave it out")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: must be 0 or more")
+        if not self.keep:
+            given = [f"--{name}" for name in ("keep_radius", "keep_frames", "keep_also", "keep_exact")
+                     if getattr(self, name)]  # fmt: skip
+            if given:
+                raise UsageError(f"{given[0]} goes with --keep FILE, whose reflections are kept: give it too")
+            return
+        if self.keep_radius is not None and not 0 < self.keep_radius <= LARGEST_RADIUS:
+            raise UsageError(f"--keep_radius {self.keep_radius:g}: give pixels of a frame, up to {LARGEST_RADIUS}")
+        if self.keep_frames < 0:
+            raise UsageError(f"--keep_frames {self.keep_frames}: must be 0 or more")
+        if self.dtype != "uint16":
+            raise UsageError(f"--keep works on 2-byte unsigned images, not {self.dtype}; give -u 2")
+        if self.logarithm is not None or self.exponential is not None:
+            raise UsageError("--keep works on counts: drop -L or -X")
+        if self.codec is not None:
+            # The level goes on below the gaps.
+            fix("fill_gaps", True)
+
     def _check_names(self, fix: Any) -> None:
         for name in ("out_file", "out_master", "out_squash"):
             value = getattr(self, name)
@@ -347,5 +331,7 @@ class Options:
         kept = {k: v for k, v in values.items() if k not in NOT_IN_IDENTITY}
         kept["zero"] = [f"{'RC'[p.axis]} {p.text}" for p in self.zero]
         kept["omit"] = [list(r) for r in self.omit]
+        kept["keep"] = [os.path.basename(path) for path in self.keep]
+        kept["keep_also"] = [list(r) for r in self.keep_also]
         kept["squash"] = self.out_squash is not None
         return kept

@@ -442,6 +442,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Path], None]]] = [
     (OURS, "block-number", "ours", swap_blocks),
     (OURS, "records", "ours", in_block(2, setting("/entry/bnl_mpi/frames", np.array([[5, 6], [8, 8]], "u4")))),
     (OURS, "records", "ours", in_block(2, drop("/entry/bnl_mpi/chunk_crc32"))),
+    (OURS, "kept-regions", "ours", setting("/entry/bnl_mpi/kept_regions", np.zeros(4, "u1"))),
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bnl_mpi.quality import chain, study
+from bnl_mpi.quality.settings import UNREDUCED
 
 pytestmark = pytest.mark.dials
 
@@ -36,7 +37,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         truth=folder / "input_truth.h5",
         quick=True,
     )
-    settings = {study.UNREDUCED: "", "reduced": REDUCED}
+    settings = {UNREDUCED: "", "reduced": REDUCED}
     return {name: study.run_setting(series, name, words, folder) for name, words in settings.items()}
 
 

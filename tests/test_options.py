@@ -10,7 +10,8 @@ import pytest
 
 from bnl_mpi.arguments import join_negative_values, options_from
 from bnl_mpi.errors import UsageError
-from bnl_mpi.options import Options, parse_frame_list, parse_zero_pattern
+from bnl_mpi.options import Options
+from bnl_mpi.pixels.patterns import parse_frame_list, parse_zero_pattern
 
 
 def parse(text: str) -> Options:

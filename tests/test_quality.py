@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bnl_mpi.quality import chain, merging, page, records, sizes, study
+from bnl_mpi.quality import settings as known
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
 EDGES = merging.shell_edges(30.0, 3.0, 4)
@@ -267,7 +268,7 @@ def test_unknown_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_settings_for_data_of_ones_own_are_known() -> None:
-    assert set(study.FOR_INPUT) <= set(study.SETTINGS)
+    assert set(known.FOR_INPUT) <= set(known.SETTINGS)
 
 
 def test_an_input_needs_a_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,7 +224,7 @@ def test_zero_patterns_and_omit(tmp_path: Path) -> None:
     frames = random_frames(6, SHAPE, marks=False)
     master = write_set(tmp_path, frames, cutoff=9000)
     plain = oracle.reduce_set(frames, None, sum=2, binning=1, satval=9000)
-    from bnl_mpi.options import parse_zero_pattern
+    from bnl_mpi.pixels.patterns import parse_zero_pattern
 
     got = reduced(master, sum=2, zero=(parse_zero_pattern("columns_::2", 1), parse_zero_pattern("zero_2_of_3_rows", 0)))
     expected = plain.copy()

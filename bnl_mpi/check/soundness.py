@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from ..hdf5 import access
+from ..input.reflections.regions import unpack_columns
 from ..output.record import GROUP
 from .rule import OURS, rule, worst
 from .subject import Block, Observation, Stored, Subject
 
+KEPT, REGIONS = "entry/process_bnl_mpi/kept", "entry/bnl_mpi/kept_regions"
 PROCESS_SHA256 = "entry/process_bnl_mpi/plan_sha256"
 
 
@@ -88,6 +91,38 @@ def records(s: Subject) -> Iterator[Observation]:
         seen.append(Observation(ok, images.file, f"{GROUP}/frames", found))
         following = int(frames[-1, 1]) + 1
     yield from worst(seen)
+
+
+@rule(OURS, "kept-regions", "of a set made with --keep: its regions whole, and told by every data file")
+def kept_regions(s: Subject) -> Iterator[Observation]:
+    told, regions = s.dataset(KEPT), s.dataset(REGIONS)
+    if told is None and regions is None:
+        if s.dataset(PROCESS_SHA256) is not None:
+            yield Observation(True, s.path, f"/{KEPT}", "made without")
+        return
+    wanted = None if told is None else json.loads(access.text(told[()])).get("regions_sha256")
+    found = None if regions is None else hashlib.sha256(regions[()].tobytes()).hexdigest()
+    yield Observation(found == wanted, s.path, f"/{REGIONS}", f"{str(found)[:12]}, wanted {str(wanted)[:12]}")
+    seen = []
+    for _, images, group in _records(s):
+        problem = _problem_of_pixels(group, images)
+        seen.append(Observation(problem is None, images.file, f"{GROUP}/kept_pixels", problem or "found"))
+    yield from worst(seen)
+
+
+def _problem_of_pixels(group: h5py.Group, images: Stored) -> str | None:
+    packed = access.get_dataset(group, "kept_pixels")
+    if packed is None:
+        return "absent"
+    try:
+        numbers, pixels = unpack_columns(packed[()].tobytes(), 2)
+    except ValueError as error:
+        return str(error)
+    n, ny, nx = images.shape
+    fits = not len(pixels) or (
+        numbers.min() >= 0 and numbers.max() < n and pixels.min() >= 0 and pixels.max() < ny * nx
+    )
+    return None if fits else "outside the images"
 
 
 def _length(group: h5py.Group, name: str) -> int:

@@ -37,7 +37,7 @@ class Errors:
 
     @property
     def rms(self) -> float:
-        return math.sqrt(self.squares / self.n_pixels)
+        return math.sqrt(self.squares / max(1, self.n_pixels))
 
     @property
     def psnr(self) -> float:
@@ -45,8 +45,22 @@ class Errors:
         return 20 * math.log10(PEAK / self.rms) if self.squares else math.inf
 
 
-def errors_of(image: Image, decoded: Image) -> Errors:
-    """The errors of `decoded` against `image`, both (ny, nx) uint16."""
+def errors_elsewhere(image: Image, decoded: Image, where: NDArray[Any], errors: Errors) -> Errors:
+    """The errors of all pixels but those `where`, whose own are `errors`."""
+    greatest, squares = kernels.compare(image, decoded)
+    if errors.greatest == greatest:
+        elsewhere = np.ones(image.size, bool)
+        elsewhere[where] = False
+        return errors_of(image, decoded, np.flatnonzero(elsewhere))
+    return Errors(greatest, squares - errors.squares, image.size - errors.n_pixels)
+
+
+def errors_of(image: Image, decoded: Image, where: NDArray[Any] | None = None) -> Errors:
+    """The errors of `decoded` against `image`, both (ny, nx) uint16; of the pixels `where`, by flat index, if given."""
+    if where is not None:
+        if not len(where):
+            return Errors(0, 0, 0)
+        image, decoded = (a.reshape(-1)[where].reshape(1, -1) for a in (image, decoded))
     greatest, squares = kernels.compare(image, decoded)
     return Errors(greatest, squares, image.size)
 
@@ -65,6 +79,8 @@ class Passed:
     """Whether the codestream is known to be without loss: then it has no target to miss."""
     miss: str | None = None
     """One of MISSES; None where the target is met within the codec's tolerance, or there is none."""
+    background: Errors | None = None
+    """Of all other pixels than those that the errors were wanted of; None where these were all."""
 
 
 class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
@@ -129,11 +145,12 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
         decoded: Image = np.ascontiguousarray(self.decode(self.encode(image)))
         return decoded
 
-    def run(self, image: Image, *, keep: bool, pixels: bool = True) -> Passed:
+    def run(self, image: Image, *, keep: bool, pixels: bool = True, where: NDArray[Any] | None = None) -> Passed:
         """Code `image`, (ny, nx), and decode it.
 
-        With `keep` the codestream is made in any case; without `pixels` the image need not be decoded.  `image` may
-        be changed, and be the result's own.
+        With `keep` the codestream is made in any case; without `pixels` the image need not be decoded.  `where`: flat
+        indices of the pixels that bounds are meant for, and errors told of; None for all.  `image` may be changed, and
+        be the result's own.
         """
         if self.skips_coder:
             codestream = self.encode(image) if keep else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
 from . import openjph
-from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_of
+from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_elsewhere, errors_of
 from .registry import DEFAULT_RATIO
 from .step_search import Found, StepSearch, Target
 
@@ -140,21 +140,25 @@ class HTJ2K(LossyCodec):
         coded = self._code(image)
         return coded.decoded if coded.decoded is not None else openjph.decode(coded.codestream)
 
-    def run(self, image: Image, *, keep: bool, pixels: bool = True) -> Passed:
-        """As for every codec; the errors are those of all pixels, gaps included."""
-        coded = self._code(image)
+    def run(self, image: Image, *, keep: bool, pixels: bool = True, where: NDArray[Any] | None = None) -> Passed:
+        """As for every codec; the errors are those of all pixels, gaps included, where no others are given."""
+        coded = self._code(image, where)
         decoded, errors = coded.decoded, coded.errors
         if decoded is None and pixels:
             decoded = openjph.decode(coded.codestream)
             errors = errors_of(image, decoded)
-        return Passed(decoded, coded.codestream, errors, exact=coded.exact, miss=coded.miss)
+        rest = None
+        if where is not None and decoded is not None:
+            errors = errors_of(image, decoded, where)
+            rest = errors_elsewhere(image, decoded, where, errors)
+        return Passed(decoded, coded.codestream, errors, exact=coded.exact, miss=coded.miss, background=rest)
 
-    def _code(self, buf: Any) -> Coded:
+    def _code(self, buf: Any, where: NDArray[Any] | None = None) -> Coded:
         image = np.ascontiguousarray(buf)
         if image.ndim != 2 or image.dtype != np.uint16:
             raise ValueError(f"HTJ2K codes one uint16 image, not {image.dtype} of shape {image.shape}")
         self.n_encodes = 0
-        self.last = self._to_ratio(image) if self.target_name == "ratio" else self._to_error(image)
+        self.last = self._to_ratio(image) if self.target_name == "ratio" else self._to_error(image, where)
         return self.last
 
     def _bytes_wanted(self, image: Image) -> int:
@@ -191,7 +195,7 @@ class HTJ2K(LossyCodec):
         self._lossless_first = fits
         return Coded(exact, 0.0, image, Errors(0, 0, image.size)) if fits else None
 
-    def _to_error(self, image: Image) -> Coded:
+    def _to_error(self, image: Image, where: NDArray[Any] | None) -> Coded:
         target = _error_target(self.target_name, self._level)
         tried: dict[float, Coded] = {}
 
@@ -199,7 +203,7 @@ class HTJ2K(LossyCodec):
             step = math.exp(u)
             codestream = self._encode(image, step)
             decoded = openjph.decode(codestream)
-            errors = errors_of(image, decoded)
+            errors = errors_of(image, decoded, where)
             tried[u] = Coded(codestream, step, decoded, errors)
             return errors.greatest if self.target_name == "max_error" else errors.rms
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numcodecs.registry import register_codec
+from numpy.typing import NDArray
 
 from ..errors import BnlError
 from . import codestream as headers
@@ -77,7 +78,7 @@ class _Jpeg2000(LossyCodec):
             )
         return codestream
 
-    def run(self, image: Image, *, keep: bool, pixels: bool = True) -> Passed:
+    def run(self, image: Image, *, keep: bool, pixels: bool = True, where: NDArray[Any] | None = None) -> Passed:
         codestream = self.encode(image)
         decoded = self.decode(codestream)
         wanted = image.nbytes / self.ratio

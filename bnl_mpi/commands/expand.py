@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(out, "-c", "--compression", optional=False, metavar="FILTER",
         help="bslz4 (the one that XDS reads, the default), bszstd, bshuf, zstd, none")  # fmt: skip
     add(out, "-l", "--compression_level", optional=False, type=int, metavar="N", help="zstd 0..9, bszstd 1..22")
+    add(out, "--background", optional=False, choices=("poisson",),
+        help="of a set made with --keep: draw the background anew from its level, for XDS")  # fmt: skip
+    add(out, "--seed", optional=False, type=int, metavar="N", help="of --background (default 0)")
     add_overwriting(out)
     add_running(parser)
 

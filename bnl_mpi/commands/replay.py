@@ -22,7 +22,7 @@ from ..errors import BnlError, InputError
 
 GROUP = "/entry/process_bnl_mpi"
 NAMES = ("infile", "out_file", "out_master", "out_squash")
-SPECIAL = frozenset({"codec", "codec_level", "zero", "omit", "squash", "compression", *NAMES})
+SPECIAL = frozenset({"codec", "codec_level", "zero", "omit", "keep", "keep_also", "squash", "compression", *NAMES})
 """Keys whose words are not simply --key VALUE."""
 
 Record = dict[str, Any]
@@ -114,6 +114,9 @@ def make_words(record: Record, infile: str | None = None) -> list[str]:
         if level is not None:
             words += [flag, str(level)]
     words += _zero_words(record.get("zero", []))
+    words += [word for name in record.get("keep", []) for word in _option("keep", name)]
+    for rectangle in record.get("keep_also", []):
+        words += _option("keep_also", ",".join(map(str, rectangle)))
     if record.get("omit"):
         words += _option("omit", ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in record["omit"]))
     return words + _option("compression", record["compression"]) + _name_words(record)

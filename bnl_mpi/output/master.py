@@ -15,7 +15,7 @@ from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import DETECTOR, SPECIFIC, Experiment
 from ..input.opening import open_master
 from ..plan import Plan
-from . import digest
+from . import digest, record
 from .rules import Reduction, decide, is_images
 
 DATA = "/entry/data"
@@ -23,6 +23,7 @@ SQUASH = "/entry/squash"
 IMAGES = "/entry/data/data"
 """Where a data file keeps its images."""
 PROCESS = "process_bnl_mpi"
+REGIONS = "kept_regions"
 
 DataFiles = Sequence[tuple[str, int]]
 """(file name relative to the master's folder, images in it)."""
@@ -45,6 +46,7 @@ def write_master(
     provenance: Mapping[str, Any],
     squash_files: DataFiles = (),
     data_dtype: np.dtype[Any],
+    regions: bytes | None = None,
 ) -> list[str]:
     """Write the master of a reduction to `path` and return the warnings, each one line.
 
@@ -65,6 +67,8 @@ def write_master(
         add_squash_links(target, squash_files)
         add_provenance(target, provenance)
         point_to_images(target)
+        if regions is not None:
+            add_regions(target, regions)
         digest.seal(target)
     return run.warnings
 
@@ -203,6 +207,17 @@ def add_squash_links(target: h5py.File, squash_files: DataFiles) -> None:
     group = access.make_group(target, SQUASH, "NXcollection")
     for number, (filename, _) in enumerate(squash_files, 1):
         group[f"squash_{number:06d}"] = h5py.ExternalLink(filename, DATA)
+
+
+def add_regions(target: h5py.File, regions: bytes) -> None:
+    """What `--keep` kept, packed, as `input.reflections.regions` reads it."""
+    access.make_group(target, record.GROUP, "NXcollection")[REGIONS] = np.frombuffer(regions, np.uint8)
+
+
+def read_regions(master: h5py.File) -> bytes | None:
+    """What `add_regions` added; None where nothing was."""
+    found = access.get_dataset(master, f"{record.GROUP}/{REGIONS}")
+    return None if found is None else bytes(found[()].tobytes())
 
 
 def add_provenance(target: h5py.File, provenance: Mapping[str, Any]) -> None:

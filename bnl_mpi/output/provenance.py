@@ -61,6 +61,7 @@ def describe(job: Job) -> dict[str, Any]:
         "out_master": os.path.basename(options.out_master or ""),
         "out_squash": os.path.basename(options.out_squash) if options.out_squash else None,
     }
+    kept = {} if job.keeping is None else {"kept": job.keeping.items()}
     return {
         "program": "bnl_mpi",
         "version": __version__,
@@ -69,4 +70,5 @@ def describe(job: Job) -> dict[str, Any]:
         "input": job.source.file_sizes(),
         "libraries": libraries(coder(options.codec, options.compression)),
         "plan_sha256": job.sha256,
+        **kept,
     }

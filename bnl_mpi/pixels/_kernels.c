@@ -7,6 +7,7 @@
 #include <Python.h>
 #include <float.h>
 
+#include "csrc/background.h"
 #include "csrc/byteoffset.h"
 #include "csrc/chunks.h"
 #include "csrc/compare.h"
@@ -595,6 +596,101 @@ done:
     return result;
 }
 
+/* What background_find and background_apply share. */
+typedef struct {
+    array values, flags, state, level;
+    background b;
+} background_arrays;
+
+static void background_drop(background_arrays *a) {
+    array_drop(&a->values);
+    array_drop(&a->flags);
+    array_drop(&a->state);
+    array_drop(&a->level);
+}
+
+static int background_take(background_arrays *a, PyObject *values, PyObject *state, PyObject *level,
+                           unsigned long limit) {
+    if (!array_take(&a->values, values, "values", 2, "u", 1) || !item_size_in(&a->values, "values", 2, 2, 2)) return 0;
+    const Py_ssize_t ny = a->values.view.shape[0], nx = a->values.view.shape[1];
+    if (!array_take(&a->state, state, "state", 2, "u", 1) || !item_size_in(&a->state, "state", 1, 1, 1) ||
+        !has_shape(&a->state, "state", ny, nx) || !array_take(&a->level, level, "level", 2, "u", 1) ||
+        !item_size_in(&a->level, "level", 4, 4, 4) || !has_shape(&a->level, "level", ny, nx))
+        return 0;
+    if (ny < 1 || nx < 1 || limit > UINT16_MAX || (unsigned long long)ny * (unsigned long long)nx > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the image is empty or too large, or its limit is above 65535");
+        return 0;
+    }
+    a->b = (background){.ny = (size_t)ny, .nx = (size_t)nx, .limit = (uint32_t)limit, .values = a->values.view.buf,
+                        .state = a->state.view.buf, .level = a->level.view.buf};
+    return 1;
+}
+
+static PyObject *background_find_py(PyObject *self, PyObject *args) {
+    PyObject *values, *flags, *state, *level, *centres_object, *discs_object, *weights_object, *result = NULL;
+    background_arrays a = {.b = {0}};
+    array centres = {.held = 0}, discs = {.held = 0}, weights = {.held = 0};
+    unsigned int cell_bits;
+    unsigned long limit;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOOOOIOk", &values, &flags, &state, &level, &centres_object, &discs_object,
+                          &cell_bits, &weights_object, &limit))
+        return NULL;
+    if (!background_take(&a, values, state, level, limit) || !array_take(&a.flags, flags, "flags", 2, "u", 0) ||
+        !item_size_in(&a.flags, "flags", 1, 1, 1) ||
+        !has_shape(&a.flags, "flags", a.values.view.shape[0], a.values.view.shape[1]) || !array_take(&centres, centres_object, "centres", 1, "u", 1) ||
+        !item_size_in(&centres, "centres", 4, 4, 4) || !array_take(&discs, discs_object, "discs", 2, "i", 0) ||
+        !item_size_in(&discs, "discs", 4, 4, 4) || !array_take(&weights, weights_object, "weights", 1, "u", 0) ||
+        !item_size_in(&weights, "weights", 4, 4, 4))
+        goto done;
+    const size_t taps = (size_t)weights.view.shape[0];
+    uint64_t total = 0;
+    for (size_t k = 0; k < taps; k++) total += ((const uint32_t *)weights.view.buf)[k];
+    if (cell_bits > 3 || taps % 2 == 0 || taps > MOST_TAPS || total != 256 || discs.view.shape[1] != 3 ||
+        (size_t)centres.view.shape[0] < a.b.ny * a.b.nx) {
+        PyErr_SetString(PyExc_ValueError, "cells are of 1 to 8 pixels, weights are odd in number and add up to 256, "
+                                          "discs are (n, 3), and there is room for as many centres as pixels");
+        goto done;
+    }
+    a.b.flags = a.flags.view.buf;
+    a.b.cell_bits = cell_bits;
+    a.b.weights = weights.view.buf;
+    a.b.reach = taps / 2;
+    a.b.centres = centres.view.buf;
+    int ok;
+    Py_BEGIN_ALLOW_THREADS
+    ok = background_find(&a.b, discs.view.buf, (size_t)discs.view.shape[0]);
+    Py_END_ALLOW_THREADS
+    result = ok ? PyLong_FromSize_t(a.b.n_centres) : PyErr_NoMemory();
+done:
+    background_drop(&a);
+    array_drop(&centres);
+    array_drop(&discs);
+    array_drop(&weights);
+    return result;
+}
+
+static PyObject *background_apply_py(PyObject *self, PyObject *args) {
+    PyObject *values, *state, *level, *result = NULL;
+    background_arrays a = {.b = {0}};
+    unsigned long limit, low;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOkk", &values, &state, &level, &limit, &low)) return NULL;
+    if (background_take(&a, values, state, level, limit)) {
+        background_sums sums;
+        int ok;
+        a.b.low = low > UINT32_MAX ? UINT32_MAX : (uint32_t)low;
+        Py_BEGIN_ALLOW_THREADS
+        ok = background_apply(&a.b, &sums);
+        Py_END_ALLOW_THREADS
+        result = ok ? Py_BuildValue("KKK", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
+                                    (unsigned long long)sums.n_kept)
+                    : PyErr_NoMemory();
+    }
+    background_drop(&a);
+    return result;
+}
+
 #ifdef BNL_CRC32
 static PyObject *crc32(PyObject *self, PyObject *object) {
     Py_buffer data;
@@ -611,6 +707,10 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
+    {"background_find", background_find_py, METH_VARARGS,
+     "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
+    {"background_apply", background_apply_py, METH_VARARGS,
+     "background_apply(values, state, level, limit, low) -> (before, after, n_kept)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
      "bslz4_reduce(chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first, ending)"},
     {"byte_offset_decode", byte_offset_decode_, METH_VARARGS, "byte_offset_decode(data, out) -> (pixels, bytes)"},

@@ -23,42 +23,11 @@ from typing import Any
 
 from .chain import ChainError, ChainOptions, ChainResult, missing_dials, run_chain
 from .records import stores_codestreams
+from .settings import FOR_INPUT, PREDICTED, SETTINGS, SIMULATED, UNREDUCED
 
-UNREDUCED = "raw"
 SHELLS = 10
 RECORD_VERSION = 6
 STRONG_FILTER = "bszstd"  # stores smaller than bslz4, which XDS needs
-
-# The settings of the ACA 2025 talk; "raw" is the input itself.
-PUBLISHED: Mapping[str, str] = {
-    UNREDUCED: "",
-    "b2s2": "-b 2 -s 2",
-    "b2s2h12": "-b 2 -s 2 -H 12",
-    "b2s2h16": "-b 2 -s 2 -H 16",
-    "b2s2j120": "-b 2 -s 2 -J 120",
-    "b2s2j360": "-b 2 -s 2 -J 360",
-}
-
-
-def _codestreams(*settings: tuple[int, int, float]) -> dict[str, str]:
-    """HTJ2K codestreams as the stored chunks: of (bin factor, images summed, the codec's ratio)."""
-    return {f"b{b}s{s}t{round(ratio)}": f"-b {b} -s {s} -T {ratio} -c htj2k" for b, s, ratio in settings}
-
-
-# Without a codec, so that nothing but b and s is lost, and XDS reads them.
-EXACT = {f"b{b}s{s}": f"-b {b} -s {s}" for b, s in ((2, 4), (3, 2), (3, 4), (4, 4))}
-# At the file sizes of the published settings: J120 and H12, then H16 (J360 lies between).
-EQUAL_SIZE = _codestreams((2, 2, 6.45), (2, 2, 9.1))
-# At ratios of about 50, 110, 200 and 500 to 2 bytes a raw pixel: more bins and sums, or a coarser code.
-TIERS = _codestreams(
-    *((2, 1, 12.9), (1, 1, 51.5)),
-    *((2, 2, 14), (2, 4, 7), (3, 2, 6.3), (2, 1, 28), (1, 1, 112)),
-    *((2, 2, 25), (2, 4, 12.6), (3, 2, 11.3), (3, 4, 5.7), (4, 2, 6.4), (2, 8, 6.4)),
-    *((2, 2, 62.5), (2, 4, 31.5), (3, 4, 14), (4, 2, 15.8), (4, 4, 7.9), (2, 8, 16), (3, 8, 7)),
-)
-SETTINGS: Mapping[str, str] = {**PUBLISHED, **EXACT, **EQUAL_SIZE, **TIERS}
-# For data of one's own: the published ones, and what kept the most of the simulated data at each size.
-FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2t14", "b3s2t6", "b2s2t25", "b3s4t6", "b4s4t8")
 
 
 @dataclass(frozen=True)
@@ -78,32 +47,6 @@ class Series:
     space_group: str | None = None
     anomalous: bool = False
     quick: bool = False
-
-
-@dataclass(frozen=True)
-class _Simulated:
-    title: str
-    simulate: str
-    d_min: float
-    settings: tuple[str, ...]
-
-
-# Hot pixels that no mask flags spoil single reflections of the unreduced data too, and a facility masks
-# them: without them the codecs' own errors are seen.
-SIMULATED: Mapping[str, _Simulated] = {
-    "weak": _Simulated(
-        "Weak data",
-        "--frames 450 --osc 0.1 --resolution 1.65 --brightness 80 --bad_pixels 0",
-        1.65,
-        tuple(SETTINGS),
-    ),
-    "anomalous": _Simulated(
-        "Anomalous differences",
-        "--frames 450 --osc 0.1 --resolution 1.9 --brightness 400 --bad_pixels 0 --anomalous --anomalous_ratio 0.1",
-        1.9,
-        (*PUBLISHED, *EQUAL_SIZE, "b2s2t14", "b2s4t7"),
-    ),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,6 +140,7 @@ def simulated_series(name: str, work: Path, quick: bool = False) -> Series:
         Path(f"{prefix}_master.h5"),
         chosen.d_min,
         truth=Path(f"{prefix}_truth.h5"),
+        space_group=chosen.space_group,
         anomalous="--anomalous" in chosen.simulate.split(),
         quick=quick,
     )
@@ -327,8 +271,15 @@ def make_input(series: Series) -> None:
         return
     series.master.parent.mkdir(parents=True, exist_ok=True)
     prefix = str(series.master).removesuffix("_master.h5")
-    _bnl_mpi(["simulate", prefix, *series.simulate.split(), "--force"])
+    group = ["--space_group", series.space_group] if series.space_group else []
+    _bnl_mpi(["simulate", prefix, *series.simulate.split(), *group, "--force"])
     marker.write_text(series.simulate)
+
+
+def _words_of(words: str, folder: Path) -> list[str]:
+    """A setting's words with the file of reflections, if it wants one."""
+    predicted = folder / f"dials_{UNREDUCED}" / "integrated.refl"
+    return [word.replace(PREDICTED, str(predicted)) for word in words.split()]
 
 
 def make_reduced(series: Series, name: str, words: str, folder: Path, nproc: int) -> tuple[Path, list[Path]]:
@@ -342,7 +293,7 @@ def make_reduced(series: Series, name: str, words: str, folder: Path, nproc: int
         stem.parent.mkdir(parents=True, exist_ok=True)
         # the setting's own -c, coming later, holds
         common = ["-c", "bslz4", "-p", str(nproc), "--force"]
-        _bnl_mpi(["-i", str(series.master), *common, *words.split(), "-o", str(stem)])
+        _bnl_mpi(["-i", str(series.master), *common, *_words_of(words, folder), "-o", str(stem)])
         marker.write_text(wish)
     return Path(f"{stem}.nxs"), _linked_files(master)
 
@@ -352,7 +303,7 @@ def _strong_size(series: Series, words: str, folder: Path, nproc: int) -> int:
     stem = folder / "strong" / "strong"
     stem.parent.mkdir(exist_ok=True)
     common = ["-c", STRONG_FILTER, "-p", str(nproc), "--force"]
-    _bnl_mpi(["-i", str(series.master), *words.split(), *common, "-o", str(stem)])
+    _bnl_mpi(["-i", str(series.master), *_words_of(words, folder), *common, "-o", str(stem)])
     size = _size(_linked_files(Path(f"{stem}_master.h5")))
     shutil.rmtree(stem.parent)
     return size

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from .._version import __version__
 from ..codecs import registry
+from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
@@ -142,11 +143,13 @@ def _provenance(job: Job) -> dict[str, Any]:
         "out_squash": None,
     }
     identity = json.loads(job.identity)
-    expanded = {
+    expanded: dict[str, Any] = {
         "from": job.source.file_sizes(),
         "version": __version__,
         "libraries": provenance.libraries(coder(job)),
     }
+    if options.background is not None:
+        expanded["background"] = f"{options.background}, seed {options.seed}: this noise is made, not measured"
     return {
         **found,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -154,3 +157,15 @@ def _provenance(job: Job) -> dict[str, Any]:
         "expanded": expanded,
         "plan_sha256": job.sha256,
     }
+
+
+@contextmanager
+def as_input_error(where: str) -> Iterator[None]:
+    """What HDF5 or a codec finds wrong with a kept file is one line that names it."""
+    try:
+        yield
+    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: can't be read: {reason}; restore the file") from error

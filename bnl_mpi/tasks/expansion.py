@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,10 @@ from ..pixels import kernels
 from ..plan import Block, Plan
 from ..run.task import Masters
 from . import expanded
+from .expanded import as_input_error
 from .images import ImageMaker, ImageSink, ImageTask
+from .keeping import DISCS, PIXELS
+from .redrawing import Redrawer, Redrawing, redrawing_notes, redrawing_of
 from .reducer import mark_value
 from .report import ImageReport
 
@@ -65,6 +68,8 @@ class Expansion(Job):
     kept_sha256: str
     """Of the plan that the master tells, and the kept files must."""
     is_squash: bool
+    redrawing: Redrawing | None = None
+    """With `--background`."""
 
     def kept(self, number: int) -> Segment:
         """Where the codestreams of block `number` are."""
@@ -97,14 +102,10 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
             f"{master}: nothing to expand: it has neither {SQUASH}, as a run with -q makes it, nor HTJ2K images, as "
             "-c htj2k makes them"
         )
-    kept = Source(
-        os.path.abspath(master),
-        tuple(Segment(path, name, 0, b.n_images) for (path, name), b in zip(places, plan.blocks(), strict=True)),
-        plan.shape_out,
-        plan.dtype_out,
-        channel=0,
-        counts_known=True,
-    )
+    blocks = zip(places, plan.blocks(), strict=True)
+    segments = tuple(Segment(path, name, 0, block.n_images) for (path, name), block in blocks)
+    shape, dtype = plan.shape_out, plan.dtype_out
+    kept = Source(os.path.abspath(master), segments, shape, dtype, channel=0, counts_known=True)
     job = Expansion(
         replace(options, data_block_size=told["options"].get("data_block_size", plan.block_size)),
         plan,
@@ -113,6 +114,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
         None,
         kept_sha256=sha256 or records.read_plan_sha256(first) or "",
         is_squash=is_squash,
+        redrawing=redrawing_of(options, told["options"], master),
     )
     Filter(options.compression).check()
     return PreparedExpansion(job, ())
@@ -158,8 +160,10 @@ def is_htj2k(path: str, name: str) -> bool:
 
 
 def _identity_of_full_set(told: Mapping[str, Any], options: Options) -> str:
-    """The identity of the run that would make the full set from the frames."""
+    """The identity of the run that would make the full set from the frames; of none where the background is drawn."""
     changed = {"compression": options.compression, "compression_level": options.compression_level, "squash": False}
+    if options.background is not None:
+        changed |= {"background": options.background, "seed": options.seed}
     return json.dumps({**told, "options": {**told["options"], **changed}}, sort_keys=True)
 
 
@@ -216,6 +220,8 @@ class Expander(ImageMaker):
         self._out = np.zeros(job.plan.shape_out, dtype)
         self._mark = mark_value(dtype)
         self._first_image = 0
+        drawn = job.redrawing
+        self._redrawer = None if drawn is None else Redrawer(drawn, job.plan)
 
     def close(self) -> None:
         if self._kept is not None:
@@ -226,7 +232,7 @@ class Expander(ImageMaker):
         self.close()
         path, self._first_image = self._expansion.kept(block.number).path, block.first_image
         file = access.open_read(path)
-        with _as_input_error(path):
+        with as_input_error(path):
             _check_record(file)
             group = file[records.GROUP]
             self._kept = KeptBlock(
@@ -239,8 +245,15 @@ class Expander(ImageMaker):
                 identity.read_block_input(group),
             )
 
+            if self._redrawer is not None:
+                self._redrawer.begin(group)
+
     def _end(self, block: Block, report: ImageReport, made: Sequence[records.BlockRecord]) -> None:
-        if self._kept is not None and self._kept.input is not None:
+        if self._kept is None:
+            return
+        group = self._kept.file[records.GROUP]
+        made[0].extra |= {name: group[name][()] for name in (PIXELS, DISCS) if name in group}
+        if self._kept.input is not None:
             report.bad_frames = self._kept.input.bad_frames
             made[0].extra |= self._kept.input.datasets()
 
@@ -253,12 +266,12 @@ class Expander(ImageMaker):
         assert self._kept is not None
         kept, watch, index = self._kept, self._watch, image - self._first_image
         where = f"{kept.path}: image {image + 1}"
-        with watch.stage("read"), _as_input_error(where):
+        with watch.stage("read"), as_input_error(where):
             codestream = self._codestream(kept, image, index)
             self._bytes_read += len(codestream)
         if zlib.crc32(codestream) != int(kept.chunk_crc32[index]):
             raise InputError(f"{where}: the codestream differs from its checksum; restore the file")
-        with watch.stage("code"), _as_input_error(where):
+        with watch.stage("code"), as_input_error(where):
             decoded = self._decode(kept, codestream)
         with watch.stage("reduce"):
             pixels = self._marked(kept, decoded, index, report)
@@ -267,6 +280,9 @@ class Expander(ImageMaker):
         if kept.image_crc32[index] not in (None, zlib.crc32(compared.data)):
             report.n_different += 1
             report.builds = report.builds or provenance.builds(self._job.source.master, expanded.coder(self._job))
+        if self._redrawer is not None:
+            with watch.stage("reduce"), as_input_error(where):
+                pixels = self._redrawer.redraw(pixels, image, index)
         with watch.stage("encode"):
             chunk = self._encode(pixels)
         with watch.stage("write"):
@@ -309,18 +325,6 @@ def _check_record(file: h5py.File) -> None:
         raise ValueError(f"its content differs from the digest in {records.GROUP}")
 
 
-@contextmanager
-def _as_input_error(where: str) -> Iterator[None]:
-    """What HDF5 or a codec finds wrong with a kept file is one line that names it."""
-    try:
-        yield
-    except (BnlError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: can't be read: {reason}; restore the file") from error
-
-
 class ExpansionTask(ImageTask):
     """The full set of a smaller one."""
 
@@ -329,6 +333,9 @@ class ExpansionTask(ImageTask):
 
     def check_inputs(self, job: Expansion, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         return check_inputs(job, numbers)
+
+    def notes(self, job: Job) -> list[str]:
+        return [*super().notes(job), *redrawing_notes(job.options)]
 
     def maker(self, job: Expansion, rank: int) -> Expander:
         return Expander(job, rank)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..job import Job, blank_map, transform_counts
-from ..options import ZeroPattern
 from ..pixels import kernels, maps
 from ..pixels.gaps import GapFiller
+from ..pixels.patterns import ZeroPattern
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +70,7 @@ class Reducer:
         self._scaled = plan.saturation == "scaled"
         self._cut = None if self._scaled else plan.satval
         self._zeroed = zeroed((ny, nx), self._options.zero) if self._options.zero else None
-        self._gaps = GapFiller(self._blank) if self._options.fill_gaps else None
+        self._gaps = GapFiller(self._blank) if self._options.fill_gaps and not self._options.keep else None
         self.n_clipped = self.n_invalid = 0
         self._first = True
 
@@ -170,6 +170,11 @@ class Reducer:
         """(oy, ox) uint8: not 0 where the image is invalid."""
         bad = self._flags & kernels.FLAG_INVALID
         return bad if self._blank is None else bad | self._blank
+
+    @property
+    def flags(self) -> Array:
+        """(oy, ox) uint8, as `kernels.accumulate` left them."""
+        return self._flags
 
     @property
     def blank(self) -> Array | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import codecs
 from .. import job as jobs
+from ..codecs import registry
 from ..codecs.contract import LossyCodec, Passed
 from ..errors import BnlError
 from ..hdf5 import guard
@@ -28,6 +29,7 @@ from ..plan import Block
 from ..run.task import Masters
 from . import inputs
 from .images import ImageMaker, ImageSink, ImageTask
+from .keeping import Keeper
 from .reducer import Reducer
 from .report import ImageReport
 
@@ -50,7 +52,11 @@ class Pipeline(ImageMaker):
         self._codec = codecs.make(job.options)
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
         self._stores_codestream = job.options.stores_codestreams
+        # What is smooth over the gaps is small; marks in them aren't.
+        lossless = job.keeping is not None and registry.storing(job.options.compression) is not None
+        self._lists_invalid = self._stores_codestream or lossless
         self._reducer = Reducer(job, dtype)
+        self._keeper = Keeper(job, self._reducer.blank) if job.keeping is not None else None
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
         self._bad: list[int] = []
@@ -63,7 +69,7 @@ class Pipeline(ImageMaker):
 
     def _record(self, block: Block) -> BlockRecord:
         record = super()._record(block)
-        return self._listing_invalid(record) if self._stores_codestream else record
+        return self._listing_invalid(record) if self._lists_invalid else record
 
     def _listing_invalid(self, record: BlockRecord) -> BlockRecord:
         record.invalid, record.blank = [], self._reducer.blank
@@ -91,6 +97,8 @@ class Pipeline(ImageMaker):
         self._bad = []
         if self._codec is not None:
             self._codec.reset()
+        if self._keeper is not None:
+            self._keeper.begin()
 
     def _decoded(self, chunk: bytes) -> Any:
         assert self._codec is not None
@@ -99,13 +107,13 @@ class Pipeline(ImageMaker):
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         try:
-            passed, pixels = self._finish(image, self._add_frames(frames), keep=squash is not None)
+            passed, pixels = self._finish(image, self._add_frames(frames), report, keep=squash is not None)
         except FrameError:
             if not self._job.options.skip_bad_frames:
                 raise
             self._find_bad(frames)
             reducer.blot()
-            passed, pixels = self._finish(image, {}, keep=squash is not None)
+            passed, pixels = self._finish(image, {}, report, keep=squash is not None)
         chunk = passed.codestream
         if not self._stores_codestream:
             with watch.stage("encode"):
@@ -121,23 +129,35 @@ class Pipeline(ImageMaker):
         report.n_invalid += reducer.n_invalid
         report.add(passed)
 
-    def _finish(self, image: int, last: _Chunks, *, keep: bool) -> tuple[Passed, Any]:
+    def _finish(self, image: int, last: _Chunks, report: ImageReport, *, keep: bool) -> tuple[Passed, Any]:
         """What the codec made of the image of the frames that were added and of `last`, and its pixels as stored."""
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
-        if self._codec is None:
+        if self._codec is None and self._keeper is None:
             with self._decoding(last) as chunks:
                 pixels = reducer.image(frames, chunks)
             return Passed(pixels), pixels
         with self._decoding(last) as chunks:
             values = reducer.values(frames, chunks)
-        with watch.stage("code"):
-            decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
-            passed = self._code(self._codec, values, frames, keep=keep, pixels=decode)
-        if self._stores_codestream:
+        kept = self._keep(values, image, report)
+        passed = Passed(values)
+        if self._codec is not None:
+            with watch.stage("code"):
+                decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
+                passed = self._code(self._codec, values, frames, kept, keep=keep, pixels=decode)
+        if self._lists_invalid:
             return passed, passed.image
         assert passed.image is not None
         with watch.stage("reduce"):
             return passed, reducer.mark(passed.image)
+
+    def _keep(self, values: Any, image: int, report: ImageReport) -> Any:
+        """`--keep`'s part: changes `values` in place; returns the flat indices of what is kept, None without it."""
+        if self._keeper is None:
+            return None
+        with self._watch.stage("reduce"):
+            kept = self._keeper.apply(values, self._reducer.flags, image)
+        report.add_kept(kept)
+        return kept.where
 
     def _find_bad(self, frames: range) -> None:
         """Look at each frame of an image of which one can't be read, and note those."""
@@ -150,6 +170,9 @@ class Pipeline(ImageMaker):
 
     def _end(self, block: Block, report: ImageReport, made: Sequence[BlockRecord]) -> None:
         inputs.note(self._reader, inputs.frames_of(self._job, block), self._bad, report, made)
+        if self._keeper is not None:
+            for record in made:
+                record.extra.update(self._keeper.record())
 
     def _add_frames(self, frames: range) -> _Chunks:
         """Add up the frames but for the last ones that can be decoded and finished in one pass: these are returned."""
@@ -185,10 +208,10 @@ class Pipeline(ImageMaker):
             except kernels.ChunkError as error:
                 raise self._reader.fault(list(waiting)[error.index], error) from error
 
-    def _code(self, codec: LossyCodec, values: Any, frames: range, *, keep: bool, pixels: bool) -> Passed:
+    def _code(self, codec: LossyCodec, values: Any, frames: range, kept: Any, *, keep: bool, pixels: bool) -> Passed:
         where = f"image of frames {frames.start + 1} to {frames.stop}"
         try:
-            return codec.run(values, keep=keep, pixels=pixels)
+            return codec.run(values, keep=keep, pixels=pixels, where=kept)
         except BnlError as error:
             raise type(error)(f"{where}: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -232,11 +255,14 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     warnings: list[str] = []
     new_master = files.enter_context(whole_file(options.master_path))
     new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
+    regions = None if job.keeping is None else job.keeping.regions
     with guard.understood(options.infile):
         missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)
         if missing:
             warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
-        warnings += master.write_master(new_master, options.infile, job.plan, squash_files=squash, **shared)
+        warnings += master.write_master(
+            new_master, options.infile, job.plan, squash_files=squash, regions=regions, **shared
+        )
     if not missing:
         digest.join(new_master, new_nxs)
     return Masters(not missing, tuple(warnings))

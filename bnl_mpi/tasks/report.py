@@ -16,6 +16,7 @@ from ..pixels import kernels
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome
 from . import for_xds
+from .keeping import Kept, kept_figures, kept_lines
 
 
 @dataclass
@@ -29,7 +30,7 @@ class ImageReport(BlockReport):
     greatest_error: int = 0
     """Of the codec, in counts; 0 where it isn't measured."""
     squared_error: int = 0
-    """Sum over the pixels of the images that were measured."""
+    """Sum over the pixels of the images that were measured; under `--keep` over those that it kept."""
     n_measured: int = 0
     """Images of which the codec's errors were measured."""
     n_exact: int = 0
@@ -42,6 +43,18 @@ class ImageReport(BlockReport):
     """Frames, from 1, that couldn't be read and count as invalid."""
     inputs: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Size and modification time (ns) by path of the files that were read."""
+    n_kept: int = 0
+    """Pixels that `--keep` kept."""
+    n_kept_measured: int = 0
+    """Of these, those of images of which the codec's errors were measured."""
+    n_kept_beside: int = 0
+    """Pixels that stood out, though no reflection is there: they are kept with their neighbours."""
+    sum_before: int = 0
+    sum_after: int = 0
+    """Counts of all valid pixels, before and after the rest became its level."""
+    greatest_background: int = 0
+    squared_background: int = 0
+    """As the codec's errors: those are of the kept pixels, these of the rest."""
     n_different: int = 0
     """Images that didn't decode to the pixels that the run which coded them got."""
     builds: str = ""
@@ -63,6 +76,17 @@ class ImageReport(BlockReport):
             self.n_measured += 1
             self.greatest_error = max(self.greatest_error, passed.errors.greatest)
             self.squared_error += passed.errors.squares
+            self.n_kept_measured += passed.errors.n_pixels if passed.background is not None else 0
+        if passed.background is not None:
+            self.greatest_background = max(self.greatest_background, passed.background.greatest)
+            self.squared_background += passed.background.squares
+
+    def add_kept(self, kept: Kept) -> None:
+        """Count what `--keep` did to an image."""
+        self.n_kept += len(kept.where)
+        self.n_kept_beside += len(kept.centres)
+        self.sum_before += kept.sum_before
+        self.sum_after += kept.sum_after
 
 
 @dataclass
@@ -119,6 +143,8 @@ class SetSummary:
     warnings: list[str]
     ranks: list[dict[str, Any]] = field(default_factory=list)
     """For each rank: blocks, images, and seconds in each stage, at work and idle."""
+    kept: dict[str, Any] | None = None
+    """What `--keep` did; None without it."""
 
     @property
     def exit_status(self) -> int:
@@ -161,13 +187,16 @@ class SetSummary:
         out = []
         if self.rms_error is not None:
             of = f", of {self.measured_images} images decoded" if self.measured_images != self.images else ""
+            what = "" if self.kept is None else " of kept pixels"
             out.append(
-                f"codec's greatest error {self.greatest_error} counts, rms error {self.rms_error:.3f} counts{of}"
+                f"codec's greatest error{what} {self.greatest_error} counts, rms error {self.rms_error:.3f} counts{of}"
             )
         if self.exact_images:
             out.append(f"{_images(self.exact_images)} coded without loss")
         if missed := sum(self.missed_targets.values()):
             out.append(f"{_images(missed)} off the codec's target")
+        if self.kept is not None:
+            out += kept_lines(self.kept)
         return out
 
     def as_json(self) -> dict[str, Any]:
@@ -270,6 +299,7 @@ def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Seq
         xds_obstacles=obstacles,
         warnings=list(outcome.warnings),
         ranks=by_rank(made, outcome.seconds),
+        kept=kept_figures(job, [*made, *kept]),
     )
 
 
@@ -293,6 +323,7 @@ def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
     n_measured = total("n_measured")
     raw16 = total("n_frames") * plan.shape_in[0] * plan.shape_in[1] * 2
     bytes_in, bytes_out, streams = total("bytes_read"), total("bytes_written"), total("bytes_codestream")
+    n_coded = n_measured * n_pixels if job.keeping is None else total("n_kept_measured")
     return {
         "clipped_pixels": total("n_clipped"),
         "invalid_pixels": total("n_invalid"),
@@ -304,7 +335,7 @@ def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
         "mean_codestream": streams / n_images if streams else None,
         "codestream_ratio": 2 * n_images * n_pixels / streams if streams else None,
         "greatest_error": max(r.greatest_error for r in reports) if n_measured else None,
-        "rms_error": math.sqrt(total("squared_error") / (n_measured * n_pixels)) if n_measured else None,
+        "rms_error": math.sqrt(total("squared_error") / max(1, n_coded)) if n_measured else None,
         "measured_images": n_measured or None,
         "exact_images": total("n_exact"),
         "missed_targets": missed_targets(reports),

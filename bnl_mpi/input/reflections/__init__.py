@@ -1,0 +1,1 @@
+"""Reflections that other programs found or predicted: what `--keep` keeps of the images."""

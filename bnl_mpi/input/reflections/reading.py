@@ -1,0 +1,95 @@
+"""A file of reflections, of whatever program: its format is told from its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import InputError
+from . import dials, xds
+from .value import Array, Reflections, check_finite, told_radius
+
+HEAD_BYTES = 4096
+
+KNOWN = "a .refl of DIALS, INTEGRATE.HKL, XDS_ASCII.HKL or SPOT.XDS, or a table of x y frame [radius] [frames]"
+
+
+@dataclass(frozen=True)
+class ReflectionFile:
+    """What a file was, for the record."""
+
+    name: str
+    sha256: str
+    n_reflections: int
+
+
+def read_reflections(path: str) -> tuple[ReflectionFile, Reflections]:
+    """The reflections of a file of one of the known formats; InputError in one line where that can't be."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
+            sha256 = digest.hexdigest() if digest else hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise InputError(f"--keep {path}: can't be opened: {error.strerror}; give {KNOWN}") from error
+    found = _read(path, head)
+    if not len(found):
+        raise InputError(f"--keep {path}: holds no reflections; give another file")
+    return ReflectionFile(os.path.basename(path), sha256, len(found)), found
+
+
+def _read(path: str, head: bytes) -> Reflections:
+    if dials.is_dials(head):
+        return dials.read_dials(path)
+    if xds.is_hkl(head):
+        return xds.read_hkl(path)
+    if b"\0" in head:
+        raise InputError(f"--keep {path}: is no file of reflections that is known; give {KNOWN}")
+    rows = _rows(path)
+    first = next((line for line in head.decode("latin-1").splitlines() if _is_data(line)), "")
+    if xds.looks_like_spots(first.split(), rows.shape[1]):
+        return xds.read_spots(rows)
+    return _read_table(path, rows)
+
+
+def _is_data(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _rows(path: str) -> Array:
+    try:
+        with warnings.catch_warnings():
+            # An empty file is told of in our own words.
+            warnings.simplefilter("ignore", UserWarning)
+            rows: Array = np.loadtxt(path, comments="#", ndmin=2, encoding="latin-1")
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"--keep {path}: no file of reflections that is known ({reason}); give {KNOWN}") from error
+    if not rows.size:
+        raise InputError(f"--keep {path}: holds no reflections; give another file")
+    check_finite(path, rows[:, :3])
+    return rows
+
+
+def _read_table(path: str, rows: Array) -> Reflections:
+    """Rows of x, y in pixels (0 is the first pixel's outer corner), frame from 1, radius, frames on both sides."""
+    n_columns = rows.shape[1]
+    if not 3 <= n_columns <= 5:
+        raise InputError(f"--keep {path}: its lines have {n_columns} numbers, not x y frame [radius] [frames]")
+    frame = rows[:, 2]
+    if np.any(frame != np.floor(frame)):
+        wrong = float(frame[np.argmax(frame != np.floor(frame))])
+        raise InputError(f"--keep {path}: {wrong:g} is no frame's number; give whole ones, counted from 1")
+    centre = frame.astype(np.int64) - 1
+    radius = rows[:, 3] if n_columns > 3 else np.full(len(rows), told_radius(0))
+    if np.any(~(radius > 0)):
+        raise InputError(f"--keep {path}: a radius of {float(radius.min()):g} pixels keeps nothing; give more than 0")
+    more = rows[:, 4].astype(np.int64) if n_columns > 4 else np.zeros(len(rows), np.int64)
+    if np.any(more < 0):
+        raise InputError(f"--keep {path}: {int(more.min())} frames on both sides; give 0 or more")
+    return Reflections(rows[:, 0], rows[:, 1], centre - more, centre + more, radius, of_many_frames=n_columns > 4)

@@ -1,0 +1,198 @@
+"""`--keep`, image by image: regions exact, all else its smooth local mean.
+
+A block's record tells what makes its regions again, beside those that the master tells: `kept_pixels`, packed columns
+(image in the block, flat index) of pixels that are kept with their eight neighbours; `kept_discs`, under `auto`,
+packed regions by image in the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..input.reflections.regions import Regions, pack_columns, unpack_columns, unpacked
+from ..input.reflections.selection import AUTO
+from ..job import Job
+from ..pixels import background, kernels
+from ..pixels.background import ABSENT, KEPT, POSITION_UNITS
+from ..plan import Plan
+from ..spots.finder import SpotFinder
+
+Array = np.ndarray[Any, Any]
+
+PIXELS, DISCS = "kept_pixels", "kept_discs"
+"""Names in a block's record."""
+
+AUTO_RADIUS = 5.0
+"""Pixels of a frame, about strong spots."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of an image."""
+
+    where: Array
+    """Flat indices (slow * nx + fast) of the valid pixels that are kept."""
+    centres: Array
+    """Flat indices of pixels that are kept with their neighbours, though no region names them."""
+    sum_before: int
+    sum_after: int
+    """Counts of all valid pixels."""
+
+
+def also_kept(rectangles: Sequence[tuple[int, int, int, int]], plan: Plan) -> Array:
+    """(ny, nx) uint8: KEPT on all of an image's pixels that `--keep_also` touches."""
+    b, state = plan.binning, np.zeros(plan.shape_out, np.uint8)
+    for x0, x1, y0, y1 in rectangles:
+        state[y0 // b : y1 // b + 1, x0 // b : x1 // b + 1] = KEPT
+    return state
+
+
+class Keeper:
+    """Makes images of regions and a smooth level, in place."""
+
+    def __init__(self, job: Job, blank: Array | None) -> None:
+        """`blank`, (ny, nx) uint8: not 0 where every image is invalid."""
+        assert job.keeping is not None
+        options, plan = job.options, job.plan
+        self._regions = unpacked(job.keeping.regions)
+        self._how = background.smoothing(plan.binning)
+        self._limit = int(plan.limit)
+        self._low = background.low_level(exact=options.keep_exact, is_coded=options.codec is not None)
+        self._always = also_kept(options.keep_also, plan)
+        if blank is not None:
+            self._always[blank != 0] |= ABSENT
+        radius = AUTO_RADIUS if options.keep_radius is None else options.keep_radius
+        self._auto_radius = radius / plan.binning + 0.5 if AUTO in options.keep else None
+        self._state = np.zeros(plan.shape_out, np.uint8)
+        self._level = np.zeros(plan.shape_out, np.uint32)
+        self._found = Found()
+
+    def begin(self) -> None:
+        """A block starts."""
+        self._found = Found()
+
+    def apply(self, values: Array, flags: Array, image: int) -> Kept:
+        """Change `values`, (ny, nx) uint16, of image `image` counted from 0; `flags` as from `kernels.accumulate`."""
+        if np.all(flags & kernels.FLAG_INVALID):
+            # A frame of it couldn't be read: nothing is there to be kept.
+            return self._nothing()
+        discs = self._regions.on(image)
+        if self._auto_radius is not None:
+            strong = self._strong(values, flags, self._auto_radius)
+            self._found.discs.append(strong)
+            discs = np.concatenate([discs, strong])
+        state = self._state
+        np.copyto(state, self._always)
+        centres = background.find(values, flags, state, self._level, discs, self._how, self._limit)
+        self._found.centres.append(np.sort(centres))
+        applied = background.apply(values, state, self._level, self._limit, self._low)
+        return Kept(np.flatnonzero((state & (KEPT | ABSENT)) == KEPT), centres, applied.sum_before, applied.sum_after)
+
+    def _nothing(self) -> Kept:
+        none = np.empty(0, np.int64)
+        self._found.centres.append(none)
+        if self._auto_radius is not None:
+            self._found.discs.append(np.empty((0, 3), np.int32))
+        return Kept(none, none, 0, 0)
+
+    def _strong(self, values: Array, flags: Array, radius: float) -> Array:
+        """(n, 3) int32: discs about the strong spots of an image."""
+        absent = ((self._always & ABSENT) != 0) | ((flags & 1) != 0)
+        finder = SpotFinder((values.shape[0], values.shape[1]), absent.astype(np.uint8))
+        finder.add(0, values)
+        spots = finder.spots()
+        columns = [np.rint(spots.x * POSITION_UNITS), np.rint(spots.y * POSITION_UNITS)]
+        return np.stack([*columns, np.full(len(spots), np.ceil(radius * POSITION_UNITS))], 1).astype(np.int32)
+
+    def record(self) -> dict[str, Array]:
+        """What the block's record is to tell of the images since `begin`."""
+        told = {PIXELS: packed_pixels(self._found.centres)}
+        if self._auto_radius is not None:
+            told[DISCS] = np.frombuffer(_stacked(self._found.discs).packed(), np.uint8)
+        return told
+
+
+@dataclass
+class Found:
+    """Of each image of a block: pixels, and discs, that no file names."""
+
+    centres: list[Array] = field(default_factory=list)
+    discs: list[Array] = field(default_factory=list)
+
+
+def packed_pixels(centres: list[Array]) -> Array:
+    images = np.repeat(np.arange(len(centres)), [len(c) for c in centres])
+    return np.frombuffer(pack_columns([images, np.concatenate([*centres, np.empty(0, np.uint32)])]), np.uint8)
+
+
+def _stacked(discs: list[Array]) -> Regions:
+    images = np.repeat(np.arange(len(discs), dtype=np.int32), [len(d) for d in discs])
+    return Regions(np.concatenate([*discs, np.empty((0, 3), np.int32)]), images, images)
+
+
+class KeptRegions:
+    """The regions of a block's images, out of its record and of what the master tells."""
+
+    def __init__(self, group: Any, regions: Regions, always: Array) -> None:
+        """`group`: the block's record; `regions`: of all images; `always`: (ny, nx) uint8, KEPT in all images.
+
+        ValueError or KeyError where the record doesn't tell.
+        """
+        self._regions, self._always = regions, always
+        self._images, self._pixels = unpack_columns(group[PIXELS][()].tobytes(), 2)
+        self._own = unpacked(group[DISCS][()].tobytes()) if DISCS in group else None
+
+    def of(self, image: int, index: int) -> Array:
+        """(ny, nx) uint8: KEPT where image `image` of the set, `index` of the block, both from 0, is kept."""
+        state: Array = self._always.copy()
+        ny, nx = state.shape
+        background.keep_discs(state, self._regions.on(image))
+        if self._own is not None:
+            background.keep_discs(state, self._own.on(index))
+        y, x = np.divmod(self._pixels[self._images == index], nx)
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                near = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+                state[y[near] + dy, x[near] + dx] |= KEPT
+        return state
+
+
+def kept_figures(job: Job, reports: Sequence[Any]) -> dict[str, Any] | None:
+    """What the blocks' reports tell of `--keep`; None without it."""
+    if job.keeping is None:
+        return None
+
+    def total(name: str) -> int:
+        return sum(getattr(r, name) for r in reports)
+
+    ny, nx = job.plan.shape_out
+    n_measured = total("n_measured")
+    n_rest = n_measured * ny * nx - total("n_kept_measured")
+    return {
+        "files": [(file.name, file.n_reflections) for file in job.keeping.files],
+        "share": total("n_kept") / max(1, total("n_images") * ny * nx),
+        "pixels_beside": total("n_kept_beside"),
+        "sum_change": total("sum_after") / max(1, total("sum_before")) - 1,
+        "greatest_background": max((r.greatest_background for r in reports), default=0) if n_measured else None,
+        "rms_background": math.sqrt(total("squared_background") / max(1, n_rest)) if n_measured else None,
+    }
+
+
+def kept_lines(kept: Mapping[str, Any]) -> list[str]:
+    """`kept_figures` as text."""
+    files = ", ".join(f"{n} reflections of {name}" for name, n in kept["files"]) or "strong spots alone"
+    out = [
+        f"kept {100 * kept['share']:.2f} % of the pixels: {files}, and {kept['pixels_beside']} pixels that stand out",
+        f"the rest is its smooth level; counts in all changed by {100 * kept['sum_change']:+.3f} %",
+    ]
+    if kept["rms_background"] is not None:
+        out.append(
+            f"codec's greatest error of the level {kept['greatest_background']} counts, rms error "
+            f"{kept['rms_background']:.3f} counts"
+        )
+    return out

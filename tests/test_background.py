@@ -1,0 +1,210 @@
+"""Kept regions and the level of the rest: against brute force, in both implementations, and what must stay true."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnl_mpi.pixels import background, background_numpy, kernels
+from bnl_mpi.pixels.background import ABSENT, AROUND, KEPT, LEVEL_ONE
+
+Array = np.ndarray[Any, Any]
+LIMIT = 60000
+LOW = {exact: background.low_level(exact=exact, is_coded=False) for exact in (False, True)}
+
+
+def picture(shape: tuple[int, int], seed: int, mean: float = 2.0) -> tuple[Array, Array, Array, Array]:
+    """Counts, flags, state and discs: a sloping background, unpredicted spots, a gap, overloads and dead pixels."""
+    rng = np.random.default_rng(seed)
+    ny, nx = shape
+    slope = np.linspace(0.3, 1.7, ny)[:, None] * np.linspace(0.6, 1.4, nx)[None, :]
+    values = rng.poisson(mean * slope).astype(np.uint16)
+    for _ in range(3):
+        values[rng.integers(ny), rng.integers(nx)] += 60
+    if rng.random() < 0.5:
+        values[rng.integers(ny), rng.integers(nx)] = LIMIT
+    flags = (rng.random(shape) < 0.005).astype(np.uint8) | 2 * (rng.random(shape) < 0.1).astype(np.uint8)
+    state = np.where(rng.random(shape) < 0.02, ABSENT, 0).astype(np.uint8)
+    state[:, nx // 3 : nx // 3 + nx // 8] = ABSENT
+    state[: ny // 9, : nx // 9] |= KEPT
+    n = max(1, ny * nx // 250)
+    discs = np.stack([rng.integers(-20, 8 * nx + 20, n), rng.integers(-20, 8 * ny + 20, n), rng.integers(0, 40, n)], 1)
+    return values, flags, state, discs.astype(np.int32)
+
+
+def in_numpy(values: Array, flags: Array, state: Array, discs: Array, binning: int, *, exact: bool) -> tuple[Any, ...]:
+    how, level = background.smoothing(binning), np.zeros(values.shape, np.uint32)
+    weights = how.weights.astype(np.int64)
+    found = background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, LIMIT)
+    return found, level, background_numpy.apply(values, state, level, LIMIT, LOW[exact])
+
+
+def as_used(
+    values: Array, flags: Array, state: Array, discs: Array, binning: int, *, exact: bool = False
+) -> tuple[Any, ...]:
+    level = np.zeros(values.shape, np.uint32)
+    found = background.find(values, flags, state, level, discs, background.smoothing(binning), LIMIT)
+    return found, level, background.apply(values, state, level, LIMIT, LOW[exact])
+
+
+@pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 90)),
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 3, 4, 5, 8, 16]),
+    st.sampled_from([0.02, 0.4, 2.0, 300.0]),
+    st.booleans(),
+)
+def test_both_implementations_agree_to_the_bit(
+    shape: tuple[int, int], seed: int, binning: int, mean: float, exact: bool
+) -> None:
+    made = [picture(shape, seed, mean) for _ in range(2)]
+    results = [
+        in_numpy(*made[0], binning, exact=exact),
+        as_used(*made[1], binning, exact=exact),
+    ]
+    for ours, theirs in zip(results[0][:2], results[1][:2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert tuple(results[0][2]) == tuple(results[1][2])
+    for ours, theirs in zip(*made, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 3]))
+def test_what_is_kept_is_what_the_rules_say(seed: int, binning: int) -> None:
+    values, flags, state, discs = picture((31, 37), seed)
+    before, given_state = values.copy(), state.copy()
+    found, _, _ = as_used(values, flags, state, discs, binning)
+    kept = (given_state & KEPT) != 0
+    for y in range(31):
+        for x in range(37):
+            for disc_x, disc_y, r in discs / 8:
+                kept[y, x] |= math.hypot(x + 0.5 - disc_x, y + 0.5 - disc_y) <= r
+    for y, x in np.argwhere(((flags & 1 != 0) | (before >= LIMIT)) & (given_state & ABSENT == 0)):
+        kept[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = True
+        assert y * 37 + x in found
+    # Beyond that what stands out, with its neighbours: all of `found`.
+    for y, x in zip(*np.divmod(found.astype(int), 37), strict=True):
+        kept[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = True
+    np.testing.assert_array_equal((state & KEPT) != 0, kept)
+    np.testing.assert_array_equal((state & ABSENT) != 0, (given_state & ABSENT != 0) | (flags & 1 != 0))
+
+
+def test_the_level_is_the_gaussian_mean_of_what_is_not_kept() -> None:
+    for binning in (1, 2, 4):
+        values, flags, state, discs = picture((70, 80), binning, mean=6.0)
+        before = values.astype(float)
+        _, level, _ = as_used(values, flags, state, discs, binning)
+        use = (state & (KEPT | ABSENT)) == 0
+        sigma = 8 / binning
+        y, x = np.arange(70), np.arange(80)
+        rows = np.exp(-((y[:, None] - y) ** 2) / (2 * sigma**2))
+        columns = np.exp(-((x[:, None] - x) ** 2) / (2 * sigma**2))
+        total, weight = (rows @ a @ columns for a in (np.where(use, before, 0), use.astype(float)))
+        # The mean's own noise is larger than what cells make of a Gaussian.
+        difference = (level / LEVEL_ONE - total / weight)[state & ABSENT == 0]
+        assert np.sqrt(np.mean(difference**2)) < 0.8 * np.sqrt(6 / (4 * np.pi * sigma**2))
+        assert abs(difference.mean()) < 0.01
+
+
+def test_outliers_are_found_by_the_formula_and_hide_no_others() -> None:
+    values = np.full((60, 60), 4, np.uint16)
+    # 4 + 5 sqrt(4.5) + 1 = 15.6
+    values[10, 10], values[10, 40], values[40, 10] = 15, 16, 5000
+    values[43, 13] = 40
+    state, level = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint32)
+    discs = np.empty((0, 3), np.int32)
+    found = background.find(values, np.zeros((60, 60), np.uint8), state, level, discs, background.smoothing(2), LIMIT)
+    assert sorted(found) == [10 * 60 + 40, 40 * 60 + 10, 43 * 60 + 13]
+    assert (level[50:, 50:] == 4 * LEVEL_ONE).all()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("mean", [0.05, 0.3, 0.5, 1.0, 2.5, 40.0])
+def test_sums_stay_and_what_stands_on_the_background_keeps_its_height(mean: float, exact: bool) -> None:
+    """Without any spot, discs are as high on the whole as the level about them: no intensity is made or lost."""
+    values, flags, state, discs = picture((400, 400), 5, mean)
+    values[values >= LIMIT] = 0
+    values[values > mean + 6 * math.sqrt(mean) + 3] = 0
+    state &= ABSENT
+    discs = discs[::8]
+    discs[:, 2] = 24
+    before = values.copy()
+    _, level, applied = as_used(values, flags, state, discs, 2, exact=exact)
+    valid, kept = (state & ABSENT) == 0, (state & (KEPT | ABSENT)) == KEPT
+    assert applied.sum_before == before[valid].sum()
+    assert applied.sum_after == values[valid].sum()
+    assert applied.n_kept == np.count_nonzero(kept)
+    # Pixels of one level are all rounded alike.
+    alike = np.count_nonzero(valid & ~kept) / 4096
+    assert abs(applied.sum_after - applied.sum_before) < max(0.001 * applied.sum_before, alike)
+    assert np.abs(values.astype(int) - before)[kept].max() <= (0 if exact else 1)
+    around = ((state & AROUND) != 0) & valid & ~kept
+    true = level / LEVEL_ONE
+    height = (values - true)[kept].mean() - (values - true)[around].mean()
+    assert abs(height - (before - true)[kept].mean()) < 0.04
+
+
+def test_exact_pixels_stay_as_they_are() -> None:
+    values, flags, state, discs = picture((90, 80), 3)
+    before = values.copy()
+    as_used(values, flags, state, discs, 2, exact=True)
+    np.testing.assert_array_equal(values[state & 3 == KEPT], before[state & 3 == KEPT])
+    assert np.ptp(values[state & 3 == 0]) < np.ptp(before[state & 3 == 0])
+
+
+def test_saturated_pixels_stay_so_and_none_is_made() -> None:
+    values = np.full((40, 40), 30, np.uint16)
+    values[::2] += 1
+    values[20, 20], values[20, 21], values[21, 20] = LIMIT, LIMIT - 1, LIMIT
+    state, level = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint32)
+    discs = np.array([[164, 164, 40]], np.int32)
+    background.find(values, np.zeros((40, 40), np.uint8), state, level, discs, background.smoothing(2), LIMIT)
+    background.apply(values, state, level, LIMIT, 0)
+    assert values[20, 20] == values[21, 20] == LIMIT
+    assert LIMIT - 2 <= values[20, 21] <= LIMIT
+
+
+def test_levels_come_from_further_where_nothing_is_near() -> None:
+    values = np.full((200, 300), 7, np.uint16)
+    state = np.full((200, 300), ABSENT, np.uint8)
+    state[:, :30] = 0
+    level = np.zeros((200, 300), np.uint32)
+    discs = np.empty((0, 3), np.int32)
+    background.find(values, np.zeros(values.shape, np.uint8), state, level, discs, background.smoothing(1), LIMIT)
+    assert (level == 7 * LEVEL_ONE).all()
+    nothing = np.full((20, 30), ABSENT, np.uint8)
+    some = np.full((20, 30), 9, np.uint16)
+    level = np.zeros((20, 30), np.uint32)
+    background.find(some, np.zeros(some.shape, np.uint8), nothing, level, discs, background.smoothing(1), LIMIT)
+    assert (level == 0).all()
+
+
+@pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
+def test_wrong_arrays_are_refused() -> None:
+    u1, u2, u4 = (np.zeros((8, 9), t) for t in ("u1", "u2", "u4"))
+    discs, weights, centres = np.zeros((1, 3), "i4"), np.array([256], "u4"), np.zeros(72, "u4")
+    good = [u2, u1, u1, u4, centres, discs, 1, weights, 9]
+    find = kernels._kernels.background_find  # type: ignore[attr-defined]
+    assert find(*good) == 0
+    for k, wrong in (
+        (0, u4),
+        (1, u1[:4].copy()),
+        (2, u2),
+        (3, u2),
+        (4, centres[:71].copy()),
+        (5, np.zeros((1, 2), "i4")),
+        (6, 4),
+        (7, np.array([1, 255], "u4")),
+        (7, np.array([255], "u4")),
+        (8, 65536),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            find(*(wrong if j == k else a for j, a in enumerate(good)))
