@@ -108,6 +108,40 @@ def run_chain(image_file: Path, folder: Path, options: ChainOptions) -> ChainRes
     return _result(folder, runner.seconds)
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """What indexing found in one or several sweeps together.  ``cell``: a b c in Angstrom and angles in degrees."""
+
+    spots: int
+    indexed: int
+    cell: tuple[float, ...]
+    seconds: dict[str, float]
+
+
+def run_indexing(image_files: Sequence[Path], folder: Path, nproc: int = 2) -> Indexed:
+    """Import the files, of one crystal in one or several sweeps, find spots and index all of them together.
+
+    Steps that ran before with the same words aren't repeated. Raises ChainError.
+    """
+    if reason := missing_dials():
+        raise ChainError(reason)
+    folder.mkdir(parents=True, exist_ok=True)
+    runner = _Runner(folder)
+    runner.step("import", [str(path.resolve()) for path in image_files], ["imported.expt"])
+    runner.step("find_spots", ["imported.expt", f"nproc={nproc}"], ["strong.refl"])
+    words = ["imported.expt", "strong.refl", f"nproc={nproc}"]
+    runner.step("index", words, ["indexed.expt", "indexed.refl"])
+    log = (folder / "index.out").read_text()
+    saved = re.findall(r"Saved (\d+) reflections to strong.refl", (folder / "find_spots.out").read_text())
+    experiments = json.loads((folder / "indexed.expt").read_text())
+    return Indexed(
+        spots=int(saved[-1]) if saved else 0,
+        indexed=_counts(log, folder)[0],
+        cell=_cell(experiments["crystal"][0]),
+        seconds=runner.seconds,
+    )
+
+
 _Step = tuple[str, list[str], list[str]]
 
 

@@ -291,8 +291,7 @@ def make_reduced(series: Series, name: str, words: str, folder: Path, nproc: int
     wish = f"{words}\n{series.simulate or series.master}\n"
     if not (master.exists() and marker.exists() and marker.read_text() == wish):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        # the setting's own -c, coming later, holds
-        common = ["-c", "bslz4", "-p", str(nproc), "--force"]
+        common = [*([] if "-c" in words.split() else ["-c", "bslz4"]), "-p", str(nproc), "--force"]
         _bnl_mpi(["-i", str(series.master), *common, *_words_of(words, folder), "-o", str(stem)])
         marker.write_text(wish)
     return Path(f"{stem}.nxs"), _linked_files(master)
