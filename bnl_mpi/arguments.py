@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": ("bnl_mpi.commands.replay", "print the command that makes a set again"),
     "expand": ("bnl_mpi.commands.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
     "estimate": ("bnl_mpi.commands.estimate", "what settings would give, cost and lose, on a sample of the frames"),
+    "quality": ("bnl_mpi.commands.quality", "what settings leave of the merged intensities, through DIALS"),
     "export": ("bnl_mpi.commands.export", "write a set as CBF images, for programs that read no HDF5"),
     "report": ("bnl_mpi.commands.report", "a page with pictures: a set beside the one that it was made from"),
     "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bnl_mpi.quality import chain, study
-from bnl_mpi.quality.settings import UNREDUCED
+from bnl_mpi.estimate import names
+from bnl_mpi.quality import chain, settings, study
 
 pytestmark = pytest.mark.dials
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.dials
 # understood rightly, not to rank settings.
 SERIES = "--frames 450 --osc 0.1 --resolution 2.5 --brightness 150 --bad_pixels 0"
 D_MIN = 2.5
-REDUCED = "-b 2 -s 2 -H 12"
+REDUCED = "b2s2H12"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
             pytest.fail(f"{reason}, and CI must run this test: install the package dials")
         pytest.skip(reason)
     folder: Path = tmp_path_factory.mktemp("chain")
-    series = study.Series(
+    series = settings.Series(
         "chain",
         "chain",
         SERIES,
@@ -37,8 +37,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         truth=folder / "input_truth.h5",
         quick=True,
     )
-    settings = {UNREDUCED: "", "reduced": REDUCED}
-    return {name: study.run_setting(series, name, words, folder) for name, words in settings.items()}
+    tried = {"raw": None, "reduced": names.parse(REDUCED)}
+    return {name: study.run_setting(series, setting, folder) for name, setting in tried.items()}
 
 
 @pytest.mark.parametrize(("name", "images", "shape"), [("raw", 450, [1065, 1030]), ("reduced", 225, [533, 515])])

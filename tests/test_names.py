@@ -25,6 +25,9 @@ from bnl_mpi.estimate.names import Setting
         ("b3s2T6.3", "-b 3 -s 2 -T 6.3 -c htj2k"),
         ("b3s2T6.3:bslz4", "-b 3 -s 2 -T 6.3 -c bslz4"),
         ("b2s2keep", "-b 2 -s 2 --keep spots.refl -c bslz4"),
+        ("b2s2keep:htj2k", "-b 2 -s 2 --keep spots.refl -c htj2k"),
+        ("b2s2T35keep5", "-b 2 -s 2 -T 35 --keep spots.refl --keep_radius 5 -c htj2k"),
+        ("b2s2T35KEEPauto", "-b 2 -s 2 -T 35 --keep auto -c htj2k"),
     ],
 )
 def test_a_name_is_its_words(name: str, words: str) -> None:

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gemmi
+import h5py
 import numpy as np
 import pytest
 
-from bnl_mpi.quality import chain, merging, page, records, sizes, study
-from bnl_mpi.quality import settings as known
+from bnl_mpi import cli
+from bnl_mpi.errors import BnlError
+from bnl_mpi.estimate import names
+from bnl_mpi.quality import chain, merging, observations, page, records, reduced, settings, sizes, study
+from bnl_mpi.simulate import simulate
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
 EDGES = merging.shell_edges(30.0, 3.0, 4)
 
 
-def crystal(symbol: str = "I 21 3") -> merging.Crystal:
-    return merging.Crystal(gemmi.UnitCell(*CELL), gemmi.find_spacegroup_by_name(symbol))
+def crystal(symbol: str = "I 21 3") -> observations.Crystal:
+    return observations.Crystal(gemmi.UnitCell(*CELL), gemmi.find_spacegroup_by_name(symbol))
 
 
-def truth(form: merging.Crystal, rng: np.random.Generator) -> merging.Reference:
+def truth(form: observations.Crystal, rng: np.random.Generator) -> observations.Reference:
     hkl = np.asarray(gemmi.make_miller_array(form.cell, form.group, 3.0), dtype=np.int64)
     centric = form.group.operations().centric_flag_array(hkl.astype(np.int32))
     difference = np.where(centric, np.nan, rng.normal(0, 20, len(hkl)))
-    return merging.Reference(hkl, rng.exponential(100, len(hkl)) + 1, difference)
+    return observations.Reference(hkl, rng.exponential(100, len(hkl)) + 1, difference)
 
 
 def observe(
-    form: merging.Crystal, known: merging.Reference, noise: float, rng: np.random.Generator, path: Path
-) -> merging.Observations:
+    form: observations.Crystal, known: observations.Reference, noise: float, rng: np.random.Generator, path: Path
+) -> observations.Observations:
     """Four observations of each mate with random errors, through an MTZ file of equivalent indices."""
     operations = form.group.operations()
     assert known.difference is not None
@@ -54,7 +60,7 @@ def observe(
     mtz.set_data(np.column_stack([table[:, :3], ones, ones, table[:, 3], ones * noise]).astype(np.float32))
     mtz.switch_to_asu_hkl()
     mtz.write_to_file(str(path))
-    return merging.read_observations(path)
+    return observations.read_observations(path)
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def test_lost_intensity_shows(rng: np.random.Generator, tmp_path: Path) -> None:
     form = crystal()
     known = truth(form, rng)
     data = observe(form, known, 5.0, rng, tmp_path / "a.mtz")
-    outer = merging.spacing(form, data.hkl) <= EDGES[3]
+    outer = observations.spacing(form, data.hkl) <= EDGES[3]
     halved = replace(data, value=np.where(outer, data.value / 2, data.value))
     shells = merging.statistics(halved, known, EDGES)
     assert [shell.recovered for shell in shells[1:]] == pytest.approx([1, 1, 1, 0.5], abs=0.03)
@@ -119,7 +125,7 @@ def test_reflections_without_any_error_do_not_make_i_over_sigma(rng: np.random.G
     known = truth(form, rng)
     data = observe(form, known, 30.0, rng, tmp_path / "a.mtz")
     before = merging.statistics(data, known, EDGES)[0].i_over_sigma
-    flat = merging.packed(data.hkl) % 50 == 0
+    flat = observations.packed(data.hkl) % 50 == 0
     data = replace(data, sigma=np.where(flat, 1e-14, data.sigma), value=np.where(flat, 0, data.value))
     assert merging.statistics(data, known, EDGES)[0].i_over_sigma == pytest.approx(before, rel=0.05)
 
@@ -127,7 +133,7 @@ def test_reflections_without_any_error_do_not_make_i_over_sigma(rng: np.random.G
 def test_no_signal_gives_no_correlation(rng: np.random.Generator, tmp_path: Path) -> None:
     form = crystal()
     known = truth(form, rng)
-    nothing = merging.Reference(known.hkl, np.zeros_like(known.mean), np.zeros_like(known.mean))
+    nothing = observations.Reference(known.hkl, np.zeros_like(known.mean), np.zeros_like(known.mean))
     shells = merging.statistics(observe(form, nothing, 60.0, rng, tmp_path / "a.mtz"), known, EDGES)
     assert abs(shells[0].cc_half) < 0.1
     assert abs(shells[0].cc_reference) < 0.1
@@ -141,7 +147,7 @@ def test_the_other_indexing_is_found(rng: np.random.Generator, tmp_path: Path) -
     # the lattice's two-fold axis that the point group 23 lacks
     unit, operations = gemmi.ReciprocalAsu(form.group), form.group.operations()
     moved = [unit.to_asu([int(k), int(h), -int(ell)], operations) for h, k, ell in known.hkl]
-    turned = merging.Reference(
+    turned = observations.Reference(
         np.array([indices for indices, _ in moved], dtype=np.int64),
         known.mean,
         np.where([number % 2 for _, number in moved], 1, -1) * known.difference,
@@ -258,22 +264,103 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
 
 
 def test_page_without_records_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no records"):
+    with pytest.raises(BnlError, match="no records"):
         page.write_page(tmp_path / "page.md", [tmp_path])
 
 
-def test_unknown_setting_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert study.main(["--work", str(tmp_path), "--settings", "b9"]) == 2
-    assert "b9" in capsys.readouterr().err
+def test_the_settings_of_all_series_are_known() -> None:
+    for tried in (settings.FOR_INPUT, *(series.settings for series in settings.SIMULATED.values())):
+        assert [settings.name_of(one) for one in settings.settings_of(tried)] == ["raw", *tried]
 
 
-def test_settings_for_data_of_ones_own_are_known() -> None:
-    assert set(known.FOR_INPUT) <= set(known.SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "told", "given"),
+    [
+        ("b2s2", "-b 2 -s 2", "-b 2 -s 2 -c bslz4"),
+        ("b2s2h16", "-b 2 -s 2 -H 16", "-b 2 -s 2 -H 16 -c bslz4"),
+        ("b2s2T6.45", "-b 2 -s 2 -T 6.45 -c htj2k", "-b 2 -s 2 -T 6.45 -c htj2k"),
+    ],
+)
+def test_the_words_of_a_setting(
+    name: str, told: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr(reduced, "_bnl_mpi", lambda words: commands.append(" ".join(words)))
+    monkeypatch.setattr(reduced, "_linked_files", lambda master: [])
+    series = settings.Series("s", "s", "", tmp_path / "raw_master.h5", 2.0)
+    setting = names.parse(name)
+    assert settings.described(setting) == told
+    reduced.make_reduced(series, setting, tmp_path, 3)
+    stem = tmp_path / setting.name / setting.name
+    assert commands == [f"-i {series.master} {given} -p 3 --force -o {stem}"]
 
 
-def test_an_input_needs_a_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert study.main(["--work", str(tmp_path), "--input", "a_master.h5"]) == 2
-    assert "--d_min" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate(tmp_path_factory.mktemp("raw") / "raw", detector="500k", frames=2, resolution=6.0)
+
+
+def test_the_resolution_is_that_of_the_nearest_edge(master: Path) -> None:
+    with h5py.File(master) as file:
+        detector = file["/entry/instrument/detector"]
+        size, away = detector["x_pixel_size"][()], detector["detector_distance"][()]
+        centre = [detector[f"beam_center_{axis}"][()] for axis in "xy"]
+        wavelength = file["/entry/instrument/beam/incident_wavelength"][()]
+        slow, fast = file["/entry/data/data_000001"].shape[1:]
+    nearest = min(*centre, fast - centre[0], slow - centre[1]) * size
+    expected = wavelength / (2 * np.sin(np.arctan2(nearest, away) / 2))
+    assert settings.resolution_of(master) == pytest.approx(expected, abs=0.011)
+
+
+def test_an_input_without_geometry_needs_a_resolution(master: Path, tmp_path: Path) -> None:
+    for path in master.parent.glob("raw*.h5"):
+        shutil.copy(path, tmp_path)
+    with h5py.File(tmp_path / master.name, "r+") as file:
+        del file["/entry/instrument/beam/incident_wavelength"]
+    with pytest.raises(BnlError, match=r"wavelength.*--d_min"):
+        settings.resolution_of(tmp_path / master.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "MASTER"),
+        ("RAW --series weak", "MASTER"),
+        ("--series strong", "strong"),
+        ("RAW --try b9Q", "b9Q"),
+        ("RAW --d_min 0", "--d_min 0"),
+        ("RAW --truth absent.h5", "absent.h5"),
+        ("absent_master.h5", "absent_master.h5"),
+        ("RAW -p 0", "--parallel 0"),
+        ("RAW --page_only", "--page FILE"),
+        ("RAW --page_only --page p.md", "no records"),
+        ("RAW", "DIALS"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    words: str,
+    told: str,
+    master: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.main(["quality", *words.replace("RAW", str(master)).split()]) != 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_absent_gemmi_names_the_extra(
+    master: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "missing_dials", lambda: "")
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    assert cli.main(["quality", str(master), "--work", str(tmp_path / "work")]) == 1
+    assert "[quality]" in capsys.readouterr().err
 
 
 def test_absent_dials_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -284,6 +371,6 @@ def test_absent_dials_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_a_failed_reduction_names_its_words(tmp_path: Path) -> None:
-    series = study.Series("s", "s", "", tmp_path / "absent_master.h5", 2.0)
+    series = settings.Series("s", "s", "", tmp_path / "absent_master.h5", 2.0)
     with pytest.raises(chain.ChainError, match=r"-b 2.*absent_master"):
-        study.make_reduced(series, "b2", "-b 2", tmp_path, 1)
+        reduced.make_reduced(series, names.parse("b2"), tmp_path, 1)

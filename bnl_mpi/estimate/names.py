@@ -2,7 +2,8 @@
 
 b and s may be left out where they are 1.  One letter names the codec, in either case, with its level: H16, J120,
 K120, T6.3.  `-c` is htj2k after T, whose codestreams are what is stored, and else bslz4, which XDS reads; another
-filter follows a colon: `b2s2T6.3:bslz4`.  `keep` at the end is `--keep`.  `raw` is the input itself.
+filter follows a colon: `b2s2T6.3:bslz4`.  `keep` before it is `--keep`, `keep5` that with `--keep_radius 5`, and
+`keepauto` is `--keep auto`, whatever file of reflections is given.  `raw` is the input itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ..options import COMPRESSIONS
 RAW = "raw"
 LETTERS = {entry.flag.removeprefix("-"): entry.name for entry in registry.CODECS}
 """Codec by the letter of its option."""
-_NAME = re.compile(rf"(?:b(\d+))?(?:s(\d+))?(?:([{''.join(LETTERS)}])([\d.]+))?(keep)?(?::(\w+))?", re.IGNORECASE)
+_CODEC = rf"(?:([{''.join(LETTERS)}])([\d.]+))?"
+_NAME = re.compile(rf"(?:b(\d+))?(?:s(\d+))?{_CODEC}(keep(?:auto|\d+)?)?(?::(\w+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Setting:
     level: float | None = None
     compression: str = "bslz4"
     keep: bool = False
+    radius: int | None = None
+    """Of what is kept, pixels of a frame; None: as the reflections say."""
+    auto: bool = False
+    """Whether strong spots are kept in place of a file's reflections."""
 
     @property
     def name(self) -> str:
@@ -40,9 +46,14 @@ class Setting:
         usual = _usual(self.codec)
         return (
             f"b{self.bin}s{self.sum}{letter}{level}"
-            + "keep" * self.keep
+            + self._keep_name()
             + (f":{self.compression}" if self.compression != usual else "")
         )
+
+    def _keep_name(self) -> str:
+        if not self.keep:
+            return ""
+        return "keep" + ("auto" if self.auto else "" if self.radius is None else str(self.radius))
 
     def words(self, keep: str | None = None) -> list[str]:
         """The command's words, without names; `keep` is the value of `--keep`."""
@@ -50,7 +61,8 @@ class Setting:
         if self.codec is not None:
             words += [registry.entry_of(self.codec).flag, f"{self.level:g}"]
         if self.keep:
-            words += ["--keep", keep or "auto"]
+            words += ["--keep", "auto" if self.auto or keep is None else keep]
+            words += ["--keep_radius", str(self.radius)] if self.radius is not None else []
         return [*words, "-c", self.compression]
 
 
@@ -71,7 +83,11 @@ def parse(name: str) -> Setting:
     stored = compression or _usual(codec)
     if stored not in COMPRESSIONS:
         raise UsageError(f"setting '{name}': -c {stored} is not known; give one of {', '.join(COMPRESSIONS)}")
-    return Setting(int(b or 1), int(s or 1), codec, _level(name, level), stored, keep is not None)
+    kept = (keep or "").lower().removeprefix("keep")
+    radius = int(kept) if kept.isdigit() else None
+    return Setting(
+        int(b or 1), int(s or 1), codec, _level(name, level), stored, keep is not None, radius, kept == "auto"
+    )
 
 
 def _level(name: str, text: str | None) -> float | None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import BnlError
+
 PROGRAMS = ("import", "find_spots", "index", "refine", "integrate", "symmetry", "scale")
 
 
-class ChainError(Exception):
+class ChainError(BnlError):
     """A step of the chain failed: the message names the step, its log and its last line."""
 
 
@@ -24,9 +26,9 @@ class ChainError(Exception):
 class ChainOptions:
     """How every data set of a comparison is processed.
 
-    ``d_min``: resolution limit of the integration, Angstrom: the same for all, or their shells differ.
-    ``space_group``: symbol given to indexing; None lets dials.symmetry find it after integration.
-    ``anomalous``: Friedel mates are kept apart in scaling. ``quick``: faster algorithms in place of DIALS's
+    `d_min`: resolution limit of the integration, Angstrom: the same for all, or their shells differ.
+    `space_group`: symbol given to indexing; None lets dials.symmetry find it after integration.
+    `anomalous`: Friedel mates are kept apart in scaling. `quick`: faster algorithms in place of DIALS's
     defaults for spots (without the extended threshold), indexing (1-D transforms) and background (constant).
     """
 
@@ -41,9 +43,9 @@ class ChainOptions:
 class SpotGeometry:
     """How large the spots are and how close they lie, which bounds binning and summing.
 
-    ``oscillation``: of an image, degrees. ``rocking_sigma``, degrees, and ``spot_sigma``, pixels: standard
-    deviations of the profiles that dials.integrate found. ``spot_spacing``: of neighbours along the longest
-    cell axis near the beam, pixels. ``longest_axis``: Angstrom.
+    `oscillation`: of an image, degrees. `rocking_sigma`, degrees, and `spot_sigma`, pixels: standard
+    deviations of the profiles that dials.integrate found. `spot_spacing`: of neighbours along the longest
+    cell axis near the beam, pixels. `longest_axis`: Angstrom.
     """
 
     oscillation: float
@@ -55,10 +57,10 @@ class SpotGeometry:
 
 @dataclass(frozen=True)
 class ChainResult:
-    """What the chain found. ``cell``: a b c in Angstrom and angles in degrees, after refinement.
+    """What the chain found. `cell`: a b c in Angstrom and angles in degrees, after refinement.
 
-    ``rmsd``: of the refined positions, fast and slow in pixels and rotation in images.
-    ``unmerged``: MTZ file of the scaled observations. ``seconds``: of each step, as run.
+    `rmsd`: of the refined positions, fast and slow in pixels and rotation in images.
+    `unmerged`: MTZ file of the scaled observations. `seconds`: of each step, as run.
     """
 
     images: int
@@ -95,7 +97,7 @@ def dials_environment() -> dict[str, str]:
 
 
 def run_chain(image_file: Path, folder: Path, options: ChainOptions) -> ChainResult:
-    """Import ``image_file`` (a master or a NeXus file) and process it in ``folder``.
+    """Import `image_file` (a master or a NeXus file) and process it in `folder`.
 
     Steps that ran before with the same words on the same input aren't repeated. Raises ChainError.
     """
@@ -194,7 +196,7 @@ class _Runner:
         self.seconds: dict[str, float] = {}
 
     def step(self, name: str, words: Sequence[str], outputs: Sequence[str]) -> None:
-        """Run ``dials.NAME WORDS``; a step after one that ran anew runs anew too."""
+        """Run `dials.NAME WORDS`; a step after one that ran anew runs anew too."""
         before = self._done.get(name)
         there = all((self._folder / output).exists() for output in outputs)
         if self._fresh or before is None or before["words"] != list(words) or not there:

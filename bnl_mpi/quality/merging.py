@@ -4,89 +4,22 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from .observations import Crystal, Floats, Integers, Observations, Reference, packed, spacing
 
 FLAT = 1e-6  # of the median sigma of all shells
 NORMAL_QUARTILES = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
-class Crystal:
-    """gemmi's cell and space group."""
-
-    cell: Any
-    group: Any
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Scaled observations: ``hkl`` (n, 3) in gemmi's (CCP4's) asymmetric unit, ``value`` and ``sigma`` (n,)
-    on any scale, ``plus`` (n,): not the Friedel mate of an index in that unit."""
-
-    crystal: Crystal
-    hkl: Integers
-    value: Floats
-    sigma: Floats
-    plus: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Intensities to compare with: ``hkl`` (n, 3) in the asymmetric unit, ``mean``, and, where Friedel mates
-    differ, ``difference`` = I(+) - I(-) (n,), NaN where it isn't known."""
-
-    hkl: Integers
-    mean: Floats
-    difference: Floats | None = None
-
-
-def packed(hkl: npt.NDArray[Any]) -> Integers:
-    """One number for each row of indices, for |index| < 2^20."""
-    shifted = hkl.astype(np.int64) + (1 << 20)
-    return np.asarray((shifted[:, 0] << 42) | (shifted[:, 1] << 21) | shifted[:, 2])
-
-
-def read_observations(path: Path) -> Observations:
-    """The observations of an unmerged MTZ file."""
-    import gemmi
-
-    mtz = gemmi.read_mtz_file(str(path))
-    data = gemmi.Intensities()
-    data.import_mtz(mtz, gemmi.DataType.Unmerged)
-    data.prepare_for_merging(gemmi.DataType.Anomalous)
-    return Observations(
-        Crystal(data.unit_cell, data.spacegroup),
-        np.array(data.miller_array, dtype=np.int64),
-        np.array(data.value_array, dtype=np.float64),
-        np.array(data.sigma_array, dtype=np.float64),
-        np.array(data.isign_array) >= 0,
-    )
-
-
-def read_truth(path: Path) -> Reference:
-    """The intensities that ``bnl-mpi simulate`` wrote beside its data set, as PREFIX_truth.h5."""
-    import h5py
-
-    with h5py.File(path, "r", locking=False) as file:
-        unique = file["unique"]
-        difference = unique["I_plus"][()] - unique["I_minus"][()] if "I_plus" in unique else None
-        if difference is not None:
-            difference[unique["centric"][()]] = np.nan
-        return Reference(unique["hkl"][()].astype(np.int64), unique["I_true"][()], difference)
-
-
-@dataclass(frozen=True)
 class Merged:
-    """Unique reflections: ``hkl`` (m, 3), ``d`` (Angstrom), ``count``, weighted ``mean`` and its ``sigma``.
+    """Unique reflections: `hkl` (m, 3), `d` (Angstrom), `count`, weighted `mean` and its `sigma`.
 
-    ``scatter`` (m,): unbiased variance of the unweighted mean of the observations, NaN where there is one.
+    `scatter` (m,): unbiased variance of the unweighted mean of the observations, NaN where there is one.
     """
 
     hkl: Integers
@@ -99,7 +32,7 @@ class Merged:
 
 
 def merge(data: Observations, chosen: npt.NDArray[np.bool_] | None = None) -> Merged:
-    """Merge symmetry equivalents (and Friedel mates), weighted by 1 / sigma^2; only the ``chosen`` ones."""
+    """Merge symmetry equivalents (and Friedel mates), weighted by 1 / sigma^2; only the `chosen` ones."""
     keep = data.sigma > 0
     if chosen is not None:
         keep &= chosen
@@ -124,11 +57,6 @@ def merge(data: Observations, chosen: npt.NDArray[np.bool_] | None = None) -> Me
     )
 
 
-def spacing(crystal: Crystal, hkl: Integers) -> Floats:
-    """d of each reflection, Angstrom."""
-    return np.asarray(crystal.cell.calculate_d_array(hkl.astype(np.int32)), dtype=np.float64)
-
-
 def cc_half(plain_mean: Floats, scatter: Floats) -> float:
     """CC1/2 without random halves (Assmann, Brehm and Diederichs, J. Appl. Cryst. 49, 2016, 1021).
 
@@ -151,7 +79,7 @@ def correlation(one: Floats, other: Floats) -> float:
 
 
 def anomalous_difference(data: Observations, chosen: npt.NDArray[np.bool_] | None = None) -> Reference:
-    """I(+) - I(-) of the acentric reflections with both mates observed (among the ``chosen``)."""
+    """I(+) - I(-) of the acentric reflections with both mates observed (among the `chosen`)."""
     every = np.ones(data.hkl.shape[0], dtype=bool) if chosen is None else chosen
     plus, minus = merge(data, every & data.plus), merge(data, every & ~data.plus)
     _, at_plus, at_minus = np.intersect1d(packed(plus.hkl), packed(minus.hkl), assume_unique=True, return_indices=True)
@@ -163,7 +91,7 @@ def anomalous_difference(data: Observations, chosen: npt.NDArray[np.bool_] | Non
 
 
 def looked_up(reference: Reference, column: Floats, hkl: Integers) -> Floats:
-    """The reference's ``column`` at each of ``hkl``; NaN where it has none."""
+    """The reference's `column` at each of `hkl`; NaN where it has none."""
     keys = packed(reference.hkl)
     order = np.argsort(keys)
     wanted = packed(hkl)
@@ -172,7 +100,7 @@ def looked_up(reference: Reference, column: Floats, hkl: Integers) -> Floats:
 
 
 def aligned(reference: Reference, data: Observations) -> tuple[Reference, str]:
-    """The reference, indexed as the data are, and the operator used, as ``h,k,l``.
+    """The reference, indexed as the data are, and the operator used, as `h,k,l`.
 
     Where the lattice has more symmetry than the point group, indexing chooses at random among settings that
     are equivalent by the lattice: the one with the best correlation is taken.
@@ -190,7 +118,7 @@ def aligned(reference: Reference, data: Observations) -> tuple[Reference, str]:
 
 
 def _reindexed(reference: Reference, operator: Any, group: Any) -> Reference:
-    """The reference with its indices turned by ``operator`` and brought back to the asymmetric unit."""
+    """The reference with its indices turned by `operator` and brought back to the asymmetric unit."""
     import gemmi
 
     unit, operations = gemmi.ReciprocalAsu(group), group.operations()
@@ -202,7 +130,7 @@ def _reindexed(reference: Reference, operator: Any, group: Any) -> Reference:
 
 
 def shell_edges(d_max: float, d_min: float, count: int) -> Floats:
-    """Limits of ``count`` shells of equal volume in reciprocal space, from d_max to d_min, Angstrom."""
+    """Limits of `count` shells of equal volume in reciprocal space, from d_max to d_min, Angstrom."""
     volumes = np.linspace(d_max**-3, d_min**-3, count + 1)
     return np.asarray(volumes ** (-1 / 3))
 
@@ -211,10 +139,10 @@ def shell_edges(d_max: float, d_min: float, count: int) -> Floats:
 class Shell:
     """Statistics of the reflections with d_max >= d > d_min (Angstrom).
 
-    ``i_over_sigma``: mean of merged I/sigma, sigma calibrated (:func:`calibrated`). ``cc_reference``:
-    correlation of the merged intensities with the reference's. ``recovered``: sum of the merged intensities
-    over that of the reference's, as a fraction of the same in the first shell. ``cc_anomalous``: of
-    I(+) - I(-) between random halves of the observations; ``cc_anomalous_reference``: of I(+) - I(-) with
+    `i_over_sigma`: mean of merged I/sigma, sigma calibrated (`calibrated`). `cc_reference`:
+    correlation of the merged intensities with the reference's. `recovered`: sum of the merged intensities
+    over that of the reference's, as a fraction of the same in the first shell. `cc_anomalous`: of
+    I(+) - I(-) between random halves of the observations; `cc_anomalous_reference`: of I(+) - I(-) with
     the reference's. NaN: not to be had.
     """
 
@@ -234,7 +162,7 @@ class Shell:
 def statistics(data: Observations, reference: Reference | None, edges: Floats) -> list[Shell]:
     """The statistics over all shells first, then those of each shell.
 
-    ``edges``: falling d, Angstrom. The reference must be indexed as the data are (:func:`aligned`).
+    `edges`: falling d, Angstrom. The reference must be indexed as the data are (`aligned`).
     """
     data = calibrated(data, edges)
     merged = merge(data)
@@ -273,7 +201,7 @@ def _mean_i_over_sigma(merged: Merged, inside: npt.NDArray[np.bool_]) -> float:
 
 
 def _share(merged: Merged, known: Floats, inside: npt.NDArray[np.bool_]) -> float:
-    """Merged intensities over the reference's, each summed over what both have ``inside``."""
+    """Merged intensities over the reference's, each summed over what both have `inside`."""
     both = inside & np.isfinite(known)
     total = float(known[both].sum())
     return float(merged.mean[both].sum()) / total if total else float("nan")
@@ -304,7 +232,7 @@ def calibrated(data: Observations, edges: Floats) -> Observations:
 
 
 def _possible(crystal: Crystal, d_min: float) -> Floats:
-    """d of every unique reflection down to ``d_min``."""
+    """d of every unique reflection down to `d_min`."""
     import gemmi
 
     hkl = np.asarray(gemmi.make_miller_array(crystal.cell, crystal.group, d_min), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The page of tables, written from the records of :mod:`bnl_mpi.quality.study`."""
+"""The page of tables, written from the records of `bnl_mpi.quality.study`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from ..errors import InputError
 from . import sizes
 from .records import (
     USABLE,
@@ -35,9 +36,9 @@ FINE = 0.97
 
 _INTRODUCTION = """# What the reductions keep of the diffraction
 
-This page is made by `python -m bnl_mpi.quality.study --page docs/quality.md`; don't edit it by hand.
-The same command with `--input MASTER --d_min D` makes such a page of your own data, which is what to
-trust for your own detector and crystals. `--setting NAME='-b 2 -s 2 -H 12'` adds a setting.
+This page is made by `bnl-mpi quality --series weak anomalous long --page docs/quality.md`; don't edit it by hand.
+`bnl-mpi quality MASTER --page PAGE` makes such a page of your own data, which is what to trust for your own detector
+and crystals. `--try 'b2s2 b2s2H12'` chooses settings, by the same short names as in the tables below.
 
 Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
@@ -57,10 +58,10 @@ stored with the stronger filter bszstd, which XDS can't read.
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> None:
-    """Write the page for the series whose records lie in ``folders``; FileNotFoundError if none has any."""
+    """Write the page for the series whose records lie in `folders`; InputError if none has any."""
     sections = [section for folder in folders if (section := _series_section(folder))]
     if not sections:
-        raise FileNotFoundError(f"no records in {', '.join(map(str, folders))}: run bnl_mpi.quality.study first")
+        raise InputError(f"no records in {', '.join(map(str, folders))}: run without --page_only first")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([_INTRODUCTION, *sections]), encoding="utf-8")
 

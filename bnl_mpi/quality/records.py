@@ -1,4 +1,4 @@
-"""What the records of :mod:`bnl_mpi.quality.study` tell, and tables of it."""
+"""What the records of `bnl_mpi.quality.study` tell, and tables of it."""
 
 from __future__ import annotations
 

@@ -1,58 +1,64 @@
-"""What the comparison compares: settings by name, and the simulated series that they are applied to."""
+"""What is compared: data sets, and the settings that each is reduced with, by their short names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-UNREDUCED = "raw"
+from ..errors import InputError, UsageError
+from ..estimate import names
+from ..estimate.names import RAW, Setting
+from ..estimate.resolution import read_geometry
+from ..hdf5.access import open_read
+from ..input import discovery
 
-# The settings of the ACA 2025 talk; "raw" is the input itself.
-PUBLISHED: Mapping[str, str] = {
-    UNREDUCED: "",
-    "b2s2": "-b 2 -s 2",
-    "b2s2h12": "-b 2 -s 2 -H 12",
-    "b2s2h16": "-b 2 -s 2 -H 16",
-    "b2s2j120": "-b 2 -s 2 -J 120",
-    "b2s2j360": "-b 2 -s 2 -J 360",
-}
-
-
-def _codestreams(*settings: tuple[int, int, float]) -> dict[str, str]:
-    """HTJ2K codestreams as the stored chunks: of (bin factor, images summed, the codec's ratio)."""
-    return {f"b{b}s{s}t{round(ratio)}": f"-b {b} -s {s} -T {ratio} -c htj2k" for b, s, ratio in settings}
-
-
+# The settings of the ACA 2025 talk.
+PUBLISHED = ("b2s2", "b2s2H12", "b2s2H16", "b2s2J120", "b2s2J360")
 # Without a codec, so that nothing but b and s is lost, and XDS reads them.
-EXACT = {f"b{b}s{s}": f"-b {b} -s {s}" for b, s in ((2, 4), (3, 2), (3, 4), (4, 4))}
-# At the file sizes of the published settings: J120 and H12, then H16 (J360 lies between).
-EQUAL_SIZE = _codestreams((2, 2, 6.45), (2, 2, 9.1))
+EXACT = ("b2s4", "b3s2", "b3s4", "b4s4")
+# HTJ2K codestreams as the stored chunks, at the file sizes of the published settings: J120 and H12, then H16.
+EQUAL_SIZE = ("b2s2T6.45", "b2s2T9.1")
 # At ratios of about 50, 110, 200 and 500 to 2 bytes a raw pixel: more bins and sums, or a coarser code.
-TIERS = _codestreams(
-    *((2, 1, 12.9), (1, 1, 51.5)),
-    *((2, 2, 14), (2, 4, 7), (3, 2, 6.3), (2, 1, 28), (1, 1, 112)),
-    *((2, 2, 25), (2, 4, 12.6), (3, 2, 11.3), (3, 4, 5.7), (4, 2, 6.4), (2, 8, 6.4)),
-    *((2, 2, 62.5), (2, 4, 31.5), (3, 4, 14), (4, 2, 15.8), (4, 4, 7.9), (2, 8, 16), (3, 8, 7)),
+TIERS = (
+    *("b2s1T12.9", "b1s1T51.5"),
+    *("b2s2T14", "b2s4T7", "b3s2T6.3", "b2s1T28", "b1s1T112"),
+    *("b2s2T25", "b2s4T12.6", "b3s2T11.3", "b3s4T5.7", "b4s2T6.4", "b2s8T6.4"),
+    *("b2s2T62.5", "b2s4T31.5", "b3s4T14", "b4s2T15.8", "b4s4T7.9", "b2s8T16", "b3s8T7"),
 )
+# Reflections kept: exact; coded to about 200, 280 and 360:1; other radii; strong spots alone.
+KEPT = (
+    *("b2s2keep", "b2s2keep:htj2k", "b2s2T25keep", "b2s2T35keep", "b2s2T45keep"),
+    *("b2s2T35keep5", "b2s2T35keep6", "b2s2T35keepauto"),
+)
+# For data of one's own: the published ones, and what kept the most of the simulated data at each size.
+FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2T14", "b3s2T6.3", "b2s2T25", "b3s4T5.7", "b4s4T7.9", *KEPT)
+
 PREDICTED = "{predicted}"
 """In a setting's words: the reflections that DIALS integrated of the unreduced data."""
 
-# Reflections kept: exact; coded to about 200, 280 and 360:1; other radii; strong spots alone.
-_KEEP = f"-b 2 -s 2 --keep {PREDICTED}"
-KEPT = {
-    "b2s2k": _KEEP,
-    "b2s2k_exact": f"{_KEEP} -c htj2k",
-    **{f"b2s2k_t{t}": f"{_KEEP} -T {t} -c htj2k" for t in (25, 35, 45)},
-    **{f"b2s2k{r}_t35": f"{_KEEP} --keep_radius {r} -T 35 -c htj2k" for r in (5, 6)},
-    "b2s2auto_t35": "-b 2 -s 2 --keep auto -T 35 -c htj2k",
-}
-SETTINGS: Mapping[str, str] = {**PUBLISHED, **EXACT, **EQUAL_SIZE, **TIERS, **KEPT}
-# For data of one's own: the published ones, and what kept the most of the simulated data at each size.
-FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2t14", "b3s2t6", "b2s2t25", "b3s4t6", "b4s4t8", *KEPT)
+
+@dataclass(frozen=True)
+class Series:
+    """One data set, processed with several settings."""
+
+    name: str
+    title: str
+    simulate: str
+    """Words for `bnl-mpi simulate`; empty for a given `master`."""
+    master: Path
+    d_min: float
+    """Resolution limit of all its integrations, Angstrom."""
+    truth: Path | None = None
+    """The simulation's side file, if there is one."""
+    space_group: str | None = None
+    anomalous: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)
-class Simulated:
+class _Simulated:
     title: str
     simulate: str
     d_min: float
@@ -62,25 +68,77 @@ class Simulated:
 
 # Hot pixels that no mask flags spoil single reflections of the unreduced data too, and a facility masks
 # them: without them the codecs' own errors are seen.
-SIMULATED: Mapping[str, Simulated] = {
-    "weak": Simulated(
+SIMULATED: Mapping[str, _Simulated] = {
+    "weak": _Simulated(
         "Weak data",
         "--frames 450 --osc 0.1 --resolution 1.65 --brightness 80 --bad_pixels 0",
         1.65,
-        tuple(SETTINGS),
+        (*PUBLISHED, *EXACT, *EQUAL_SIZE, *TIERS, *KEPT),
     ),
-    "anomalous": Simulated(
+    "anomalous": _Simulated(
         "Anomalous differences",
         "--frames 450 --osc 0.1 --resolution 1.9 --brightness 400 --bad_pixels 0 --anomalous --anomalous_ratio 0.1",
         1.9,
-        (*PUBLISHED, *EQUAL_SIZE, "b2s2t14", "b2s4t7", *KEPT),
+        (*PUBLISHED, *EQUAL_SIZE, "b2s2T14", "b2s4T7", *KEPT),
     ),
-    "long": Simulated(
+    "long": _Simulated(
         "A long axis, wide rocking",
         "--frames 450 --osc 0.1 --resolution 2.2 --brightness 150 --bad_pixels 0 --mosaicity 0.4 --distance 110 "
         "--cell 50 70 190 90 90 90",
         2.2,
-        (*PUBLISHED, *EXACT, "b2s2t14", "b3s2t6", "b2s2t25", *KEPT),
+        (*PUBLISHED, *EXACT, "b2s2T14", "b3s2T6.3", "b2s2T25", *KEPT),
         space_group="P 21 21 21",
     ),
 }
+
+
+def simulated_series(name: str, work: Path, quick: bool = False) -> Series:
+    """The series of that name, in `work`/name; a UsageError for a name that none has."""
+    if name not in SIMULATED:
+        raise UsageError(f"--series {name} is not known; give {' or '.join(SIMULATED)}")
+    chosen = SIMULATED[name]
+    prefix = work / name / "input"
+    return Series(
+        name,
+        chosen.title,
+        chosen.simulate,
+        Path(f"{prefix}_master.h5"),
+        chosen.d_min,
+        truth=Path(f"{prefix}_truth.h5"),
+        space_group=chosen.space_group,
+        anomalous="--anomalous" in chosen.simulate.split(),
+        quick=quick,
+    )
+
+
+def name_of(setting: Setting | None) -> str:
+    """The short name; None is the unreduced input."""
+    return RAW if setting is None else setting.name
+
+
+def place_of(name: str) -> str:
+    """The name as a part of a path."""
+    return name.replace(":", "_")
+
+
+def described(setting: Setting | None) -> str:
+    """The command's words, without the filter that all have but where codestreams are stored."""
+    return "" if setting is None else " ".join(setting.words(PREDICTED)).removesuffix(" -c bslz4")
+
+
+def settings_of(short_names: Sequence[str]) -> tuple[Setting | None, ...]:
+    """The settings, each once; the unreduced data come first, as the others are compared with them."""
+    return (None, *dict.fromkeys(names.parse(name) for name in short_names if name != RAW))
+
+
+def resolution_of(master: Path) -> float:
+    """Angstrom at the edge of the detector that is nearest to the beam: down to there, circles are whole."""
+    with open_read(master) as file:
+        geometry, lacking = read_geometry(file)
+        slow, fast = discovery.open_source(str(master), file, None, trust_counts=True).shape
+    if geometry is None:
+        raise InputError(f"{master}: {lacking} isn't told; give the resolution limit by --d_min")
+    x, y = geometry.beam_centre
+    x, y = min(max(x, 0.0), fast), min(max(y, 0.0), slow)
+    edges = geometry.resolution([0, fast, x, x], [y, y, 0, slow])
+    return math.ceil(100 * float(edges.max())) / 100

@@ -1,4 +1,4 @@
-"""Settings against each other at equal sizes: sections of the page of :mod:`bnl_mpi.quality.page`."""
+"""Settings against each other at equal sizes: sections of the page of `bnl_mpi.quality.page`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sections(done: Mapping[str, Record]) -> list[str]:
 
 
 def partner(record: Record, done: Mapping[str, Record]) -> str | None:
-    """The largest codestream setting of the same binning and sums that is no larger than ``record``."""
+    """The largest codestream setting of the same binning and sums that is no larger than `record`."""
     same = {
         name: other
         for name, other in done.items()
