@@ -153,6 +153,15 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         assert resumed[name] == whole[name]
 
 
+def test_readers_of_masters_read_the_new_set(tmp_path: Path) -> None:
+    """Through the demands that `check` holds a set against; fabio counts the images of any NXmx master twice."""
+    path = write_series(tmp_path, counts(6, SHAPE))[0]
+    bnl_mpi.reduce(str(path), out_file=str(tmp_path / "out"), sum=2, bin=2, compression="bslz4")
+    told = bnl("check", tmp_path / "out_master.h5", "--data", ok=False).stdout
+    for reader in ("XDS", "DIALS", "bnl_mpi", "eiger2cbf", "nxmx"):
+        assert f"{reader}: all" in told, told
+
+
 # Headers
 
 

@@ -37,7 +37,7 @@ class CbfFrames:
         data = self._opened.pixels(self._binary.size)
         return Fetched("cbf", data, len(data), kernels.crc32(data), self._decode)
 
-    def _decode(self, data: bytes, out: Array) -> None:
+    def _decode(self, data: bytearray, out: Array) -> None:
         decode(data, self._binary, out)
 
     def close(self) -> None:

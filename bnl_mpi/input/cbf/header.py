@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import os
 import re
 import zlib
@@ -104,14 +105,19 @@ class Opened:
     """What was read beyond that."""
     plain: bool
 
-    def pixels(self, size: int) -> bytes:
+    def pixels(self, size: int) -> bytearray:
         """The `size` bytes of compressed pixels; OSError or ValueError where the file hasn't them."""
+        data = bytearray(size)
+        there = min(size, len(self.rest))
+        data[:there] = self.rest[:there]
+        view = memoryview(data)
         try:
-            data = self.rest[:size] + self.file.read(max(0, size - len(self.rest)))
+            while there < size and (more := cast(io.BufferedIOBase, self.file).readinto(view[there:])):
+                there += more
         except (EOFError, zlib.error) as error:
             raise ValueError(f"truncated or damaged ({error})") from None
-        if len(data) < size:
-            raise ValueError(f"truncated: {len(data)} of {size} bytes of pixels")
+        if there < size:
+            raise ValueError(f"truncated: {there} of {size} bytes of pixels")
         return data
 
 
