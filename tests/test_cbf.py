@@ -162,6 +162,13 @@ def test_readers_of_masters_read_the_new_set(tmp_path: Path) -> None:
         assert f"{reader}: all" in told, told
 
 
+def test_estimate_takes_a_series(tmp_path: Path) -> None:
+    path = write_series(tmp_path, counts(8, (195, 487)))[0]
+    told = bnl("estimate", path, cwd=tmp_path).stdout
+    assert "8 frames of 487 x 195" in told
+    assert "b2s2" in told
+
+
 # Headers
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import job as jobs
 from ..arguments import options_from
 from ..errors import UsageError
-from ..hdf5 import access
+from ..input.opening import open_master
 from ..job import PreparedReduction
 from ..options import XDS_COMPRESSIONS, Options
 from ..run.world import World
@@ -119,7 +119,7 @@ def prepare(wish: Wish) -> _Ready:
     sizes = None if rotation else sampling.group_sizes(stored, plan.first_frame, plan.n_frames, length)
     wanted = wish.sample or sampling.default_groups(length)
     groups = sampling.choose_groups(plan.first_frame, plan.n_frames, length, wanted, sizes)
-    with access.open_read(raw.job.source.master) as h5:
+    with open_master(raw.job.source.master) as h5:
         geometry, lacking = read_geometry(h5)
     if geometry is None:
         notes.append(f"{wish.infile} lacks {lacking}: losses are told by radius in pixels, not by resolution")
