@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, written from what :mod:`benchmarks.performance` measured."""
+"""docs/performance.md and its plots, written from what `benchmarks.performance` measured."""
 
 from __future__ import annotations
 

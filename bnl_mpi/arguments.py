@@ -176,18 +176,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         help="go on where the data files' frame numbers or counts disagree with their order or the master")  # fmt: skip
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
-    lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
-    parser = Parser(
-        prog="bnl-mpi",
-        description=DESCRIPTION,
-        epilog=f"other commands (each has its own --help):\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    _add_input(parser)
+def _add_reduction(parser: argparse.ArgumentParser) -> None:
     pixels = parser.add_argument_group("reduction")
     add(pixels, "-s", "--sum", type=int, metavar="N", help="frames summed into one image (default 1)")
     add(pixels, "-b", "--bin", type=int, metavar="N", help="pixels binned N x N (default 1)")
@@ -225,9 +214,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="leave out a last image of fewer frames than -s")  # fmt: skip
     add(pixels, "--allow_jumps", optional=False, action="store_true",
         help="let sums cross the end of a trigger or a jump of a rotation axis")  # fmt: skip
-    add_kept(parser.add_argument_group("reflections kept (all else becomes its smooth local mean)"))
-    add_codecs(parser.add_argument_group("lossy codecs (one at most; decompressed at once)"))
 
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     add(out, "-o", "--out_file", metavar="STEM", help="data files STEM_000001.h5, ... (default out_data)")
     add(out, "-m", "--out_master", metavar="NAME", help="master's name (default STEM_master)")
@@ -246,6 +235,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="images a data file, or auto (default 100)",
     )
     add_overwriting(out)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the main job; every `dest` is a field of `Options`, but for the codecs."""
+    lines = "\n".join(f"  bnl-mpi {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = Parser(
+        prog="bnl-mpi",
+        description=DESCRIPTION,
+        epilog=f"other commands (each has its own --help):\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_input(parser)
+    _add_reduction(parser)
+    add_kept(parser.add_argument_group("reflections kept (all else becomes its smooth local mean)"))
+    add_codecs(parser.add_argument_group("lossy codecs (one at most; decompressed at once)"))
+    _add_output(parser)
     how = add_running(parser)
     how.add_argument("-V", "--version", action="version", version=f"bnl-mpi {__version__} ({VERSION_DATE})")
     return parser

@@ -112,6 +112,14 @@ class Options:
         def fix(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
+        self._check_frames()
+        self._check_pixels(fix)
+        self._check_codec(fix)
+        self._check_compression(fix)
+        self._check_names(fix)
+        self._check_running()
+
+    def _check_frames(self) -> None:
         for name in ("first_image", "sum", "bin", "channel"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -122,16 +130,16 @@ class Options:
             raise UsageError(
                 f"--last_image {self.last_image} is before --first_image {self.first_image}: no frames selected"
             )
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise UsageError(f"--scale {self.scale}: must be a number of 0 or more")
-        fix("scale", float(self.scale))
-        self._check_codec(fix)
-        self._check_compression(fix)
         if isinstance(self.data_block_size, str):
             if self.data_block_size != "auto":
                 raise UsageError(f"--data_block_size {self.data_block_size}: give a number of images, or auto")
         elif self.data_block_size < 1:
             raise UsageError(f"--data_block_size {self.data_block_size}: must be 1 or more, or auto")
+
+    def _check_pixels(self, fix: Any) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise UsageError(f"--scale {self.scale}: must be a number of 0 or more")
+        fix("scale", float(self.scale))
         if self.uint is not None and self.float is not None:
             raise UsageError("-u and -f exclude each other: the output is of integers or of floats")
         if self.uint is not None and self.uint not in MARKED_DTYPES:
@@ -146,7 +154,8 @@ class Options:
                 raise UsageError(f"--{name} {base}: the base is e or a number of 2 or more")
         if self.saturation not in ("clip", "scaled"):
             raise UsageError(f"--saturation {self.saturation}: give clip or scaled")
-        self._check_names(fix)
+
+    def _check_running(self) -> None:
         if self.parallel is not None and self.parallel < 1:
             raise UsageError(f"--parallel {self.parallel}: must be 1 or more workers")
         if self.force and self.resume:
@@ -259,8 +268,9 @@ class Options:
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must be 0 or more")
         if not self.keep:
-            given = [f"--{name}" for name in ("keep_radius", "keep_frames", "keep_also", "keep_exact")
-                     if getattr(self, name)]  # fmt: skip
+            given = [
+                f"--{name}" for name in ("keep_radius", "keep_frames", "keep_also", "keep_exact") if getattr(self, name)
+            ]
             if given:
                 raise UsageError(f"{given[0]} goes with --keep FILE, whose reflections are kept: give it too")
             return

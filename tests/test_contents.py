@@ -30,9 +30,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     master = write_set(folder, random_frames(10, SHAPE), mask=random_mask(SHAPE))
     for name, level in (("set", 16), ("other", 8)):
         bnl_mpi.reduce(
-            str(master), out_file=f"{folder}/{name}", codec="hcompress", codec_level=level, out_squash="out_file",
-            compression="bslz4", data_block_size=4,
-        )  # fmt: skip
+            str(master),
+            out_file=f"{folder}/{name}",
+            codec="hcompress",
+            codec_level=level,
+            out_squash="out_file",
+            compression="bslz4",
+            data_block_size=4,
+        )
     for path in folder.glob("in_*"):
         path.unlink()
     return folder

@@ -116,6 +116,7 @@ def test_dashes_and_underscores(text: str) -> None:
         ("-d 0", "--data_block_size 0"),
         ("-d ten", "block size"),
         ("-u 3", "--uint 3"),
+        ("-u 3 -H 16", "--uint 3"),
         ("-f 8", "--float 8"),
         ("-u 2 -f 4", "exclude each other"),
         ("-L -X", "exclude each other"),

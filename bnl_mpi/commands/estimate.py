@@ -24,11 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mpiexec or srun."
     )
     parser.add_argument("master", metavar="MASTER", help="the input's master file")
-    add_option(parser, "--try", dest="settings", metavar="NAMES",
-               help="settings as 'b2s2 b2s2H16 b3s2T6.3 b2s2J120:bszstd' (default: a dozen)")  # fmt: skip
+    add_option(
+        parser,
+        "--try",
+        dest="settings",
+        metavar="NAMES",
+        help="settings as 'b2s2 b2s2H16 b3s2T6.3 b2s2J120:bszstd' (default: a dozen)",
+    )
     add_option(parser, "--sample", type=int, metavar="N", help="groups of frames to look at (default: some 40 frames)")
-    add_option(parser, "--spots", metavar="FILE",
-               help="judge predicted spots: reflections of DIALS or XDS (default: found ones)")  # fmt: skip
+    add_option(
+        parser,
+        "--spots",
+        metavar="FILE",
+        help="judge predicted spots: reflections of DIALS or XDS (default: found ones)",
+    )
     add_option(parser, "--keep", metavar="FILE", help="for settings with keep; its reflections are the spots, too")
     add_option(parser, "--channel", type=int, metavar="N", help="which channel of a data set with several, from 1")
     aim = parser.add_argument_group("recommendation (one of these; default --target_ratio 50)")

@@ -15,10 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("master", metavar="MASTER", help="the set's master; a CBF series too")
     out = parser.add_argument_group("output")
-    add(out, "--cbf", optional=False, required=True, metavar="TEMPLATE",
-        help="the images' names, with # for the digits of their numbers: name_#####.cbf")  # fmt: skip
-    add(out, "--channel", optional=False, type=int, metavar="N",
-        help="which channel (energy threshold) of a data set with several, from 1")  # fmt: skip
+    add(
+        out,
+        "--cbf",
+        optional=False,
+        required=True,
+        metavar="TEMPLATE",
+        help="the images' names, with # for the digits of their numbers: name_#####.cbf",
+    )
+    add(
+        out,
+        "--channel",
+        optional=False,
+        type=int,
+        metavar="N",
+        help="which channel (energy threshold) of a data set with several, from 1",
+    )
     add_overwriting(out)
     add_running(parser)
 

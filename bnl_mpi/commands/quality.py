@@ -25,19 +25,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("master", metavar="MASTER", nargs="?", type=Path, help="a data set's master file")
     add_option(parser, "--series", nargs="+", metavar="NAME", help="simulated sets in its place: weak, anomalous, long")
-    add_option(parser, "--try", dest="settings", metavar="NAMES",
-               help="settings as 'b2s2 b2s2H16 b3s2T6.3' (default: some two dozen)")  # fmt: skip
+    add_option(
+        parser,
+        "--try",
+        dest="settings",
+        metavar="NAMES",
+        help="settings as 'b2s2 b2s2H16 b3s2T6.3' (default: some two dozen)",
+    )
     how = parser.add_argument_group("processing")
-    add_option(how, "--d_min", type=float, metavar="D",
-               help="resolution limit of integration, Angstrom (default: the detector's nearest edge)")  # fmt: skip
+    add_option(
+        how,
+        "--d_min",
+        type=float,
+        metavar="D",
+        help="resolution limit of integration, Angstrom (default: the detector's nearest edge)",
+    )
     add_option(how, "--truth", type=Path, metavar="FILE", help="PREFIX_truth.h5, where MASTER was simulated")
     add_option(how, "--space_group", metavar="SYMBOL", help="of MASTER, as P43212 (default: what DIALS finds)")
     add_option(how, "--anomalous", action="store_true", help="keep MASTER's Friedel mates apart in scaling")
     add_option(how, "--quick", action="store_true", help="faster, less careful algorithms of DIALS")
     add_option(how, "-p", "--parallel", type=int, default=2, metavar="N", help="processes (default 2)")
     out = parser.add_argument_group("output")
-    add_option(out, "--work", type=Path, default=Path("quality-work"), metavar="FOLDER",
-               help="data and records (default quality-work)")  # fmt: skip
+    add_option(
+        out,
+        "--work",
+        type=Path,
+        default=Path("quality-work"),
+        metavar="FOLDER",
+        help="data and records (default quality-work)",
+    )
     add_option(out, "--page", type=Path, metavar="FILE", help="write tables of all, in Markdown")
     add_option(out, "--page_only", action="store_true", help="write the page from the records that are there")
 
@@ -71,8 +87,11 @@ def _run_all(jobs: list[tuple[Series, tuple[Setting | None, ...]]], namespace: a
         os.makedirs(namespace.work, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--work {namespace.work}: {error.strerror}") from None
-    return [line for series, settings in jobs
-            for line in study.run_series(series, settings, namespace.work, namespace.parallel)]  # fmt: skip
+    return [
+        line
+        for series, settings in jobs
+        for line in study.run_series(series, settings, namespace.work, namespace.parallel)
+    ]
 
 
 def _jobs(namespace: argparse.Namespace) -> list[tuple[Series, tuple[Setting | None, ...]]]:

@@ -21,8 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("master", metavar="MASTER", help="OUT_master.h5, as this program wrote it")
     add_option(parser, "--against", metavar="RAW_MASTER", required=True, help="the input that it was made from")
-    add_option(parser, "-o", "--out_file", required=True, metavar="FILE",
-               help="a name that ends in .html, or in .png (which needs the extra [report])")  # fmt: skip
+    add_option(
+        parser,
+        "-o",
+        "--out_file",
+        required=True,
+        metavar="FILE",
+        help="a name that ends in .html, or in .png (which needs the extra [report])",
+    )
 
 
 def run(namespace: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The command ``bnl-mpi simulate PREFIX``."""
+"""The command `bnl-mpi simulate PREFIX`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Regions kept and the background's level in NumPy: where nothing was compiled, and as the compiled code's oracle.
 
-The functions are those of :mod:`bnl_mpi.pixels.background`, where arguments and results are described.
+The functions are those of `bnl_mpi.pixels.background`, where arguments and results are described.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def find(
     weights: Array,
     limit: int,
 ) -> Array:
-    """See :func:`bnl_mpi.pixels.background.find`."""
+    """See `bnl_mpi.pixels.background.find`."""
     around = discs.astype(np.int64)
     around[:, 2] = 2 * around[:, 2] + POSITION_UNITS // 2
     keep_discs(state, around, AROUND)
@@ -168,7 +168,7 @@ def dithered(levels: Array) -> Array:
 
 
 def apply(values: Array, state: Array, level: Array, limit: int, low_level: int) -> tuple[int, int, int]:
-    """See :func:`bnl_mpi.pixels.background.apply`; `low_level`: below it, kept pixels stay."""
+    """See `bnl_mpi.pixels.background.apply`; `low_level`: below it, kept pixels stay."""
     counts, levels = values.astype(np.int64), level.astype(np.int64)
     valid, kept = (state & ABSENT) == 0, (state & (KEPT | ABSENT)) == KEPT
     low = levels < low_level

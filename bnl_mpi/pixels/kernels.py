@@ -143,10 +143,8 @@ def bslz4_reduce(
 
     Args:
         chunks: frames as HDF5 filter 32008 with LZ4 stores them, one or more.
-        frame_shape: (ny, nx).
-        frame_dtype: stored type, an integer of 1, 2 or 4 bytes.
-        mask, binning, total, flags, satval, first: as for `accumulate`; with `first` and an ending, `total` isn't
-            written.
+        frame_shape, frame_dtype: (ny, nx), and the stored type, an integer of 1, 2 or 4 bytes.
+        mask, binning, total, flags, satval, first: as for `accumulate`; with both `first` and `ending` no `total`.
         ending: makes the image's pixels; None if more frames are to come.
 
     Returns:
@@ -156,19 +154,11 @@ def bslz4_reduce(
         ChunkError: a chunk is corrupt; `total`, `flags` and the pixels then hold part of it.
     """
     in_c = ending if ending is not None and _fits(total, ending) else None
+    dtype = np.dtype(frame_dtype)
+    sums = (mask, binning, total, flags, *_flag_bounds(dtype, satval), first)
+    counts: tuple[int, int] | None
     try:
-        counts: tuple[int, int] | None = _kernels.bslz4_reduce(
-            tuple(chunks),
-            frame_shape,
-            np.dtype(frame_dtype).itemsize,
-            mask,
-            binning,
-            total,
-            flags,
-            *_flag_bounds(np.dtype(frame_dtype), satval),
-            first,
-            in_c and _packed(in_c),
-        )
+        counts = _kernels.bslz4_reduce(tuple(chunks), frame_shape, dtype.itemsize, *sums, in_c and _packed(in_c))
     except ValueError as error:
         if len(error.args) == 2:
             raise ChunkError(*error.args) from None

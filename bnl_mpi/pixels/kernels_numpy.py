@@ -1,6 +1,6 @@
 """The inner loops in NumPy: what runs where nothing was compiled, and the oracle of the compiled ones.
 
-The functions are those of :mod:`bnl_mpi.pixels.kernels`, where arguments and results are described.
+The functions are those of `bnl_mpi.pixels.kernels`, where arguments and results are described.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def accumulate(
     *,
     first: bool = False,
 ) -> None:
-    """Add a frame to a binned sum; see :func:`bnl_mpi.pixels.kernels.accumulate`."""
+    """Add a frame to a binned sum; see `bnl_mpi.pixels.kernels.accumulate`."""
     _check(frame, mask, binning, total, flags)
     check_satval(satval)
     keep = np.ones(frame.shape, bool) if mask is None else np.asarray(mask) == 0
@@ -132,7 +132,7 @@ def finish(
     values: Array,
     invalid: int = 0,
 ) -> tuple[int, int]:
-    """Turn a sum into an image; see :func:`bnl_mpi.pixels.kernels.finish`."""
+    """Turn a sum into an image; see `bnl_mpi.pixels.kernels.finish`."""
     _check_sides("total", total.shape)
     check_satval(satval)
     check_bounds(values.dtype, limit, invalid, scale)
@@ -155,7 +155,7 @@ def finish(
 
 
 def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: float, out: Array) -> None:
-    """Clip, cast and mark an image; see :func:`bnl_mpi.pixels.kernels.mark`."""
+    """Clip, cast and mark an image; see `bnl_mpi.pixels.kernels.mark`."""
     _check_sides("values", values.shape)
     check_bounds(out.dtype, limit, mark)
     bad = (flags & FLAG_INVALID) != 0
@@ -168,7 +168,7 @@ def mark(values: Array, flags: Array, blank: Array | None, limit: float, mark: f
 
 
 def compare(image: Array, decoded: Array) -> tuple[int, int]:
-    """Greatest difference and sum of squares; see :func:`bnl_mpi.pixels.kernels.compare`."""
+    """Greatest difference and sum of squares; see `bnl_mpi.pixels.kernels.compare`."""
     _check_sides("image", image.shape)
     if image.shape != decoded.shape:
         raise ValueError(f"decoded has shape {decoded.shape}, not {image.shape}")
@@ -186,7 +186,7 @@ def compare(image: Array, decoded: Array) -> tuple[int, int]:
 
 
 def hcompress_roundtrip(image: Array, scale: int, tile_rows: int) -> None:
-    """HCompress and back by way of astropy; see :func:`bnl_mpi.pixels.kernels.hcompress_roundtrip`."""
+    """HCompress and back by way of astropy; see `bnl_mpi.pixels.kernels.hcompress_roundtrip`."""
     from astropy.io.fits.hdu.compressed._codecs import HCompress1
 
     _check_sides("image", image.shape)
@@ -205,7 +205,7 @@ ESCAPE = 0x80
 
 
 def byte_offset_decode(data: Any, out: Array) -> tuple[int, int]:
-    """Decode a byte-offset stream; see :func:`bnl_mpi.pixels.kernels.byte_offset_decode`, which checks the result."""
+    """Decode a byte-offset stream; see `bnl_mpi.pixels.kernels.byte_offset_decode`, which checks the result."""
     stream = np.frombuffer(data, np.uint8)
     pixels = out.reshape(-1)
     steps = np.zeros(pixels.size, np.int64)
@@ -242,7 +242,7 @@ def _long_step(piece: bytes) -> tuple[int, int]:
 
 
 def byte_offset_encode(array: Array) -> bytes:
-    """Encode int32 as a byte-offset stream; see :func:`bnl_mpi.pixels.kernels.byte_offset_encode`."""
+    """Encode int32 as a byte-offset stream; see `bnl_mpi.pixels.kernels.byte_offset_encode`."""
     values = array.reshape(-1).astype(np.int64)
     steps = np.diff(values, prepend=0)
     long = np.flatnonzero(np.abs(steps) > 127)

@@ -1,4 +1,4 @@
-"""Strong pixels and their components in NumPy; the functions are those of :mod:`bnl_mpi.pixels.strong`."""
+"""Strong pixels and their components in NumPy; the functions are those of `bnl_mpi.pixels.strong`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def strong_pixels(
     threshold: float,
     strong: Array,
 ) -> int:
-    """Set `strong` and count; see :func:`bnl_mpi.pixels.strong.strong_pixels`."""
+    """Set `strong` and count; see `bnl_mpi.pixels.strong.strong_pixels`."""
     valid = frame <= top
     if mask is not None:
         valid &= np.asarray(mask) == 0
@@ -52,7 +52,7 @@ def strong_pixels(
 
 
 def components(keys: Array, ny: int, nx: int, labels: Array) -> int:
-    """Number the components; see :func:`bnl_mpi.pixels.strong.components`."""
+    """Number the components; see `bnl_mpi.pixels.strong.components`."""
     first, second = _touching(keys, ny, nx)
     root = np.arange(len(keys))
     while True:

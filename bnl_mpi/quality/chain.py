@@ -112,7 +112,7 @@ def run_chain(image_file: Path, folder: Path, options: ChainOptions) -> ChainRes
 
 @dataclass(frozen=True)
 class Indexed:
-    """What indexing found in one or several sweeps together.  ``cell``: a b c in Angstrom and angles in degrees."""
+    """What indexing found in one or several sweeps together.  `cell`: a b c in Angstrom and angles in degrees."""
 
     spots: int
     indexed: int

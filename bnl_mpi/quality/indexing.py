@@ -1,8 +1,8 @@
-"""How reductions index: ``python -m bnl_mpi.quality.indexing --input SWEEP [SWEEP ...]``.
+"""How reductions index: `python -m bnl_mpi.quality.indexing --input SWEEP [SWEEP ...]`.
 
 For sweeps too short to be scaled. Each setting is applied to all sweeps of one crystal, and DIALS imports them
 together, finds spots and indexes. A sweep is a master file, or a CBF series named by its template,
-``name_#####.cbf``. Results stay in the work folder; what ran isn't repeated.
+`name_#####.cbf`. Results stay in the work folder; what ran isn't repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What a setting gave.  ``size``: bytes of the files of all sweeps; ``pixels``: of all their images."""
+    """What a setting gave.  `size`: bytes of the files of all sweeps; `pixels`: of all their images."""
 
     name: str
     words: str
@@ -47,7 +47,7 @@ class Row:
 
 
 def run_setting(sweeps: Sequence[str], name: str, words: str, work: Path, nproc: int = 2) -> Row:
-    """Reduce all sweeps with ``words`` (none: leave them as they are) and index them together."""
+    """Reduce all sweeps with `words` (none: leave them as they are) and index them together."""
     if name == UNREDUCED:
         images = [path for sweep in sweeps for path in files_of(sweep)]
         size, pixels = sum(path.stat().st_size for path in images), 0

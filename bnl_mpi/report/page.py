@@ -128,9 +128,11 @@ def tiles(shown: Shown) -> str:
 
 def _frames(shown: Shown, frames: Frames) -> list[str]:
     view, binning = shown.view, shown.plan.binning
-    told = f"frames {view.frames.start + 1} to {view.frames.stop}" if len(view.frames) > 1 else (
-        f"frame {view.frames.start + 1}"
-    )  # fmt: skip
+    told = (
+        f"frames {view.frames.start + 1} to {view.frames.stop}"
+        if len(view.frames) > 1
+        else (f"frame {view.frames.start + 1}")
+    )
     pixel = f"pixels of {binning} x {binning}" if binning > 1 else "raw pixels"
     pool = f", the greatest of {frames.pool} x {frames.pool} shown as one" if frames.pool > 1 else ""
     size = f'width="{frames.width}" height="{frames.height}"'

@@ -197,9 +197,13 @@ def correlation_chart(losses: Losses) -> str:
     low, high = min([0.9, *values]), max([1.02, *values])
     told = "; ".join(f"{row.label}: {row.correlation:.3f}, {row.slope:.2f}" for row in rows) or "no spots"
     return svg.chart(
-        "Correlation and slope by shell", told, _shell_axis(losses),
-        Axis("before with after", low=low - 0.02, high=high + 0.02), series, [Mark(1.0)],
-    )  # fmt: skip
+        "Correlation and slope by shell",
+        told,
+        _shell_axis(losses),
+        Axis("before with after", low=low - 0.02, high=high + 0.02),
+        series,
+        [Mark(1.0)],
+    )
 
 
 def scatter_chart(shown: Shown) -> str:

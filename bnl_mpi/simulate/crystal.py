@@ -20,9 +20,9 @@ Integers = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Intensities:
-    """Unique reflections: ``hkl`` (n, 3) in the asymmetric unit that gemmi and CCP4 use.
+    """Unique reflections: `hkl` (n, 3) in the asymmetric unit that gemmi and CCP4 use.
 
-    ``plus`` and ``minus`` (n,): intensity of hkl and of its Friedel mate, in counts of a fully recorded
+    `plus` and `minus` (n,): intensity of hkl and of its Friedel mate, in counts of a fully recorded
     reflection before Lorentz factor, polarisation and the sensor's efficiency; equal for centric ones.
     """
 
@@ -41,9 +41,9 @@ class Intensities:
 class Crystal:
     """A crystal in its orientation at omega = 0.
 
-    ``a_matrix`` (3, 3) turns hkl (a column) into a reciprocal vector in 1/Angstrom in the laboratory frame
-    of :mod:`bnl_mpi.simulate.detector`. ``all_hkl`` (m, 3): every reflection in the sphere, Friedel mates
-    included; ``all_intensity`` (m,): theirs.
+    `a_matrix` (3, 3) turns hkl (a column) into a reciprocal vector in 1/Angstrom in the laboratory frame
+    of `bnl_mpi.simulate.detector`. `all_hkl` (m, 3): every reflection in the sphere, Friedel mates
+    included; `all_intensity` (m,): theirs.
     """
 
     form: CrystalForm
@@ -92,7 +92,7 @@ def _space_group(form: CrystalForm) -> tuple[Any, Any]:
 
 
 def wilson_intensities(settings: Settings, resolution: float, rng: np.random.Generator) -> tuple[Intensities, Any, Any]:
-    """Unique intensities down to ``resolution`` Angstrom, with gemmi's cell and space group.
+    """Unique intensities down to `resolution` Angstrom, with gemmi's cell and space group.
 
     Structure factors of a random structure: complex normal where acentric, real normal where centric, with
     variance epsilon * brightness * exp(-B / 2 d^2).
@@ -136,7 +136,7 @@ def _packed(hkl: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def make_crystal(settings: Settings, resolution: float, rng: np.random.Generator) -> Crystal:
-    """The crystal of the settings, at random orientation, with intensities to ``resolution`` Angstrom."""
+    """The crystal of the settings, at random orientation, with intensities to `resolution` Angstrom."""
     rotation = random_rotation(rng)
     unique, cell, group = wilson_intensities(settings, resolution, rng)
     # hkl . fractional is invariant, and fractional = M cartesian: so the vector is M^T hkl

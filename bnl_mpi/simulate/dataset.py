@@ -67,7 +67,7 @@ def write_dataset(prefix: Path, settings: Settings, *, force: bool) -> Path:
 
 
 def _clear_way(paths: list[Path], force: bool) -> None:
-    """Check that nothing is in place, or with ``force`` take the old master away before anything else."""
+    """Check that nothing is in place, or with `force` take the old master away before anything else."""
     folder = paths[0].parent
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder: make it first")

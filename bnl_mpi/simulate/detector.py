@@ -143,8 +143,8 @@ def make_geometry(settings: Settings) -> Geometry:
 class Faults:
     """What isn't as it should be: the mask, and the pixels that count by themselves.
 
-    ``mask``: uint32 (slow, fast), pixel_mask bits. ``hot``: flat indices of pixels that the mask doesn't
-    flag, ``hot_rate``: the counts a frame that they add.
+    `mask`: uint32 (slow, fast), pixel_mask bits. `hot`: flat indices of pixels that the mask doesn't
+    flag, `hot_rate`: the counts a frame that they add.
     """
 
     mask: npt.NDArray[np.uint32]
@@ -153,7 +153,7 @@ class Faults:
 
 
 def make_faults(layout: ModuleLayout, share: float, rng: np.random.Generator) -> Faults:
-    """Scatter faulty pixels at random over the modules, ``share`` of them for each kind of fault."""
+    """Scatter faulty pixels at random over the modules, `share` of them for each kind of fault."""
     mask = np.where(layout.gap_mask(), np.uint32(GAP), np.uint32(0)).astype(np.uint32)
     sound = np.flatnonzero(mask == 0)
     count = round(share * sound.size)

@@ -1,7 +1,7 @@
 """Which reflection crosses the Ewald sphere when, where it is recorded, and how strong it is there.
 
 The incident beam runs along -Z and the rotation axis is +X, right-handed, in the laboratory frame of
-:mod:`bnl_mpi.simulate.detector`. After Kabsch (2010), Acta Cryst. D66, 133-144, section 2.
+`bnl_mpi.simulate.detector`. After Kabsch (2010), Acta Cryst. D66, 133-144, section 2.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ROCKING_REACH = 4.0  # standard deviations after which the rocking curve counts 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Reflections on the detector, in the order of their crossing; arrays of length n but ``hkl`` (n, 3).
+    """Reflections on the detector, in the order of their crossing; arrays of length n but `hkl` (n, 3).
 
-    ``omega``: degrees at the crossing. ``fast``, ``slow``: pixel coordinates. ``counts``: expected when
-    fully recorded. ``factor``: counts over true intensity. ``sigma``: of the rocking curve, degrees omega.
+    `omega`: degrees at the crossing. `fast`, `slow`: pixel coordinates. `counts`: expected when
+    fully recorded. `factor`: counts over true intensity. `sigma`: of the rocking curve, degrees omega.
     """
 
     hkl: npt.NDArray[np.int32]

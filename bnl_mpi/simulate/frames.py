@@ -59,7 +59,7 @@ class _Active:
 class FrameMaker:
     """Makes any frame by its index; a frame depends on nothing but the settings and its index.
 
-    ``cutoff``: the count at which pixels saturate. Flagged pixels carry ``mark``.
+    `cutoff`: the count at which pixels saturate. Flagged pixels carry `mark`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class FrameMaker:
         return near, near.counts * near.shares(*self._exposure(frame))
 
     def __call__(self, frame: int) -> npt.NDArray[np.unsignedinteger]:
-        """Frame number ``frame`` (from 0), shape (slow, fast), in the stored unsigned type."""
+        """Frame number `frame` (from 0), shape (slow, fast), in the stored unsigned type."""
         rng = np.random.Generator(np.random.SFC64([self._settings.seed, _FRAME_STREAM, frame]))
         counts = self._background.draw(rng)
         counts += np.bincount(self._photons(frame, rng), minlength=counts.size)

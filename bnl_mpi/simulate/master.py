@@ -45,7 +45,7 @@ class MasterContents:
 
 
 def write_master(path: Path, contents: MasterContents) -> None:
-    """Write the master of the settings' flavour to ``path``."""
+    """Write the master of the settings' flavour to `path`."""
     import h5py
 
     with h5py.File(path, "w", libver="earliest", locking=False) as file:

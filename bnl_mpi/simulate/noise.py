@@ -26,7 +26,7 @@ def poisson_cdf(means: Floats) -> Floats:
 class PoissonField:
     """Draws independent Poisson counts for a field of means, many times over.
 
-    The means are rounded to one of ``levels`` equal steps (half a step is 0.1 % of the largest mean). A
+    The means are rounded to one of `levels` equal steps (half a step is 0.1 % of the largest mean). A
     draw looks up a 12-bit random number in a table of the inverse distribution; where a table cell spans
     a step of the distribution (a few in a thousand) more bits are drawn and the inverse is taken exactly.
     """

@@ -16,7 +16,7 @@ from bnl_mpi.errors import OutputError
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it takes ``path``'s place if no exception leaves the block."""
+    """A name beside `path` to write to; it takes `path`'s place if no exception leaves the block."""
     beside = path.with_name(f".{path.name}.part")
     try:
         yield beside

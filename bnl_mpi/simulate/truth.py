@@ -16,19 +16,19 @@ from bnl_mpi.simulate.settings import Settings
 
 
 def write_truth(path: Path, settings: Settings, geometry: Geometry, crystal: Crystal, predictions: Predictions) -> None:
-    """Write the truth to ``path``.
+    """Write the truth to `path`.
 
-    - ``/unique``: ``hkl`` (n, 3) in the asymmetric unit of gemmi and CCP4; ``I_true`` (n,), the mean of
+    - `/unique`: `hkl` (n, 3) in the asymmetric unit of gemmi and CCP4; `I_true` (n,), the mean of
       Friedel mates, in counts of a whole reflection before Lorentz factor, polarisation and the sensor's
-      efficiency; with anomalous also ``I_plus`` and ``I_minus``; ``centric``.
-    - ``/predictions``: each crossing on the detector: ``hkl`` (not reduced to the asymmetric unit),
-      ``fast``, ``slow`` (pixels, 0 is the first pixel's outer corner), ``frame`` (position in the scan,
-      0 the start of the first frame), ``omega`` (degrees), ``counts`` (expected when wholly recorded, no
-      beamstop), ``factor`` (counts / intensity), ``sigma`` (rocking curve's, degrees). Stills have no
-      ``frame``.
-    - ``/experiment``: ``cell`` (Angstrom, degrees), ``space_group``, ``a_matrix`` (3, 3; column hkl to
-      1/Angstrom at omega 0, in imgCIF's frame: X the rotation axis, Z towards the source), ``wavelength``
-      (Angstrom), ``distance`` and ``pixel_size`` (mm), ``beam_center`` (fast, slow; pixels), ``settings``
+      efficiency; with anomalous also `I_plus` and `I_minus`; `centric`.
+    - `/predictions`: each crossing on the detector: `hkl` (not reduced to the asymmetric unit),
+      `fast`, `slow` (pixels, 0 is the first pixel's outer corner), `frame` (position in the scan,
+      0 the start of the first frame), `omega` (degrees), `counts` (expected when wholly recorded, no
+      beamstop), `factor` (counts / intensity), `sigma` (rocking curve's, degrees). Stills have no
+      `frame`.
+    - `/experiment`: `cell` (Angstrom, degrees), `space_group`, `a_matrix` (3, 3; column hkl to
+      1/Angstrom at omega 0, in imgCIF's frame: X the rotation axis, Z towards the source), `wavelength`
+      (Angstrom), `distance` and `pixel_size` (mm), `beam_center` (fast, slow; pixels), `settings`
       (JSON).
     """
     import h5py

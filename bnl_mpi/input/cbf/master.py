@@ -124,25 +124,34 @@ def _detector(h5: h5py.File, described: Described) -> None:
     material, thickness = sensor(header)
     count, period = exposure(header)
     bits = np.dtype(header.binary.dtype).itemsize * 8
-    _put_told(h5, DETECTOR, {
-        "description": description,
-        "detector_number": serial,
-        "type": "Pixel",
-        "sensor_material": material,
-        "gain_setting": header.fields.get("Gain_setting"),
-        "bit_depth_image": np.uint32(bits),
-        "bit_depth_readout": np.uint32(bits),
-        "pixel_mask_applied": np.uint8(1),
-        "saturation_value": _cutoff(header),
-        "underload_value": np.int32(0),
-    })  # fmt: skip
-    _put_told(h5, DETECTOR, {
-        "detector_distance": place.distance * MM,
-        "distance": place.distance * MM,
-        "sensor_thickness": thickness,
-        "x_pixel_size": place.pixel[0] * MM,
-        "y_pixel_size": place.pixel[1] * MM,
-    }, units="m")  # fmt: skip
+    _put_told(
+        h5,
+        DETECTOR,
+        {
+            "description": description,
+            "detector_number": serial,
+            "type": "Pixel",
+            "sensor_material": material,
+            "gain_setting": header.fields.get("Gain_setting"),
+            "bit_depth_image": np.uint32(bits),
+            "bit_depth_readout": np.uint32(bits),
+            "pixel_mask_applied": np.uint8(1),
+            "saturation_value": _cutoff(header),
+            "underload_value": np.int32(0),
+        },
+    )
+    _put_told(
+        h5,
+        DETECTOR,
+        {
+            "detector_distance": place.distance * MM,
+            "distance": place.distance * MM,
+            "sensor_thickness": thickness,
+            "x_pixel_size": place.pixel[0] * MM,
+            "y_pixel_size": place.pixel[1] * MM,
+        },
+        units="m",
+    )
     _put_told(h5, DETECTOR, {"count_time": count, "frame_time": period}, units="s")
     _put_told(h5, DETECTOR, {"threshold_energy": header.number("Threshold_setting")}, units="eV")
     x, y = place.beam_centre
@@ -158,16 +167,20 @@ def _detector_specific(h5: h5py.File, described: Described) -> None:
     header, (ny, nx) = described.first, described.first.binary.shape
     count, period = exposure(header)
     access.make_group(h5, SPECIFIC, "NXcollection")
-    _put_told(h5, SPECIFIC, {
-        "nimages": np.uint32(len(described.headers)),
-        "ntrigger": np.uint32(1),
-        "x_pixels_in_detector": np.uint32(nx),
-        "y_pixels_in_detector": np.uint32(ny),
-        "countrate_correction_count_cutoff": _cutoff(header),
-        "number_of_excluded_pixels": np.uint32(np.count_nonzero(described.mask)),
-        "data_collection_date": start_time(header),
-        "cbf_header": header.text.strip(),
-    })  # fmt: skip
+    _put_told(
+        h5,
+        SPECIFIC,
+        {
+            "nimages": np.uint32(len(described.headers)),
+            "ntrigger": np.uint32(1),
+            "x_pixels_in_detector": np.uint32(nx),
+            "y_pixels_in_detector": np.uint32(ny),
+            "countrate_correction_count_cutoff": _cutoff(header),
+            "number_of_excluded_pixels": np.uint32(np.count_nonzero(described.mask)),
+            "data_collection_date": start_time(header),
+            "cbf_header": header.text.strip(),
+        },
+    )
     _put_told(h5, SPECIFIC, {"frame_count_time": count, "frame_period": period}, units="s")
     _put(h5, f"{SPECIFIC}/photon_energy", 12398.419843320026 / described.wavelength, units="eV")
     _put(h5, f"{SPECIFIC}/pixel_mask", described.mask.astype("<u4"))
@@ -242,10 +255,15 @@ def _companions(h5: h5py.File, folder: str, axis: Axis) -> None:
     usual = float(np.median(axis.increments))
     _put(h5, f"{folder}/{axis.name}_end", ends, units="deg")
     _put(h5, f"{folder}/{axis.name}_increment_set", axis.increments, units="deg")
-    _put_told(h5, GONIOMETER, {
-        f"{axis.name}_end": ends,
-        f"{axis.name}_increment": usual,
-        f"{axis.name}_range_average": usual,
-        f"{axis.name}_range_total": float(ends[-1] - axis.settings[0]),
-        f"{axis.name}_start": float(axis.settings[0]),
-    }, units="deg")  # fmt: skip
+    _put_told(
+        h5,
+        GONIOMETER,
+        {
+            f"{axis.name}_end": ends,
+            f"{axis.name}_increment": usual,
+            f"{axis.name}_range_average": usual,
+            f"{axis.name}_range_total": float(ends[-1] - axis.settings[0]),
+            f"{axis.name}_start": float(axis.settings[0]),
+        },
+        units="deg",
+    )
