@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ("bnl_mpi.commands.export", "write a set as CBF images, for programs that read no HDF5"),
     "report": ("bnl_mpi.commands.report", "a page with pictures: a set beside the one that it was made from"),
     "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),
+    "verify": ("bnl_mpi.commands.verify", "whether a set is as it was written, and what its raw data give"),
     "archive": ("bnl_mpi.commands.archive", "reduce many data sets, and remember what is done"),
 }
 """Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""

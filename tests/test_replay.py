@@ -16,11 +16,11 @@ from make_inputs import make_input
 
 from bnl_mpi.arguments import options_from
 from bnl_mpi.cli import main
-from bnl_mpi.commands.replay import NAMES, Record, checked_words, make_words
 from bnl_mpi.errors import InputError, UsageError
 from bnl_mpi.options import NOT_IN_IDENTITY, Options
 from bnl_mpi.run import driver
 from bnl_mpi.tasks.reduction import REDUCTION
+from bnl_mpi.verify.replaying import NAMES, Record, checked_words, make_words
 
 
 def record_of(options: Options) -> Record:

@@ -118,7 +118,7 @@ def test_its_figures_are_those_of_the_sets(rotation: tuple[Path, Path, Path]) ->
 
 
 def shown_of(raw: Path, out: Path) -> Shown:
-    from bnl_mpi.commands.replay import checked_words, read_record
+    from bnl_mpi.verify.replaying import checked_words, read_record
 
     return gather.gather(str(out), str(raw), checked_words(read_record(str(out))[0], str(out), str(raw)))
 

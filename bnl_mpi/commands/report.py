@@ -10,7 +10,7 @@ from typing import Any
 
 from ..arguments import add_option
 from ..errors import OutputError, UsageError
-from .replay import GROUP, checked_words, read_record
+from ..verify.replaying import GROUP, checked_words, read_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

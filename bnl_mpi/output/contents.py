@@ -90,13 +90,19 @@ def masters(master: str) -> Iterator[Finding]:
 def _newest_format(master: str) -> int:
     """Of the records of the files that a master links; 0 where none has one."""
     for group_path, word in ((DATA, "data"), (SQUASH, "squash")):
-        for _, path, _ in _linked(master, group_path, word)[1]:
+        for _, path, _ in linked(master, group_path, word)[1]:
             try:
                 with access.open_read(path) as file:
                     return records.read_head(file).format
             except UNREADABLE:
                 continue
     return 0
+
+
+def expects_sibling(master: str) -> bool:
+    """Whether a master tells of a NeXus file beside it; one of format 1 doesn't tell."""
+    with access.open_read(master) as file:
+        return digest.told(file, digest.OTHER) is not None
 
 
 def sibling(master: str) -> str | None:
@@ -120,20 +126,20 @@ def _of_one_another(master: str, nxs: str, own: dict[str, str]) -> Iterator[Find
 
 def data_files(master: str) -> Iterator[Finding]:
     """The data files of this program that a master links: records and chunks."""
-    plan_sha256, places = _linked(master, DATA, "data")
+    plan_sha256, places = linked(master, DATA, "data")
     for number, path, name in places:
         if not os.path.exists(path) or (plan_sha256 is None and records.read_plan_sha256(path) is None):
             # `check` tells of missing files, and raw ones have no record.
             continue
-        yield from _of_file(path, name, number, plan_sha256, is_squash=False)
+        yield from of_file(path, name, number, plan_sha256, is_squash=False)
 
 
 def squash_files(master: str) -> Iterator[Finding]:
     """The squash files that a master links: there, of its run, and as they were written."""
-    plan_sha256, places = _linked(master, SQUASH, "squash")
+    plan_sha256, places = linked(master, SQUASH, "squash")
     for number, path, name in places:
         if os.path.exists(path):
-            yield from _of_file(path, name, number, plan_sha256, is_squash=True)
+            yield from of_file(path, name, number, plan_sha256, is_squash=True)
         else:
             yield Finding(False, "squash-files", path, name, "missing")
     if places:
@@ -153,7 +159,7 @@ def _n_blocks(places: list[tuple[int, str, str]]) -> int | None:
     return None
 
 
-def _linked(master: str, group_path: str, word: str) -> tuple[str | None, list[tuple[int, str, str]]]:
+def linked(master: str, group_path: str, word: str) -> tuple[str | None, list[tuple[int, str, str]]]:
     """The plan's hash that a master tells, and (number, file, object there) of each link `WORD_NNNNNN`, in order."""
     with access.reading(master), access.open_read(master) as file:
         told = access.get_dataset(file, f"{digest.PROCESS}/plan_sha256")
@@ -168,7 +174,7 @@ def _linked(master: str, group_path: str, word: str) -> tuple[str | None, list[t
     return plan_sha256, found
 
 
-def _of_file(path: str, name: str, number: int, plan_sha256: str | None, *, is_squash: bool) -> Iterator[Finding]:
+def of_file(path: str, name: str, number: int, plan_sha256: str | None, *, is_squash: bool) -> Iterator[Finding]:
     """Findings on one file; `name` is what the master links in it."""
     kind = "squash" if is_squash else "block"
     try:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,22 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+
+@contextmanager
+def by_numpy() -> Iterator[None]:
+    """Within, the NumPy versions are used: a second way to the same pixels, which shares no code with the first.
+
+    What asks HAVE_BSLZ4 once has to be made within.  For one thread.
+    """
+    global _kernels, HAVE_BSLZ4
+    kept = _kernels, HAVE_BSLZ4
+    _kernels, HAVE_BSLZ4 = None, False
+    try:
+        yield
+    finally:
+        _kernels, HAVE_BSLZ4 = kept
+
 
 _NO_SATVAL = 2**64 - 1
 

@@ -15,8 +15,10 @@ from ..codecs import registry
 from ..codecs.contract import LossyCodec, Passed
 from ..errors import BnlError
 from ..hdf5 import guard
-from ..input import checks
+from ..input import checks, identity
+from ..input.experiment import Experiment
 from ..input.frames import FrameError, FrameReader
+from ..input.identity import BlockInput
 from ..job import Job, PreparedReduction
 from ..options import Options
 from ..output import digest, master, nexus, provenance
@@ -99,6 +101,10 @@ class Pipeline(ImageMaker):
             self._codec.reset()
         if self._keeper is not None:
             self._keeper.begin()
+
+    def read_of(self, block: Block) -> BlockInput:
+        """What was read since the block's first image, of its frames."""
+        return identity.block_input(self._reader, inputs.frames_of(self._job, block), self._bad)
 
     def _decoded(self, chunk: bytes) -> Any:
         assert self._codec is not None
@@ -244,17 +250,23 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
 
     Both get their names when `files` closes, the master last.
     """
-    job, options = prepared.job, prepared.job.options
+    options = prepared.job.options
+    new_master = files.enter_context(whole_file(options.master_path))
+    new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
+    return make_masters(prepared.job, prepared.experiment, new_master, new_nxs)
+
+
+def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str) -> Masters:
+    """Write both to these paths, of which the second is left out where the input lacks what it needs."""
+    options = job.options
     shared: dict[str, Any] = {
         "data_files": listed(job, options.data_path),
-        "experiment": prepared.experiment,
+        "experiment": experiment,
         "provenance": provenance.describe(job) | inputs.told_of_input(job),
         "data_dtype": np.dtype(job.plan.dtype_out),
     }
     squash = listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
-    new_master = files.enter_context(whole_file(options.master_path))
-    new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
     regions = None if job.keeping is None else job.keeping.regions
     with guard.understood(options.infile):
         missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)

@@ -1,0 +1,95 @@
+"""The certificate: two standard files, by which a set can be checked in ten years without this program.
+
+`OUT.sha256` is coreutils' list of checksums (`sha256sum -c OUT.sha256`).  `OUT.crate.json` is an RO-Crate of the
+profile Process Run Crate: the raw files, the outputs, the action that made these of those, the software, what was
+measured, and the verdict.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import OutputError, UsageError
+from . import crate, journal
+from .blocks import VerifyReport
+from .files import Hashed, hash_file
+from .job import VerifyJob
+from .summary import VerifySummary
+
+
+def crate_path(stem: str) -> str:
+    return f"{stem}.crate.json"
+
+
+def sums_path(stem: str) -> str:
+    return f"{stem}.sha256"
+
+
+def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyReport]) -> list[str]:
+    """Write both files, if everything held, for all images; the paths.  Else an error that says what doesn't."""
+    if not job.against:
+        raise UsageError("--certify needs --against RAW_master.h5: a certificate says what raw data a set stands for")
+    if summary.findings:
+        return []
+    missing = sorted({*range(1, job.plan.n_blocks + 1)} - {r.number for r in reports if r.chosen})
+    if missing:
+        # Subsets add up: what others have verified is in the journal.
+        known = journal.verified(job)
+        reports = [*(r for r in reports if r.chosen), *(known[k] for k in missing if k in known)]
+        missing = [k for k in missing if k not in known]
+    if missing:
+        raise OutputError(
+            f"{job.master}: no certificate yet: {len(missing)} of {job.plan.n_blocks} blocks, as block {missing[0]}, "
+            "weren't verified; verify the other subsets or shares, then --certify --resume"
+        )
+    hashed = {one.path: one for report in reports for one in report.hashed}
+    stem = job.options.out_file
+    own = _own_files(job)
+    raw = _raw_files(job)
+    for path in [*own, *raw]:
+        if os.path.abspath(path) not in hashed:
+            hashed[os.path.abspath(path)] = hash_file(path)
+    folder = os.path.dirname(os.path.abspath(stem))
+    outputs = [hashed[os.path.abspath(path)] for path in own]
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    raws = [hashed[os.path.abspath(path)] for path in raw]
+    made = crate.make(crate.Parts(job, summary, reports, outputs, raws, folder, now))
+    sums = "".join(_sum_line(one, folder) for one in outputs)
+    _write(sums_path(stem), sums)
+    _write(crate_path(stem), json.dumps(made, indent=1) + "\n")
+    journal.remove(job)
+    return [sums_path(stem), crate_path(stem)]
+
+
+def _sum_line(one: Hashed, folder: str) -> str:
+    """As coreutils writes it: a name with a backslash or a line's end is escaped, and the line says so."""
+    name = os.path.relpath(one.path, folder)
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"{chr(92) * (escaped != name)}{one.sha256}  {escaped}\n"
+
+
+def _own_files(job: VerifyJob) -> list[str]:
+    nxs = job.options.nxs_path
+    return [job.master, *([nxs] if os.path.exists(nxs) else []), *job.data_files, *job.squash_files]
+
+
+def _raw_files(job: VerifyJob) -> list[str]:
+    return list(dict.fromkeys([job.source.master, *(s.path for s in job.source.segments if s.count)]))
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all."""
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        Path(partial).unlink(missing_ok=True)
+        raise OutputError(f"{path}: can't be written: {error.strerror}; make room and start again") from error

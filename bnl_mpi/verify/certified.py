@@ -1,0 +1,128 @@
+"""A certificate read again: whether a set is still what it says, and which raw files may go."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from ..errors import InputError
+from .crate import VERDICT
+from .files import hash_file
+from .findings import DIFFERS, MISSING, UNREADABLE, Finding
+
+
+@dataclass(frozen=True)
+class Certified:
+    """One file that a certificate lists."""
+
+    path: str
+    """Where it is now: outputs beside the certificate, raw files where they were."""
+    bytes: int
+    sha256: str
+    is_raw: bool
+    mtime_ns: int | None = None
+    all_frames: bool = True
+    """Of a raw file: whether all its frames are in the set."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a certificate says."""
+
+    path: str
+    outputs: tuple[Certified, ...]
+    raw: tuple[Certified, ...]
+    """The data files in order, the master first."""
+    all_frames: bool
+    verified: str
+    """When, as ISO 8601."""
+
+
+def read(path: str) -> Certificate:
+    """Read OUT.crate.json.  InputError where it is no certificate of ours."""
+    try:
+        graph = {one["@id"]: one for one in json.loads(Path(path).read_text(encoding="utf-8"))["@graph"]}
+        verdict = json.loads(graph[f"#{VERDICT}"]["value"])
+        action = graph["#reduction"]
+        folder = os.path.dirname(os.path.abspath(path))
+        outputs = [_certified(graph[one["@id"]], folder) for one in action["result"]]
+        raw = [_raw(graph[one["@id"]], verdict) for one in action["object"]]
+        return Certificate(path, tuple(outputs), tuple(raw), bool(verdict["allFrames"]), str(verdict["verified"]))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; give OUT.crate.json") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is no certificate of bnl-mpi ({error}); give OUT.crate.json") from error
+
+
+def _certified(entity: dict[str, Any], folder: str) -> Certified:
+    path = os.path.join(folder, unquote(entity["@id"]))
+    return Certified(path, int(entity["contentSize"]), str(entity["sha256"]), is_raw=False)
+
+
+def _raw(entity: dict[str, Any], verdict: dict[str, Any]) -> Certified:
+    uri = entity["@id"]
+    path = str(verdict.get("path", {}).get(uri) or unquote(urlparse(uri).path))
+    return Certified(
+        path,
+        int(entity["contentSize"]),
+        str(entity["sha256"]),
+        is_raw=True,
+        mtime_ns=int(verdict["mtime_ns"][uri]),
+        all_frames=bool(verdict["standsFor"][uri]),
+    )
+
+
+def check(told: Certificate) -> tuple[list[Finding], list[str]]:
+    """(findings, lines): every output against its SHA-256, and the raw files as far as they are there."""
+    findings, lines = [], []
+    for one in (*told.outputs, *told.raw):
+        if one.is_raw and not os.path.exists(one.path):
+            lines.append(f"  {one.path}: raw file, gone")
+            continue
+        fault = _fault(one)
+        if fault is not None:
+            findings.append(fault)
+        lines.append(f"{fault.sign if fault else '='} {one.path}")
+    return findings, lines
+
+
+def _fault(one: Certified) -> Finding | None:
+    wanted = f"{one.bytes} bytes of SHA-256 {one.sha256[:12]}"
+    if not os.path.exists(one.path):
+        return Finding(MISSING, one.path, "file", wanted, "nothing")
+    try:
+        now = hash_file(one.path)
+    except OSError as error:
+        return Finding(UNREADABLE, one.path, "file", wanted, str(error))
+    if (now.bytes, now.sha256) != (one.bytes, one.sha256):
+        return Finding(DIFFERS, one.path, "file", wanted, f"{now.bytes} bytes of {now.sha256[:12]}")
+    return None
+
+
+def deletable(told: Certificate) -> tuple[list[str], str]:
+    """(raw files that the set stands for, ""), the master last, or ([], why none may go).
+
+    Raw files whose time has changed are read once more; what is gone already isn't listed.
+    """
+    for one in told.outputs:
+        if (fault := _fault(one)) is not None:
+            return [], f"the set no longer verifies: {fault.line()}"
+    if not told.all_frames or not all(one.all_frames for one in told.raw):
+        partial = next((one.path for one in told.raw if not one.all_frames), told.raw[0].path)
+        return [], f"{partial}: not all of its frames are in the set"
+    for one in told.raw:
+        if os.path.exists(one.path) and not _unchanged(one):
+            return [], f"{one.path}: has changed since {told.verified}; verify the set against it again"
+    there = [one.path for one in told.raw if os.path.exists(one.path)]
+    return [*there[1:], *there[:1]] if there and there[0] == told.raw[0].path else there, ""
+
+
+def _unchanged(one: Certified) -> bool:
+    now = os.stat(one.path)
+    if (now.st_size, now.st_mtime_ns) == (one.bytes, one.mtime_ns):
+        return True
+    return _fault(one) is None

@@ -1,0 +1,129 @@
+"""What was verified, a line a block, so that an interrupted run goes on and shares and subsets add up to a whole.
+
+Each worker appends to a file of its own in `STEM.verify/`, so that nobody needs to agree with anybody.  A line counts
+as long as the block's file, the raw data's identity and the program are what they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..errors import OutputError
+from .blocks import VerifyReport
+from .files import Hashed
+from .job import VerifyJob
+
+COUNTED = (
+    "n_compared",
+    "n_independent",
+    "counts_stored",
+    "n_clipped",
+    "n_invalid",
+    "n_measured",
+    "n_bad_frames",
+    "greatest_error",
+    "squared_error",
+)
+
+
+def folder_of(job: VerifyJob) -> str:
+    return f"{job.options.out_file}.verify"
+
+
+def _key(job: VerifyJob) -> dict[str, Any]:
+    """What must be the same for a line to count."""
+    return {
+        "plan_sha256": job.plan_sha256,
+        "against": job.sha256 if job.against else None,
+        "paranoid": job.paranoid,
+        "version": __version__,
+    }
+
+
+def _stamp(path: str) -> list[int]:
+    try:
+        told = os.stat(path)
+    except OSError:
+        return []
+    return [told.st_size, told.st_mtime_ns]
+
+
+class Journal:
+    """One worker's file."""
+
+    def __init__(self, job: VerifyJob, rank: int) -> None:
+        self._job = job
+        number = job.options.thread if job.options.thread is not None else rank
+        self._path = Path(folder_of(job)) / f"{number}.jsonl"
+
+    def write(self, report: VerifyReport) -> None:
+        """Note a block that was verified without a finding.  OutputError where there is no room for it."""
+        if report.findings or not report.chosen:
+            return
+        line = {
+            **_key(self._job),
+            "block": report.number,
+            "stamp": _stamp(self._job.data_files[report.number - 1]),
+            "counts": {name: getattr(report, name) for name in COUNTED},
+            "hashed": [asdict(one) for one in report.hashed],
+        }
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            with open(self._path, "ab", buffering=0) as file:
+                file.write(json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise OutputError(f"{self._path}: can't be written: {error.strerror}; make room and start again") from error
+
+
+def verified(job: VerifyJob) -> dict[int, VerifyReport]:
+    """The blocks that need no second look, by number."""
+    found: dict[int, VerifyReport] = {}
+    key = _key(job)
+    for line in _lines(folder_of(job)):
+        number = line.get("block")
+        if not isinstance(number, int) or not 1 <= number <= job.plan.n_blocks:
+            continue
+        if all(line.get(name) == value for name, value in key.items()) and _holds(job, line, number):
+            found[number] = _report(job, line, number)
+    return found
+
+
+def _holds(job: VerifyJob, line: dict[str, Any], number: int) -> bool:
+    stamp = line.get("stamp")
+    return bool(stamp) and stamp == _stamp(job.data_files[number - 1]) and (bool(line.get("hashed")) or not job.hashing)
+
+
+def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
+    block = job.plan.block(number)
+    report = VerifyReport(number, block.n_images, 0)
+    for name, value in line["counts"].items():
+        if name in COUNTED:
+            setattr(report, name, int(value))
+    report.hashed = [Hashed(**one) for one in line["hashed"]]
+    return report
+
+
+def _lines(folder: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for text in path.read_bytes().splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # a run was killed while it wrote
+            if isinstance(line, dict):
+                yield line
+
+
+def remove(job: VerifyJob) -> None:
+    """When a certificate says it all."""
+    folder = Path(folder_of(job))
+    for path in folder.glob("*.jsonl"):
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

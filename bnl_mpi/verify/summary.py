@@ -1,0 +1,154 @@
+"""What a user is told of a verification: one sign a file, the findings, and what it all comes to."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .blocks import VerifyReport
+from .findings import EQUAL, MEANING, Finding, Judged
+from .job import VerifyJob
+from .metadata import Tally
+
+
+@dataclass
+class VerifySummary:
+    """The figures of a finished verification."""
+
+    master: str
+    against: str | None
+    files: list[Judged]
+    tally: Tally | None
+    blocks: int
+    """Of the set."""
+    verified_blocks: int
+    images: int
+    compared_images: int
+    independent_images: int
+    frames: int
+    counts_stored: int
+    clipped_pixels: int
+    invalid_pixels: int
+    greatest_error: int | None
+    rms_error: float | None
+    seconds: float
+    raw_mb_per_s: float | None
+    certificate: list[str] = field(default_factory=list)
+    """Files of the certificate that was written."""
+
+    @classmethod
+    def of(
+        cls,
+        job: VerifyJob,
+        reports: Sequence[VerifyReport],
+        of_masters: Sequence[Finding],
+        tally: Tally,
+        seconds: float,
+    ) -> VerifySummary:
+        """Put together what all ranks have found."""
+        chosen = [report for report in reports if report.chosen]
+        judged: dict[str, Judged] = {}
+        names = [job.master, *([job.options.nxs_path] if os.path.exists(job.options.nxs_path) else [])]
+        names += [job.data_files[r.number - 1] for r in chosen]
+        names += [job.squash_files[r.number - 1] for r in chosen if job.squash_files]
+        for name in names:
+            judged[name] = Judged(name)
+        for finding in [*of_masters, *(f for r in chosen for f in r.findings)]:
+            judged.setdefault(finding.file, Judged(finding.file)).findings.append(finding)
+        n_pixels = sum(r.n_measured for r in chosen) * math.prod(job.plan.shape_out)
+        frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in _images(job, r.number))
+        raw_bytes = frames * math.prod(job.plan.shape_in) * _item_size(job)
+        return cls(
+            job.master,
+            job.source.master if job.against else None,
+            list(judged.values()),
+            tally if job.against else None,
+            job.plan.n_blocks,
+            len(chosen),
+            sum(r.n_images for r in chosen),
+            sum(r.n_compared for r in chosen),
+            sum(r.n_independent for r in chosen),
+            frames,
+            sum(r.counts_stored for r in chosen),
+            sum(r.n_clipped for r in chosen),
+            sum(r.n_invalid for r in chosen),
+            max((r.greatest_error for r in chosen), default=0) if n_pixels else None,
+            math.sqrt(sum(r.squared_error for r in chosen) / n_pixels) if n_pixels else None,
+            seconds,
+            raw_bytes / 1e6 / seconds if job.against and seconds else None,
+        )
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for one in self.files for finding in one.findings]
+
+    @property
+    def exit_status(self) -> int:
+        """0 only if all holds."""
+        return 1 if self.findings else 0
+
+    def lines(self) -> list[str]:
+        out = [f"{one.sign} {one.file}" for one in self.files]
+        out += [finding.line() for finding in self.findings]
+        if self.tally is not None:
+            out.append(self.tally.line())
+        part = "" if self.verified_blocks == self.blocks else f", {self.verified_blocks} of {self.blocks} blocks"
+        what = f"{self.images} images of {self.frames} frames{part}"
+        if self.against:
+            what += f"; {self.compared_images} held against {self.against}, {self.independent_images} by two ways"
+        out.append(what)
+        if self.raw_mb_per_s:
+            out.append(f"{self.seconds:.2f} s, raw data {self.raw_mb_per_s:.1f} MB/s")
+        out += [f"certificate {path}" for path in self.certificate]
+        return [*out, self.verdict()]
+
+    def verdict(self) -> str:
+        """In a line."""
+        if self.findings:
+            n = len(self.findings)
+            return f"{n} finding{'s' * (n > 1)}: the set isn't what it should be"
+        if self.against is None:
+            return "the set is as it was written"
+        if self.verified_blocks < self.blocks and not self.certificate:
+            return "what was looked at is what the raw data give"
+        return "the set is what the raw data give, all of it"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "master": self.master,
+            "against": self.against,
+            "files": {one.file: one.sign for one in self.files},
+            "signs": {sign: MEANING[sign] for sign in MEANING},
+            "findings": [finding.as_json() for finding in self.findings],
+            "equal": sum(one.sign == EQUAL for one in self.files),
+            "blocks": self.blocks,
+            "verified_blocks": self.verified_blocks,
+            "images": self.images,
+            "compared_images": self.compared_images,
+            "independent_images": self.independent_images,
+            "frames": self.frames,
+            "counts_stored": self.counts_stored,
+            "clipped_pixels": self.clipped_pixels,
+            "invalid_pixels": self.invalid_pixels,
+            "greatest_error": self.greatest_error,
+            "rms_error": self.rms_error,
+            "seconds": self.seconds,
+            "warnings": [],
+            "raw_mb_per_s": self.raw_mb_per_s,
+            "certificate": self.certificate,
+            "status": self.exit_status,
+        }
+
+
+def _images(job: VerifyJob, number: int) -> range:
+    block = job.plan.block(number)
+    return range(block.first_image, block.first_image + block.n_images)
+
+
+def _item_size(job: VerifyJob) -> int:
+    import numpy as np
+
+    return np.dtype(job.plan.dtype_in).itemsize

@@ -1,0 +1,381 @@
+"""`bnl-mpi verify`: whatever is changed in a set is found; a certificate stands for raw data only if all holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from make_inputs import InputSpec, make_input
+from running import bnl, needs_mpi
+from small_sets import random_frames, random_mask, write_set
+
+from bnl_mpi.cli import main
+from bnl_mpi.errors import InputError
+from bnl_mpi.pixels import kernels
+from bnl_mpi.verify import certified
+
+SHAPE = (60, 70)
+SETTINGS = {
+    "bslz4": ["-c", "bslz4"],
+    "zstd, signed": ["-c", "zstd", "-u", "-4"],
+    "float": ["-c", "none", "-f", "4", "-L", "2"],
+    "H16 and squash": ["-c", "bslz4", "-H", "16", "-q"],
+    "J5": ["-c", "bslz4", "-J", "5"],
+    "T5 codestreams": ["-c", "htj2k", "-T", "5"],
+    "htj2k lossless": ["-c", "htj2k"],
+    "T5 decoded": ["-c", "bslz4", "-T", "5", "--fill_gaps"],
+    "scaled": ["-c", "bslz4", "--saturation", "scaled"],
+}
+
+
+def write_raw(folder: Path) -> Path:
+    return write_set(folder, random_frames(11, SHAPE, seed=3), mask=random_mask(SHAPE), per_file=4, name="raw")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raw(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture(scope="module")
+def sound(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of six images in three blocks, with codestreams beside it."""
+    folder = tmp_path_factory.mktemp("sound")
+    make(raw, folder, SETTINGS["H16 and squash"])
+    return folder
+
+
+def make(raw: Path, folder: Path, words: list[str]) -> None:
+    assert main(["-i", str(raw), "-b", "2", "-s", "2", "-d", "2", *words, "-o", str(folder / "set")]) == 0
+
+
+def verify(folder: Path, *words: object) -> tuple[int, dict[str, Any]]:
+    """The status, and what was told as JSON."""
+    told = folder / "told.json"
+    status = main(["verify", str(folder / "set_master.h5"), "--json", str(told), *map(str, words)])
+    return status, json.loads(told.read_text())
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_set_is_what_its_raw_data_give(raw: Path, tmp_path: Path, setting: str) -> None:
+    if "htj2k" in SETTINGS[setting] or "-T" in SETTINGS[setting]:
+        pytest.importorskip("imagecodecs")
+    make(raw, tmp_path, SETTINGS[setting])
+    status, told = verify(tmp_path)
+    assert (status, told["findings"]) == (0, [])
+    status, told = verify(tmp_path, "--against", raw, "--paranoid")
+    assert (status, told["findings"]) == (0, [])
+    assert told["compared_images"] == told["independent_images"] == told["images"] == 6
+    assert set(told["files"].values()) == {"="}
+
+
+@pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
+def test_metadata_are_explained_item_by_item(tmp_path: Path, flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_input(tmp_path, InputSpec(flavour=flavour, libver="v110" if flavour == "nxmx" else "earliest"))
+    make(made.master, tmp_path, ["-c", "bslz4"])
+    status, told = verify(tmp_path, "--against", made.master)
+    assert (status, told["findings"]) == (0, [])
+    assert " changed as the rules say, 0 unexplained" in capsys.readouterr().out
+
+
+# ---- whatever is changed is found -----------------------------------------------------------------------
+
+
+def edit(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def flip_chunk(path: Path, image: int = 0) -> None:
+    with h5py.File(path) as file:
+        info = file["/entry/data/data"].id.get_chunk_info(image)
+    with path.open("r+b") as raw_file:
+        raw_file.seek(info.byte_offset + info.size // 2)
+        byte = raw_file.read(1)[0]
+        raw_file.seek(-1, 1)
+        raw_file.write(bytes([byte ^ 16]))
+
+
+def swap(folder: Path) -> None:
+    first, second = folder / "set_000001.h5", folder / "set_000002.h5"
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+
+
+def store_other_pixels(folder: Path) -> None:
+    """Pixels and their checksums changed alike: only the raw data tell."""
+    path = folder / "set_000001.h5"
+    with h5py.File(path, "r+") as file:
+        pixels = file["/entry/data/data"][0]
+        pixels[5, 5] = 3 if pixels[5, 5] != 3 else 4
+        chunk = kernels.bslz4_encode(np.ascontiguousarray(pixels))
+        file["/entry/data/data"].id.write_direct_chunk((0, 0, 0), chunk)
+        for name, data in (("chunk_crc32", chunk), ("image_crc32", pixels)):
+            values = file["/entry/bnl_mpi"][name][()]
+            values[0] = kernels.crc32(data)
+            file["/entry/bnl_mpi"][name][...] = values
+        from bnl_mpi.output import record
+
+        record.seal(file)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "a bit of a chunk": (lambda f: flip_chunk(f / "set_000002.h5"), "*", "set_000002.h5"),
+    "a bit of a squash file": (lambda f: flip_bytes(f / "set_squash_000002.h5"), "*", "set_squash_000002.h5"),
+    "a file gone": (lambda f: (f / "set_000003.h5").unlink(), "-", "set_000003.h5"),
+    "a squash file gone": (lambda f: (f / "set_squash_000003.h5").unlink(), "-", "set_squash_000003.h5"),
+    "the .nxs gone": (lambda f: (f / "set.nxs").unlink(), "-", "set.nxs"),
+    "one file more": (lambda f: shutil.copy(f / "set_000001.h5", f / "set_000009.h5"), "+", "set_000009.h5"),
+    "files swapped": (swap, "*", "set_000001.h5"),
+    "a file cut short": (lambda f: os.truncate(f / "set_000001.h5", 2000), "*!", "set_000001.h5"),
+    "a bit of the master's mask": (
+        lambda f: edit(f / "set_master.h5", lambda h: flip_mask(h)),
+        "*",
+        "set_master.h5",
+    ),
+    "a beam centre": (
+        lambda f: edit(f / "set_master.h5", lambda h: move_beam(h)),
+        "*",
+        "set_master.h5",
+    ),
+    "an item more": (
+        lambda f: edit(f / "set_master.h5", lambda h: h.create_dataset("/entry/sample/extra", data=3)),
+        "*+",
+        "set_master.h5",
+    ),
+}
+
+
+def flip_bytes(path: Path) -> None:
+    with h5py.File(path) as file:
+        name = sorted(file["/entry/data"])[0]
+        at = file["/entry/data"][name].id.get_offset() + 30
+    with path.open("r+b") as raw_file:
+        raw_file.seek(at)
+        byte = raw_file.read(1)[0]
+        raw_file.seek(at)
+        raw_file.write(bytes([byte ^ 1]))
+
+
+def flip_mask(file: h5py.File) -> None:
+    mask = file["/entry/instrument/detector/detectorSpecific/pixel_mask"]
+    value = mask[3, 4]
+    mask[3, 4] = value ^ 4
+
+
+def move_beam(file: h5py.File) -> None:
+    centre = file["/entry/instrument/detector/beam_center_x"]
+    centre[()] = centre[()] + 1
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_is_changed_is_found(raw: Path, sound: Path, tmp_path: Path, change: str) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    damage, signs, file = CHANGES[change]
+    damage(tmp_path)
+    for words in ([], ["--against", raw]):
+        status, told = verify(tmp_path, *words)
+        assert status == 1
+        assert told["files"][str(tmp_path / file)] in signs
+        assert told["findings"]
+
+
+def test_other_pixels_with_fitting_checksums(raw: Path, tmp_path: Path) -> None:
+    make(raw, tmp_path, SETTINGS["bslz4"])
+    store_other_pixels(tmp_path)
+    assert verify(tmp_path)[0] == 0
+    status, told = verify(tmp_path, "--against", raw)
+    assert status == 1
+    assert {f["where"] for f in told["findings"]} == {"image 1"}
+    assert "1 pixels differ, by up to" in told["findings"][0]["found"]
+
+
+def test_other_raw_data_are_not_taken(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "out")
+    other = write_set(tmp_path, random_frames(11, SHAPE, seed=4), mask=random_mask(SHAPE), per_file=4, name="raw")
+    status, told = verify(tmp_path / "out", "--against", other)
+    assert status == 1
+    assert any("differ" in f["found"] for f in told["findings"])
+    short = write_set(tmp_path, random_frames(10, SHAPE, seed=3), mask=random_mask(SHAPE), per_file=4, name="raw")
+    assert main(["verify", str(tmp_path / "out" / "set_master.h5"), "--against", str(short)]) == 1
+
+
+def test_a_raw_master_is_no_set(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(raw)]) == 1
+    assert "isn't the master of a set that bnl-mpi made" in capsys.readouterr().err
+    for words in ([], ["x", "--subset", "3/2"], ["x", "--certify"], ["x", "--certificate", "y"]):
+        assert main(["verify", *words]) == 2
+
+
+# ---- ranks, shares, subsets, resume ---------------------------------------------------------------------
+
+
+@needs_mpi
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_find_the_same(raw: Path, sound: Path, tmp_path: Path, ranks: int) -> None:
+    shutil.copytree(sound, tmp_path / "out")
+    bnl("verify", tmp_path / "out" / "set_master.h5", "--against", raw, ranks=ranks)
+    flip_chunk(tmp_path / "out" / "set_000002.h5")
+    done = bnl("verify", tmp_path / "out" / "set_master.h5", "--against", raw, ranks=ranks, ok=False)
+    assert done.returncode == 1, done.stderr
+    assert f"* {tmp_path / 'out' / 'set_000002.h5'}" in done.stdout
+
+
+def test_shares_and_subsets_add_up_to_a_certificate(raw: Path, sound: Path, tmp_path: Path) -> None:
+    for how, parts in (
+        ("shares", [["-p", "2", "-t", "0"], ["-p", "2", "-t", "1"], ["-p", "2", "-t", "2"]]),
+        ("subsets", [["--subset", "1/2"], ["--subset", "2/2"]]),
+    ):
+        out = tmp_path / how
+        shutil.copytree(sound, out)
+        words = ["verify", str(out / "set_master.h5"), "--against", str(raw), "--certify"]
+        for part in parts[:-1]:
+            main([*words, *part])
+            assert not (out / "set.sha256").exists()
+        main([*words, *parts[-1]])
+        status, told = verify(out, "--against", raw, "--certify", "--resume")
+        assert status == 0
+        assert (out / "set.crate.json").exists()
+        assert not (out / "set.verify").exists()
+        assert told["certificate"]
+
+
+def test_resume_looks_again_at_what_changed(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    assert verify(tmp_path, "--against", raw)[0] == 0
+    flip_chunk(tmp_path / "set_000002.h5")
+    status, told = verify(tmp_path, "--against", raw, "--resume")
+    assert status == 1
+    assert told["files"][str(tmp_path / "set_000002.h5")] == "*"
+
+
+# ---- the certificate ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certified_set(raw: Path, sound: Path, tmp_path: Path) -> Path:
+    """A folder with `raw` and a certified set in `out`."""
+    shutil.copytree(raw.parent, tmp_path / "raw")
+    shutil.copytree(sound, tmp_path / "out")
+    words = ["--against", str(tmp_path / "raw" / raw.name), "--certify"]
+    assert main(["verify", str(tmp_path / "out" / "set_master.h5"), *words]) == 0
+    return tmp_path
+
+
+def deletable(folder: Path, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> list[bytes]:
+    capsysbinary.readouterr()
+    main(["verify", "--deletable", str(folder / "out" / "set.crate.json"), *words])
+    return capsysbinary.readouterr().out.split(b"\0" if words else b"\n")[:-1]
+
+
+def test_coreutils_take_the_checksums(certified_set: Path) -> None:
+    done = subprocess.run(
+        ["sha256sum", "--strict", "-c", "set.sha256"],
+        cwd=certified_set / "out",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": OK") == 8
+
+
+def test_a_moved_set_without_raw_data_still_holds(
+    certified_set: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (certified_set / "out").rename(certified_set / "moved")
+    shutil.rmtree(certified_set / "raw")
+    crate = certified_set / "moved" / "set.crate.json"
+    assert main(["verify", "--certificate", str(crate)]) == 0
+    flip_chunk(certified_set / "moved" / "set_000001.h5")
+    assert main(["verify", "--certificate", str(crate)]) == 1
+
+
+def test_what_may_be_deleted(certified_set: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    wanted = {os.fsencode(p) for p in (certified_set / "raw").glob("raw_*.h5")}
+    told = deletable(certified_set, capsysbinary)
+    assert set(told) == wanted
+    assert told[-1].endswith(b"raw_master.h5")
+    assert set(deletable(certified_set, capsysbinary, "-0")) == wanted
+    # A time alone is no change.
+    os.utime(certified_set / "raw" / "raw_data_000002.h5")
+    assert set(deletable(certified_set, capsysbinary)) == wanted
+
+
+@pytest.mark.parametrize("what", ["raw changed", "output changed", "output gone"])
+def test_nothing_may_be_deleted(certified_set: Path, capsysbinary: pytest.CaptureFixture[bytes], what: str) -> None:
+    if what == "raw changed":
+        flip_chunk(certified_set / "raw" / "raw_data_000002.h5")
+    elif what == "output changed":
+        flip_chunk(certified_set / "out" / "set_000002.h5")
+    else:
+        (certified_set / "out" / "set.nxs").unlink()
+    assert deletable(certified_set, capsysbinary) == []
+
+
+def test_a_part_of_the_frames_stands_for_no_raw_file(raw: Path, tmp_path: Path) -> None:
+    assert main(["-i", str(raw), "-N", "8", "-d", "2", "-c", "bslz4", "-o", str(tmp_path / "set")]) == 0
+    assert verify(tmp_path, "--against", raw, "--certify")[0] == 0
+    told = certified.read(str(tmp_path / "set.crate.json"))
+    assert not told.all_frames
+    paths, why = certified.deletable(told)
+    assert paths == []
+    assert "not all of its frames" in why
+
+
+def test_no_certificate_with_a_finding(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    flip_chunk(tmp_path / "set_000002.h5")
+    status, told = verify(tmp_path, "--against", raw, "--certify")
+    assert (status, told["certificate"]) == (1, [])
+    assert not (tmp_path / "set.sha256").exists()
+
+
+def test_the_crate_is_whole(certified_set: Path) -> None:
+    """Every identifier that is referred to is described, as JSON-LD readers want it."""
+    crate = json.loads((certified_set / "out" / "set.crate.json").read_text())
+    ids = {entity["@id"] for entity in crate["@graph"]}
+    assert len(ids) == len(crate["@graph"])
+    referred: set[str] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, dict):
+            if set(value) == {"@id"}:
+                referred.add(value["@id"])
+            for one in value.values():
+                visit(one)
+        elif isinstance(value, list):
+            for one in value:
+                visit(one)
+
+    visit(crate["@graph"])
+    assert {one for one in referred if not one.startswith("http")} <= ids
+    action = next(e for e in crate["@graph"] if e["@type"] == "CreateAction")
+    assert "-H 16" in action["description"]
+    raw = [e for e in crate["@graph"] if e["@id"].startswith("file://")]
+    assert len(raw) == 4
+    assert all(len(e["sha256"]) == 64 for e in raw)
+
+
+def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match="is no certificate"):
+        certified.read(str(tmp_path / "x.json"))
+    with pytest.raises(InputError, match="can't be read"):
+        certified.read(str(tmp_path / "absent.json"))
+
+
+def test_the_kernels_come_back() -> None:
+    with kernels.by_numpy():
+        assert not kernels.HAVE_BSLZ4
+    assert kernels.HAVE_BSLZ4 == kernels.COMPILED
