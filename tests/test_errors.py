@@ -299,10 +299,10 @@ def test_warnings(tmp_path: Path) -> None:
         "doesn't end in _master",
         "sum of 1 frames only",
         "-u 4",
-        "XDS's plugin reads bslz4 only",
     ):
         assert text in done.stderr, text
-    assert "NAME_TEMPLATE_OF_DATA_FRAMES=" in done.stdout
+    assert "NAME_TEMPLATE_OF_DATA_FRAMES=" not in done.stdout
+    assert "XDS's usual plugin reads no zstd: give -c bslz4; and no master but NAME_master.h5" in done.stdout
 
 
 # ---- what would be silent nonsense ----------------------------------------------------------------------

@@ -17,7 +17,6 @@ from small_sets import read_images, write_set
 import bnl_mpi
 from bnl_mpi import expand
 from bnl_mpi.arguments import options_from
-from bnl_mpi.commands.replay import NAMES, checked_words
 from bnl_mpi.errors import BnlError, UsageError
 from bnl_mpi.input.reflections.regions import Regions, pack_columns, regions_of, unpack_columns, unpacked
 from bnl_mpi.input.reflections.value import Reflections
@@ -25,6 +24,7 @@ from bnl_mpi.options import Options
 from bnl_mpi.pixels import background
 from bnl_mpi.pixels.background import KEPT
 from bnl_mpi.plan import Plan
+from bnl_mpi.verify.replaying import NAMES, checked_words
 
 pytest.importorskip("imagecodecs")
 

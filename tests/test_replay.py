@@ -116,6 +116,7 @@ SETS = [
     "-o a -m a_master",
     "-o 'a b' -m 'c d_master'",
     "-o a.h5 -m b_master.h5",
+    "--keep a.refl --keep 'b c.HKL' --keep_radius 5 --keep_frames 1 --keep_also 1,2,3,4 --keep_exact -c htj2k",
     "-p 3",
     "-p 2 -t 1 -c bslz4",
     "--force -v --json x.json",

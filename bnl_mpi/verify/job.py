@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .. import job as jobs
@@ -100,11 +100,7 @@ def prepare(wish: Wish, running: Options, *, trust_counts: bool = True) -> Prepa
                 f"{_differences(records.plan_items(plan), records.plan_items(base.plan))}"
             )
     job = VerifyJob(
-        base.options,
-        base.plan,
-        base.source,
-        base.identity,
-        base.packed_mask,
+        **{field.name: getattr(base, field.name) for field in fields(Job)},
         master=master,
         data_files=tuple(data),
         squash_files=tuple(squash),
