@@ -89,6 +89,7 @@ SETS = [
     "--drop_partial",
     "--allow_jumps",
     "--skip_bad_frames",
+    "--keep a.refl --keep b.HKL --keep_radius 5 --keep_frames 1 --keep_also 1,2,3,4 --keep_exact",
     "--salvage",
     "--ignore_frame_numbers",
     "-H --fill_gaps",
