@@ -327,6 +327,23 @@ def test_a_poster_is_a_png_of_many_colours(rotation: tuple[Path, Path, Path]) ->
     assert len(colours) > 200
 
 
+def test_the_page_of_settings_is_drawn_too(rotation: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    html = tmp_path / "choices.html"
+    tried = "b1s1 b2s2 b2s2H16 b3s2T6 b4s4T8"
+    assert main(["estimate", str(rotation[1]), "--try", tried, "--target_ratio", "20", "--html", str(html)]) == 0
+    text = html.read_text()
+    seen = Seen()
+    seen.feed(text)
+    assert seen.silent == []
+    assert all(url.startswith("data:") for url in seen.loads)
+    for name in tried.split():
+        assert f"<td>{name}</td>" in text
+    assert "bnl-mpi -i" in text
+    told = in_browser(text, tmp_path, 400)
+    assert (told["errors"], told["console"], told["charts"]) == ([], [], 2)
+    assert told["scroll"] <= 400
+
+
 # What bad input gets
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from ..arguments import add_option
-from ..errors import BnlError, UsageError
+from ..errors import BnlError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from ..estimate.choose import Aim
@@ -56,6 +57,9 @@ def run(namespace: argparse.Namespace) -> int:
 
     if namespace.parallel is not None and namespace.parallel < 1:
         raise UsageError(f"--parallel {namespace.parallel}: must be 1 or more workers")
+    for path in (namespace.json, namespace.html):
+        if path and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            raise OutputError(f"{path}: no such folder; make it first")
     if namespace.sample is not None and namespace.sample < 1:
         raise UsageError(f"--sample {namespace.sample}: must be 1 or more groups of frames")
     aim = _aim(namespace)
@@ -121,3 +125,8 @@ def _tell(namespace: argparse.Namespace, findings: Findings, aim: Aim) -> None:
         with open(namespace.json, "w", encoding="utf-8") as file:
             json.dump(show.as_json(findings, choice, namespace.parallel, namespace.keep), file, indent=1)
             file.write("\n")
+    if namespace.html:
+        from ..report.choices import choices
+
+        with open(namespace.html, "w", encoding="utf-8") as file:
+            file.write(choices(findings, choice, namespace.parallel, namespace.keep))

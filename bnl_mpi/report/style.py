@@ -51,8 +51,8 @@ input[type=range]{width:100%;margin:10px 0 0;accent-color:var(--s1);height:28px}
 .zoom{width:100%;height:auto;display:block;border-radius:3px}
 .zoom .pixels{image-rendering:pixelated}.zoom text{text-anchor:middle;font-variant-numeric:tabular-nums}
 .zoom .l{fill:#fff!important}.zoom .d{fill:#20102a!important}
-.wide{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.92rem;background:var(--card)}
-th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;
+.wide{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.86rem;background:var(--card)}
+th,td{padding:5px 8px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;
 font-variant-numeric:tabular-nums}th:first-child,td:first-child,td.text,th.text{text-align:left}
 tr.chosen td{background:color-mix(in srgb,var(--s1) 14%,transparent);font-weight:600}
 code,pre{font:.88rem/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}

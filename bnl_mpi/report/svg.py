@@ -13,6 +13,8 @@ import numpy as np
 WIDTH, HEIGHT = 560, 330
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 46
 MOST_POINTS = 1200
+FEW_POINTS = 60
+"""So few are drawn larger."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def _draw(one: Series, xs: Any, ys: Any, to_x: Callable[[float], float], to_y: C
     if not places:
         return ""
     if one.kind == "points":
-        return f'<path class="{one.style} points" d="' + "".join(f"M{x} {y}h0" for x, y in places) + '"/>'
+        size = "dots" if len(places) <= FEW_POINTS else "points"
+        return f'<path class="{one.style} {size}" d="' + "".join(f"M{x} {y}h0" for x, y in places) + '"/>'
     if one.kind == "steps":
         path = f"M{places[0][0]} {places[0][1]}" + "".join(f"H{x}V{y}" for x, y in places[1:])
     else:
