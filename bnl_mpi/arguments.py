@@ -13,7 +13,7 @@ from typing import Any
 
 from . import options as opt
 from ._version import VERSION_DATE, __version__
-from .codecs import registry
+from .codecs import guarding, registry
 from .errors import UsageError
 from .pixels.patterns import parse_frame_list, parse_rectangle, parse_zero_pattern
 
@@ -149,6 +149,11 @@ def add_codecs(group: Any) -> None:
         for bound in entry.bounds:
             add(group, f"--{bound.name}", optional=False, type=_number, metavar=bound.metavar,
                 help=f"{entry.flag}: {bound.help}")  # fmt: skip
+    add(group, "--guard", optional=False, type=float, metavar="ADDED_NOISE",
+        help="judge some images of each block: the codec may add this much to its spots' noise (1: doubles the "
+        "variance)")  # fmt: skip
+    add(group, "--on_guard", optional=False, choices=guarding.ON_GUARD,
+        help="what an image above it gets: a gentler setting (default), no loss, a stop, or a count")  # fmt: skip
     add(group, "--fill_gaps", optional=False, action="store_true",
         help="interpolate invalid areas before coding, so that wavelets don't ring")  # fmt: skip
     add(group, "--codec_threads", optional=False, type=int, metavar="N",

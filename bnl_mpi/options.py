@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from .codecs import registry
+from .codecs import guarding, registry
 from .errors import UsageError
 from .pixels.patterns import ZeroPattern
 
@@ -98,6 +98,8 @@ class Options:
     """Of an expansion: "poisson" draws the background of a set made with `--keep` anew."""
     seed: int = 0
     """Of these draws."""
+    guard: Real | None = None  # see codecs.guarding
+    on_guard: str = "gentler"
     force: bool = False
     resume: bool = False
     grace: Real = 20.0
@@ -181,6 +183,7 @@ class Options:
         return entry is not None and entry.chunks == self.compression
 
     def _check_codec(self, fix: Any) -> None:
+        guarding.check(self.guard, self.on_guard, self.codec)
         self._check_error_target(fix)
         self._check_keep(fix)
         if self.codec is None:

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -254,16 +254,16 @@ class BlockWriter(_Writer):
 class SquashWriter(_Writer):
     """Writes the codestreams of one block, one 1-D uint8 dataset an image."""
 
-    def __init__(self, path: str, record: BlockRecord, attributes: dict[str, Any], first_image: int) -> None:
+    def __init__(self, path: str, record: BlockRecord, first_image: int) -> None:
         super().__init__(path, record)
-        self._attributes, self._next = attributes, first_image + 1
+        self._next = first_image + 1
 
-    def add(self, codestream: bytes, image: np.ndarray[Any, Any], frames: range) -> None:
-        """Store the codestream of `image`, which was made of `frames` (counted from 0)."""
+    def add(self, codestream: bytes, image: np.ndarray[Any, Any], frames: range, about: Mapping[str, Any]) -> None:
+        """Store the codestream of `image`, which was made of `frames` (counted from 0), and attributes `about` it."""
         dataset = self._data.create_dataset(
             f"data_{self._next:06d}", data=np.frombuffer(codestream, np.uint8), dtype="u1"
         )
-        for name, value in self._attributes.items():
+        for name, value in about.items():
             dataset.attrs[name] = value
         self._next += 1
         self._note(codestream, image, frames)

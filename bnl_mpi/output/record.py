@@ -34,6 +34,7 @@ COUNTS = (
     "bytes_read", "bytes_codestream", "n_clipped", "n_invalid", "greatest_error", "squared_error", "n_measured",
     "n_exact", "missed_end", "missed_jump", "missed_trials", "n_kept", "n_kept_measured", "n_kept_beside",
     "sum_before", "sum_after", "greatest_background", "squared_background",
+    "n_judged", "n_over", "n_gentler", "added_noise_1000",
 )  # fmt: skip
 """Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
 WORTH_PACKING = 8192

@@ -21,6 +21,7 @@ from ..input.experiment import Experiment, jumps
 from ..input.frames import FrameReader
 from ..job import Job
 from ..options import Options
+from ..output.record import read_counts
 from ..plan import Plan
 from ..spots.losses import BackgroundSums, Losses, Pairs, joined, judge
 from ..tasks.reduction import Pipeline
@@ -178,6 +179,7 @@ class _Gathering:
         losses = judge(pairs, self._background.result(), by)
         if not pairs.n:
             notes.append("no spots were found: the set is judged by its background alone")
+        notes += guarded({s.path for s in stored.source.segments}, options)
         files = {s.path for s in stored.source.segments} | {stored.source.master}
         nexus = stored.source.master.removesuffix(".h5").removesuffix("_master") + ".nxs"
         files |= {nexus} if os.path.exists(nexus) else set()
@@ -260,6 +262,18 @@ class _Gathering:
         of_counts = {int(frames[k]) for k in steps(table[:, 0])}
         found = tuple(sorted(of_axes | of_counts))
         return Sweep(frames, table[:, 0], table[:, 1], table[:, 2], found, first, sizes)
+
+
+def guarded(paths: set[str], options: Options) -> list[str]:
+    """What the blocks tell of `--guard`."""
+    if options.guard is None:
+        return []
+    counts = [read_counts(path) for path in paths]
+    judged, over, gentler = (sum(c.get(name, 0) for c in counts) for name in ("n_judged", "n_over", "n_gentler"))
+    return [
+        f"--guard {options.guard:g}, --on_guard {options.on_guard}: {judged} images judged while they were made, "
+        f"{over} above the bound, {gentler} images stored with a gentler setting"
+    ]
 
 
 def steps(values: Array) -> list[int]:

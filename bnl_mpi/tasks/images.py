@@ -18,6 +18,7 @@ from ..output.record import COUNTS, BlockRecord, stem_of
 from ..plan import Block
 from ..run.files import SetFiles
 from ..run.task import BlockReport, Outcome, Overseer
+from . import beginning
 from . import report as words
 from .report import ImageReport, SetSummary
 
@@ -182,10 +183,10 @@ class ImageTask:
     files = SetFiles(ImageReport)
 
     def start_line(self, job: Job) -> str:
-        return words.start_line(job)
+        return beginning.start_line(job)
 
     def notes(self, job: Job) -> list[str]:
-        return words.notes(job)
+        return beginning.notes(job)
 
     def afterthoughts(self, reports: Sequence[BlockReport]) -> list[str]:
         return words.afterthoughts(_of_images(reports))

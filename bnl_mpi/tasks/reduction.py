@@ -30,6 +30,7 @@ from ..pixels import kernels
 from ..plan import Block
 from ..run.task import Masters
 from . import inputs
+from .guard import Guard
 from .images import ImageMaker, ImageSink, ImageTask
 from .keeping import Keeper
 from .reducer import Reducer
@@ -52,6 +53,8 @@ class Pipeline(ImageMaker):
     def __init__(self, job: Job, rank: int = 0) -> None:
         super().__init__(job, rank)
         self._codec = codecs.make(job.options)
+        guarded = self._codec is not None and job.options.guard is not None
+        self._guard = Guard(job.options, self._codec) if guarded and self._codec else None
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
         self._stores_codestream = job.options.stores_codestreams
         # What is smooth over the gaps is small; marks in them aren't.
@@ -80,24 +83,31 @@ class Pipeline(ImageMaker):
     def _squash_writer(self, partial: str, block: Block) -> SquashWriter | None:
         if self._codec is None:
             return None
-        config = self._codec.get_config()
+        record = self._listing_invalid(super()._record(block))
+        return SquashWriter(partial, record, block.first_image)
+
+    def _about_codec(self) -> dict[str, Any]:
+        """What a squash file tells of the image that was coded last."""
+        codec = self._codec if self._guard is None else self._guard.codec
+        assert codec is not None
+        config = codec.get_config()
         # Threads are the reader's own choice.
         config.pop("threads", None)
-        attributes = {
-            "compression": self._codec.label,
-            "compression_level": self._codec.level,
+        return {
+            "compression": codec.label,
+            "compression_level": codec.level,
             "shape": np.array(self._job.plan.shape_out, "<u4"),
-            "dtype": self._codec.image_dtype,
+            "dtype": codec.image_dtype,
             "codec": json.dumps(config, sort_keys=True),
         }
-        record = self._listing_invalid(super()._record(block))
-        return SquashWriter(partial, record, attributes, block.first_image)
 
     def _begin(self, block: Block) -> None:
         self._first_image = block.first_image
         self._reader.begin()
         self._bad = []
-        if self._codec is not None:
+        if self._guard is not None:
+            self._guard.begin()
+        elif self._codec is not None:
             self._codec.reset()
         if self._keeper is not None:
             self._keeper.begin()
@@ -127,7 +137,7 @@ class Pipeline(ImageMaker):
         with watch.stage("write"):
             writer.add(chunk, pixels, frames)
             if squash is not None and passed.codestream is not None:
-                squash.add(passed.codestream, pixels, frames)
+                squash.add(passed.codestream, pixels, frames, self._about_codec())
             for record in (writer.record, squash.record if squash else None):
                 if record is not None and record.invalid is not None:
                     record.invalid.append(reducer.invalid_beyond_blank())
@@ -149,7 +159,7 @@ class Pipeline(ImageMaker):
         if self._codec is not None:
             with watch.stage("code"):
                 decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
-                passed = self._code(self._codec, values, frames, kept, keep=keep, pixels=decode)
+                passed = self._pass(self._codec, values, image, report, kept, keep=keep, pixels=decode)
         if self._lists_invalid:
             return passed, passed.image
         assert passed.image is not None
@@ -213,6 +223,21 @@ class Pipeline(ImageMaker):
                 yield list(waiting.values())
             except kernels.ChunkError as error:
                 raise self._reader.fault(list(waiting)[error.index], error) from error
+
+    def _pass(
+        self, codec: LossyCodec, values: Any, image: int, report: ImageReport, kept: Any, *, keep: bool, pixels: bool
+    ) -> Passed:
+        """An image through the codec, or, under `--guard`, through a gentler one if it has to be."""
+        frames = self._job.plan.frames_of(image)
+        if self._guard is None:
+            return self._code(codec, values, frames, kept, keep=keep, pixels=pixels)
+
+        def code(codec: LossyCodec, values: Any, wanted: bool) -> Passed:
+            return self._code(codec, values, frames, kept, keep=keep, pixels=wanted)
+
+        where = f"image of frames {frames.start + 1} to {frames.stop}"
+        bad, index = self._reducer.invalid(), image - self._first_image
+        return self._guard.run(values, index, bad, code, report, pixels=pixels, where=where)
 
     def _code(self, codec: LossyCodec, values: Any, frames: range, kept: Any, *, keep: bool, pixels: bool) -> Passed:
         where = f"image of frames {frames.start + 1} to {frames.stop}"

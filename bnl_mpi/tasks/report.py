@@ -11,8 +11,6 @@ from typing import Any
 
 from ..codecs.contract import Passed
 from ..job import Job
-from ..options import Options
-from ..pixels import kernels
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome
 from . import for_xds
@@ -55,6 +53,14 @@ class ImageReport(BlockReport):
     greatest_background: int = 0
     squared_background: int = 0
     """As the codec's errors: those are of the kept pixels, these of the rest."""
+    n_judged: int = 0
+    """Images that `--guard` judged."""
+    n_over: int = 0
+    """Of these, those whose added noise was above it with the user's setting."""
+    n_gentler: int = 0
+    """Images that were coded with a gentler setting, or without loss, judged or not."""
+    added_noise_1000: int = 0
+    """The greatest added noise of a judged image as it is stored, in thousandths."""
     n_different: int = 0
     """Images that didn't decode to the pixels that the run which coded them got."""
     builds: str = ""
@@ -130,6 +136,13 @@ class SetSummary:
     """How many these are: where codestreams are stored, a sample."""
     exact_images: int
     """Images that the codec is known to have coded without loss."""
+    judged_images: int
+    """By `--guard`."""
+    images_over_guard: int
+    gentler_images: int
+    """Coded more gently than asked for."""
+    added_noise: float | None
+    """The greatest of a judged image, as it is stored; None without `--guard`."""
     missed_targets: dict[str, int]
     """Images that miss the codec's target by more than its tolerance, by the reason: end (the codec can come no
     nearer), jump (the size or error jumps over the target), trials (the search was given up)."""
@@ -191,6 +204,11 @@ class SetSummary:
             out.append(
                 f"codec's greatest error{what} {self.greatest_error} counts, rms error {self.rms_error:.3f} counts{of}"
             )
+        if self.added_noise is not None:
+            out.append(
+                f"guard: {_images(self.judged_images)} judged, {self.images_over_guard} above the bound, "
+                f"{self.gentler_images} stored with a gentler setting; added noise at most {self.added_noise:.2f}"
+            )
         if self.exact_images:
             out.append(f"{_images(self.exact_images)} coded without loss")
         if missed := sum(self.missed_targets.values()):
@@ -201,18 +219,6 @@ class SetSummary:
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def notes(job: Job) -> list[str]:
-    """What is to be said of readers and of speed before the work."""
-    found = []
-    if not kernels.COMPILED:
-        found.append(
-            "the compiled kernels are not in use: NumPy does their work, several times slower; "
-            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew; inside a clone of its "
-            "sources Python takes these, so leave that folder, or pip install -e ."
-        )
-    return found
 
 
 WHY_MISSED = {
@@ -255,24 +261,6 @@ def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
 
 def _images(n: int) -> str:
     return f"{n} image{'s' * (n != 1)}"
-
-
-def start_line(job: Job) -> str:
-    plan, options = job.plan, job.options
-    oy, ox = plan.shape_out
-    codec = f", {options.codec} {_target(options)}" if options.codec else ""
-    return (
-        f"{plan.n_frames} frames of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
-        f"{plan.n_images} images of {ox} x {oy} {plan.dtype_out} in {plan.n_blocks} blocks{codec}, "
-        f"{options.compression}"
-    )
-
-
-def _target(options: Options) -> str:
-    if options.error_target is None:
-        return f"{options.codec_level:g}"
-    name, value = options.error_target
-    return f"{name} {value:g}"
 
 
 def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Sequence[ImageReport]) -> SetSummary:
@@ -338,5 +326,9 @@ def _sizes(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any]:
         "rms_error": math.sqrt(total("squared_error") / max(1, n_coded)) if n_measured else None,
         "measured_images": n_measured or None,
         "exact_images": total("n_exact"),
+        "judged_images": total("n_judged"),
+        "images_over_guard": total("n_over"),
+        "gentler_images": total("n_gentler"),
+        "added_noise": max(r.added_noise_1000 for r in reports) / 1000 if total("n_judged") else None,
         "missed_targets": missed_targets(reports),
     }

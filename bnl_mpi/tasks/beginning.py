@@ -1,0 +1,37 @@
+"""What a user is told before the work."""
+
+from __future__ import annotations
+
+from ..job import Job
+from ..options import Options
+from ..pixels import kernels
+
+
+def notes(job: Job) -> list[str]:
+    """What is to be said of readers and of speed before the work."""
+    found = []
+    if not kernels.COMPILED:
+        found.append(
+            "the compiled kernels are not in use: NumPy does their work, several times slower; "
+            "install a C compiler (gcc and Python's headers) and pip install bnl_mpi anew; inside a clone of its "
+            "sources Python takes these, so leave that folder, or pip install -e ."
+        )
+    return found
+
+
+def start_line(job: Job) -> str:
+    plan, options = job.plan, job.options
+    oy, ox = plan.shape_out
+    codec = f", {options.codec} {_target(options)}" if options.codec else ""
+    return (
+        f"{plan.n_frames} frames of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
+        f"{plan.n_images} images of {ox} x {oy} {plan.dtype_out} in {plan.n_blocks} blocks{codec}, "
+        f"{options.compression}"
+    )
+
+
+def _target(options: Options) -> str:
+    if options.error_target is None:
+        return f"{options.codec_level:g}"
+    name, value = options.error_target
+    return f"{name} {value:g}"
