@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_cbf import counts, write_series
 from make_inputs import InputSpec, make_input
 from running import background, bnl, needs_mpi, tree
 from small_sets import random_frames, random_mask, write_set
@@ -579,3 +580,33 @@ def test_an_aborted_collection_fails_after_the_idle_time(tmp_path: Path) -> None
     assert entry.stage == FAILED
     assert "incomplete for" in entry.reason
     assert "aborted_data_000002.h5" in entry.reason
+
+
+# ---- to the deletion ------------------------------------------------------------------------------------
+
+
+def test_raw_files_of_verified_sets_may_go(tmp_path: Path) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for k in range(3):
+        write_set(raw, random_frames(4, SHAPE, seed=k), name=f"set{k}", mask=random_mask(SHAPE))
+    bnl("archive", raw, "--to", to, *WORDS)
+    assert bnl("archive", "--status", to, "--deletable").stdout == ""
+    bnl("archive", raw, "--to", to, *WORDS, "--verify", "-p", "2")
+    assert all(e.verified for e in entries_of(to).values())
+    told = set(bnl("archive", "--status", to, "--deletable", "-0").stdout.split("\0")[:-1])
+    assert told == {str(p) for p in raw.glob("*_master.h5")} | {str(p) for p in raw.glob("*_data_*.h5")}
+    spoil_chunk(raw / "set1_data_000001.h5")
+    told = set(bnl("archive", "--status", to, "--deletable").stdout.splitlines())
+    assert {Path(p).name for p in told} == {f"set{k}_{x}.h5" for k in (0, 2) for x in ("master", "data_000001")}
+
+
+def test_cbf_series_are_sets_too(tmp_path: Path) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for k, name in enumerate("ab"):
+        write_series(raw, counts(4, (40, 50), seed=k), stem=f"{name}_1_")
+    assert [one.stem for one in sets.find([str(raw)], str(to)).sets] == ["raw/a_1", "raw/b_1"]
+    bnl("archive", raw, "--to", to, "-b", "2", "-c", "bslz4", "--verify")
+    told = set(bnl("archive", "--status", to, "--deletable").stdout.splitlines())
+    assert told == {str(p) for p in raw.glob("*.cbf")}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import BnlError, InputError
 from ..hdf5 import access
-from ..input import discovery, links
+from ..input import opening
 from ..input.experiment import SPECIFIC, Experiment, read_experiment
 
 ROTATION, GRID, STILL = SCANS = ("rotation", "grid", "still")
@@ -56,15 +56,15 @@ def read_facts(master: str) -> Facts:
 
 
 def _read(master: str) -> Facts:
-    with access.open_read(links.find_master(master)) as h5:
+    with opening.open_master(master) as h5:
         if "/entry/process_bnl_mpi" in h5:
             raise InputError(f"{master}: was made by this program; archive the raw set instead")
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        source = discovery.open_source(master, h5, expected)
+        source = opening.open_source(master, h5, expected)
         experiment = read_experiment(h5, source.n_frames, np.dtype(source.dtype), source.shape)
         scan = _scan(h5, experiment)
-    paths = tuple(dict.fromkeys([os.path.abspath(master), *(s.path for s in source.segments)]))
+    paths = tuple(dict.fromkeys([os.path.abspath(master), *(os.path.abspath(s.path) for s in source.segments)]))
     return Facts(
         source.n_frames,
         *source.shape,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..errors import BnlError
 from ..hdf5 import access
-from ..input import discovery
+from ..input import opening
 from ..input.experiment import SPECIFIC
 from ..run.signals import StopRequest
 from .session import Hands, Plan, Wish, do_plan, known_entries, make_plan, say
@@ -39,10 +39,10 @@ class Watch:
 def lacks(master: str, settle: float = SETTLE_SECONDS) -> str:
     """What a set lacks to be complete, in a line; "" for a complete one."""
     try:
-        with access.open_read(master) as h5:
+        with opening.open_master(master) as h5:
             counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
             expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-            source = discovery.open_source(master, h5, expected, trust_counts=False)
+            source = opening.open_source(master, h5, expected, trust_counts=False)
     except BnlError as error:
         return str(error)
     except (OSError, KeyError, ValueError, RuntimeError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError, UsageError
+from ..input.cbf.series import NAME
 
 MASTER = "_master.h5"
 NEXUS = ".nxs"
@@ -40,7 +41,10 @@ class Found:
 
 
 def stem_of(path: str) -> str:
-    """A set's path without what tells that it is one."""
+    """A set's path without what tells that it is one; of a series' image without its number too."""
+    folder, name = os.path.split(path)
+    if image := NAME.fullmatch(name):
+        return os.path.join(folder, image["prefix"].rstrip("_-.") or name)
     for ending in SETS:
         if path.endswith(ending):
             return path.removesuffix(ending)
@@ -116,7 +120,8 @@ def _below(path: str, root: str | None) -> str:
 
 
 def _walk(folder: str, to: str, visited: set[str]) -> Iterator[str]:
-    """Masters below a folder, and NeXus files without a master beside them; each folder once, however it is linked."""
+    """Masters below a folder, NeXus files without a master beside them, and the first image of each CBF series; each
+    folder once, however it is linked."""
     real = os.path.realpath(folder)
     if real in visited or real == to:
         return
@@ -126,10 +131,14 @@ def _walk(folder: str, to: str, visited: set[str]) -> Iterator[str]:
     except OSError:
         return
     names = {entry.name for entry in entries}
+    begun: set[tuple[str, str]] = set()
     for entry in entries:
         if entry.is_dir():
             yield from _walk(entry.path, to, visited)
         elif entry.name.endswith(MASTER) or (
             entry.name.endswith(NEXUS) and entry.name.removesuffix(NEXUS) + MASTER not in names
         ):
+            yield entry.path
+        elif (image := NAME.fullmatch(entry.name)) and (image["prefix"], image["suffix"]) not in begun:
+            begun.add((image["prefix"], image["suffix"]))
             yield entry.path

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BnlError, InputError, Interrupted, OutputError, UsageError
-from .state import CHECKING, DONE, FAILED, REDUCING, STOPPED, Entry
+from .state import CHECKING, DONE, FAILED, REDUCING, STOPPED, VERIFYING, Entry
 
 if TYPE_CHECKING:
     from ..run.signals import StopRequest
@@ -59,6 +59,10 @@ def do(work: Work, ranks: World, request: StopRequest, tell: Tell) -> Entry | No
         entry = entry.now(CHECKING, seconds=time.monotonic() - begin, **told)
         tell(entry)
         _check(work)
+        if work.verify:
+            entry = entry.now(VERIFYING)
+            tell(entry)
+            _verify(work, request)
         return entry.now(DONE, seconds=time.monotonic() - begin, verified=work.verify, replaces=False)
     except Interrupted as error:
         return entry.now(STOPPED, str(error)) if leads else None
@@ -118,3 +122,21 @@ def _check(work: Work) -> None:
     unsound = [finding for finding in verdict.failed if finding.rule.reader == OURS and finding.rule.required]
     if unsound:
         raise OutputError(f"check: {unsound[0].line()}")
+
+
+def _verify(work: Work, request: StopRequest) -> None:
+    """Against the raw data, all images; its certificate lies beside the set."""
+    from ..options import Options
+    from ..run import driver
+    from ..run.state import Told
+    from ..run.world import World
+    from ..verify.job import Wish
+    from ..verify.task import VerifyTask
+
+    task = VerifyTask(Wish(work.master, work.entry.master, certify=True))
+    try:
+        summary = driver.perform(task, Options(infile=work.entry.master, resume=True), World(), request, quiet=True)
+    except Told as told:
+        raise told.error from told.error.__cause__
+    if summary is not None and summary.findings:
+        raise OutputError(f"verify: {summary.findings[0].line()}")

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .facts import stamp_of
+from ..errors import BnlError
+from ..verify import certified
+from ..verify.certificate import crate_path
 from .state import AT_WORK, DONE, FAILED, SKIPPED, STAGES, Entry
 
 COLUMNS = (
@@ -230,16 +232,16 @@ def failed_paths(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def deletable(entries: Mapping[str, Entry], folder: str) -> list[str]:
-    """Raw files of sets that are done and verified against them, where neither has changed since."""
-    return [path for entry in entries.values() if _stands_for_its_raw_data(entry, folder) for path in entry.files]
+    """Raw files of sets that are done and verified against them, by each set's own certificate."""
+    paths: list[str] = []
+    for entry in entries.values():
+        if entry.stage == DONE and entry.verified:
+            paths += _of_certificate(crate_path(os.path.join(folder, entry.stem)))
+    return paths
 
 
-def _stands_for_its_raw_data(entry: Entry, folder: str) -> bool:
-    if entry.stage != DONE or not entry.verified:
-        return False
-    if not os.path.isfile(os.path.join(folder, f"{entry.stem}_master.h5")):
-        return False
+def _of_certificate(path: str) -> list[str]:
     try:
-        return stamp_of(entry.files) == entry.stamp
-    except OSError:
-        return False
+        return certified.deletable(certified.read(path))[0]
+    except BnlError:
+        return []

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="a reflection file of each set, relative to its master's folder, as 'process/{name}/integrated.refl'",
     )
+    add_option(parser, "--verify", action="store_true", help="hold each set against its raw data before it is done")
     add_option(parser, "--dry_run", action="store_true", help="say what would be done")
     add_option(parser, "--task", type=int, metavar="K", help="do part K of --tasks, from 0, in a job array")
     add_option(parser, "--tasks", type=int, default=1, metavar="N", help="parts in all")
@@ -129,7 +130,7 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
         namespace.root,
         read_rules(namespace.rules) if namespace.rules else (),
         namespace.find_reflections,
-        False,
+        namespace.verify,
         "force" in values,
         namespace.task,
         namespace.tasks,

@@ -78,7 +78,9 @@ def _own_files(job: VerifyJob) -> list[str]:
 
 
 def _raw_files(job: VerifyJob) -> list[str]:
-    return list(dict.fromkeys([job.source.master, *(s.path for s in job.source.segments if s.count)]))
+    """The master, but of a series, which has none, and the files that frames are in."""
+    master = [job.source.master] if os.path.isfile(job.source.master) else []
+    return list(dict.fromkeys([*master, *(s.path for s in job.source.segments if s.count)]))
 
 
 def _write(path: str, text: str) -> None:
