@@ -200,6 +200,23 @@ def test_the_command_that_is_told_makes_the_set_of_the_size_told(lyso: Path, tmp
     assert told == pytest.approx(size, rel=0.03)
 
 
+def test_spots_come_from_a_file_of_reflections_too(lyso: Path, tmp_path: Path, capsys: Any) -> None:
+    with h5py.File(str(lyso).replace("_master", "_truth")) as truth:
+        columns = [truth["predictions"][name][()].astype(float) for name in ("fast", "slow", "frame")]
+    x, y, z = columns
+    inside = (z > 0) & (z < 40)
+    table = np.stack([x[inside], y[inside], np.floor(z[inside]) + 1, np.full(inside.sum(), 4.0)], axis=1)
+    np.savetxt(tmp_path / "spots.txt", table)
+    words = ["--try", "b2s2", "--spots", str(tmp_path / "spots.txt"), "--json", str(tmp_path / "j.json")]
+    assert main(["estimate", str(lyso), *words]) == 0
+    assert "only spots that were found" not in capsys.readouterr().out
+    losses = json.loads((tmp_path / "j.json").read_text())["settings"][0]["losses"]
+    assert losses["predicted"]
+    assert losses["all"]["spots"] > 1000
+    assert main(["estimate", str(lyso), "--spots", str(tmp_path / "none.txt")]) != 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 # Recommendation
 
 

@@ -13,6 +13,7 @@ from .. import job as jobs
 from ..arguments import options_from
 from ..errors import UsageError
 from ..input.opening import open_master
+from ..input.reflections.reading import read_reflections
 from ..job import PreparedReduction
 from ..options import XDS_COMPRESSIONS, Options
 from ..run.world import World
@@ -292,6 +293,12 @@ def wall_seconds(estimate: Estimate, frames: int, workers: int) -> float:
     """Of the whole run on so many workers, each with whole blocks."""
     blocks = max(1, estimate.files)
     return estimate.ms_per_frame / 1000 * frames / blocks * -(-blocks // min(max(1, workers), blocks))
+
+
+def predicted_in(path: str) -> Predicted:
+    """The spots that a file of reflections tells of."""
+    _, found = read_reflections(path)
+    return Predicted(found.x, found.y, (found.first + found.last + 1) / 2, (found.last - found.first + 1) / 2)
 
 
 def check_names(settings: Sequence[Setting], keep: str | None) -> None:
