@@ -122,7 +122,7 @@ ROOMS = {
     "__init__": "_version options run tasks",
     "arguments": "_version errors pixels codecs options",
     "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
-    "quality": "errors hdf5 input estimate",
+    "quality": "errors hdf5 input run estimate",
     "verify": "_version errors plan pixels hdf5 codecs options input output.record job output run tasks arguments",
     "archive": "errors hdf5 options input run tasks check arguments verify",
     "report": "errors plan spots hdf5 options input output.record job tasks arguments estimate",

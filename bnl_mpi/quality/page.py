@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from ..errors import InputError
-from . import sizes
+from . import ranking, sizes
 from .records import (
     USABLE,
     Column,
@@ -63,7 +63,9 @@ def write_page(path: Path, folders: Sequence[Path]) -> None:
     if not sections:
         raise InputError(f"no records in {', '.join(map(str, folders))}: run without --page_only first")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([_INTRODUCTION, *sections]), encoding="utf-8")
+    page = "\n".join([_INTRODUCTION, *sections])
+    ranked = ranking.kept(path.read_text(encoding="utf-8")) if path.exists() else ""
+    path.write_text(ranking.with_section(page, ranked) if ranked else page, encoding="utf-8")
 
 
 def _series_section(folder: Path) -> str:
