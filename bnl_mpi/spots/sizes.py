@@ -20,6 +20,8 @@ FWHM = 2.3548
 
 LEAST_SPACING = 3.0
 """Binned pixels between neighbours, at least: one for each, and one of background between."""
+MOST_FWHM = 1.5
+"""Spot widths that a binned pixel may span: a wider one adds background and nothing else."""
 MOST_WIDTHS = 2.0
 """Rocking widths that an image may span."""
 
@@ -37,7 +39,9 @@ class SpotSizes:
 
     @property
     def most_binning(self) -> int | None:
-        return None if self.spacing is None else max(1, int(self.spacing / LEAST_SPACING))
+        if self.spacing is None or self.sigma is None:
+            return None
+        return max(1, int(min(self.spacing / LEAST_SPACING, MOST_FWHM * FWHM * self.sigma)))
 
     @property
     def most_sum(self) -> int | None:
