@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401
+import hdf5plugin
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import random_mask
+from running import bnl
+from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.output.filters import Filter
 from bnl_mpi.pixels.gaps import Filler, GapFiller
@@ -92,3 +94,12 @@ def test_chunks_read_back_through_hdf5(name: str, level: int | None, dtype: str)
         for k in range(2):
             d.id.write_direct_chunk((k, 0, 0), encode(image + k))
         np.testing.assert_array_equal(d[()], [image, image + 1])
+
+
+@pytest.mark.parametrize("compression", ["zstd", "bslz4", "bszstd", "bshuf"])
+def test_plugins_that_other_programs_need_do_no_harm(tmp_path: Path, compression: str) -> None:
+    """HDF5_PLUGIN_PATH names hdf5plugin's folder wherever DIALS reads our sets."""
+    master = write_set(tmp_path, random_frames(2, (20, 30)), mask=random_mask((20, 30)))
+    environment = {"HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}
+    bnl("-i", master, "-c", compression, "-o", "set", cwd=tmp_path, env=environment)
+    bnl("check", "--data", "set_master.h5", cwd=tmp_path, env=environment)

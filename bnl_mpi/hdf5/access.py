@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from re import compile as regex
 from typing import Any
@@ -13,6 +14,23 @@ import h5py
 import numpy as np
 
 from ..errors import InputError, OutputError
+
+
+def _leave_plugins_to_hdf5plugin() -> None:
+    """Take hdf5plugin's own folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need.
+
+    hdf5plugin registers the same filters itself; loaded twice, some of them fail when a dataset is made.
+    """
+    found = find_spec("hdf5plugin")
+    own = {
+        os.path.join(os.path.realpath(place), "plugins") for place in (found and found.submodule_search_locations) or ()
+    }
+    for index in reversed(range(h5py.h5pl.size())):
+        if os.path.realpath(os.fsdecode(h5py.h5pl.get(index))) in own:
+            h5py.h5pl.remove(index)
+
+
+_leave_plugins_to_hdf5plugin()
 
 LIBVER = ("earliest", "v110")
 """Every object gets the oldest form that can hold it; v110 is needed for virtual datasets alone.
