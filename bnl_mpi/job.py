@@ -16,6 +16,7 @@ from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
 from .hdf5 import access, guard
+from .hdf5.names import SPECIFIC
 from .input import experiment as metadata
 from .input import identity as identities
 from .input import opening, reading
@@ -29,8 +30,6 @@ from .options import Options
 from .output import record
 from .pixels import maps
 from .plan import Plan, auto_block_size
-
-TOP_VALUE = {"uint8": 255, "uint16": 65535, "uint32": 4294967295, "int16": 32767, "int32": 2147483647}
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
     with opening.open_master(options.infile) as h5, guard.understood(options.infile):
         surveyed = guard.survey(h5, h5.filename)
         read_at = reading.stamp(h5.filename) if os.path.isfile(h5.filename) else None
-        counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
+        counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
         lenient = Leniency(options.salvage, options.ignore_frame_numbers)
         found = opening.open_source(
@@ -241,10 +240,13 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
             return greatest
         return transformed
     limit = (
-        int(transformed + (0.5 if options.exponential else 0.0)) if np.isfinite(transformed) else TOP_VALUE["uint32"]
+        int(transformed + (0.5 if options.exponential else 0.0))
+        if np.isfinite(transformed)
+        else np.iinfo(np.uint32).max
     )
     # A type's top value is the mark; of signed types -1 is, so all their positive values count.
-    top = TOP_VALUE[options.dtype] - (1 if options.dtype.startswith("uint") else 0)
+    greatest_stored = int(np.iinfo(options.dtype).max)
+    top = greatest_stored - (1 if options.dtype.startswith("uint") else 0)
     if limit > top:
         if options.saturation == "clip":
             wider = "-u 4" if options.dtype == "uint16" else "a smaller --scale"
@@ -254,7 +256,7 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
             )
         limit = top
     if options.saturation == "scaled":
-        limit = min(limit, TOP_VALUE[options.dtype] - 1)
+        limit = min(limit, greatest_stored - 1)
     return limit
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from .codecs import guarding, registry
 from .errors import UsageError
+from .pixels.limits import MAX_BINNING
 from .pixels.patterns import ZeroPattern
 
 COMPRESSIONS = ("bslz4", "bszstd", "bshuf", "zstd", "none", "htj2k")
@@ -21,8 +22,6 @@ LEVELS = {"zstd": (0, 9), "bszstd": (1, 22)}
 DEFAULT_LEVEL = 3
 XDS_COMPRESSIONS = ("bslz4", "none")
 """What XDS's plugin reads."""
-
-LARGEST_BIN = 64
 
 LARGEST_RADIUS = 100
 """Pixels of a frame, of what is kept about a reflection."""
@@ -126,8 +125,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        if self.bin > LARGEST_BIN:
-            raise UsageError(f"--bin {self.bin}: must be {LARGEST_BIN} or less")
+        if self.bin > MAX_BINNING:
+            raise UsageError(f"--bin {self.bin}: must be {MAX_BINNING} or less")
         if self.last_image is not None and self.last_image < self.first_image:
             raise UsageError(
                 f"--last_image {self.last_image} is before --first_image {self.first_image}: no frames selected"

@@ -16,6 +16,7 @@ from running import bnl
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
+from bnl_mpi.hdf5.names import PROCESS
 from bnl_mpi.output import contents, digest, record
 
 SHAPE = (40, 44)
@@ -97,7 +98,7 @@ def test_an_item_more_or_less(here: Path) -> None:
     assert failed(here) >= {("metadata-digest", "set_master.h5"), ("metadata-digest", "set.nxs")}
 
 
-@pytest.mark.parametrize("name", [digest.PROCESS, f"{digest.PROCESS}/{digest.OWN}", f"{digest.PROCESS}/plan_sha256"])
+@pytest.mark.parametrize("name", [PROCESS, f"{PROCESS}/{digest.OWN}", f"{PROCESS}/plan_sha256"])
 def test_a_missing_digest_is_not_an_old_format(here: Path, name: str) -> None:
     with h5py.File(here / "set_master.h5", "r+") as file:
         del file[name]
@@ -115,10 +116,10 @@ def test_what_cannot_be_opened_is_not_taken_for_absent(here: Path) -> None:
 
 
 def test_the_date_does_not_count(here: Path) -> None:
-    change(here / "set_master.h5", f"{digest.PROCESS}/options")
+    change(here / "set_master.h5", f"{PROCESS}/options")
     assert failed(here)
-    change(here / "set_master.h5", f"{digest.PROCESS}/options")
-    change(here / "set_master.h5", f"{digest.PROCESS}/date")
+    change(here / "set_master.h5", f"{PROCESS}/options")
+    change(here / "set_master.h5", f"{PROCESS}/date")
     assert not failed(here)
 
 
@@ -131,7 +132,7 @@ def test_masters_of_two_sets_exchanged(here: Path) -> None:
 def test_an_edited_master_with_a_new_digest_disagrees_with_the_other(here: Path) -> None:
     change(here / "set_master.h5", CENTRE)
     with h5py.File(here / "set_master.h5", "r+") as file:
-        file[f"{digest.PROCESS}/{digest.OWN}"][()] = np.bytes_(digest.of_master(file))
+        file[f"{PROCESS}/{digest.OWN}"][()] = np.bytes_(digest.of_master(file))
     assert failed(here) == {("metadata-digest", "set.nxs")}
 
 
@@ -181,7 +182,7 @@ def test_missing_squash_files(here: Path) -> None:
 def test_a_link_less(here: Path) -> None:
     with h5py.File(here / "set_master.h5", "r+") as file:
         del file["/entry/squash/squash_000003"]
-        file[f"{digest.PROCESS}/{digest.OWN}"][()] = np.bytes_(digest.of_master(file))
+        file[f"{PROCESS}/{digest.OWN}"][()] = np.bytes_(digest.of_master(file))
     assert ("squash-files", "set_master.h5") in failed(here)
 
 
@@ -264,5 +265,5 @@ def test_check_says_so(here: Path) -> None:
     done = bnl("check", "--data", master, ok=False)
     assert done.returncode == 1
     assert "set_squash_000002.h5: /entry/data: missing; wanted: every squash file there" in done.stdout
-    assert f"set_master.h5: {digest.PROCESS}/content_sha256" in done.stdout
+    assert f"set_master.h5: {PROCESS}/content_sha256" in done.stdout
     assert bnl("check", master).returncode == 0

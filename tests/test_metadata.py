@@ -15,7 +15,7 @@ from small_sets import read_images
 
 import bnl_mpi
 from bnl_mpi.errors import InputError, OutputError
-from bnl_mpi.hdf5 import access
+from bnl_mpi.hdf5 import access, names
 from bnl_mpi.input import experiment as metadata
 
 U2 = np.dtype("uint16")
@@ -284,7 +284,7 @@ def test_signed_masks_keep_their_bits() -> None:
 
 
 def test_the_detector_is_where_the_paths_say() -> None:
-    assert f"/{metadata.DETECTOR}" == DETECTOR
+    assert f"/{names.DETECTOR}" == DETECTOR
 
 
 # ---- absurd numbers -------------------------------------------------------------------------------------

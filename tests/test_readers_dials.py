@@ -17,7 +17,7 @@ from masters import reduce_master, reduce_nxs
 
 from bnl_mpi.hdf5 import access
 from bnl_mpi.input.experiment import bin_mask
-from bnl_mpi.output.master import mark
+from bnl_mpi.pixels.kernels import mark_value
 from bnl_mpi.plan import Plan
 
 PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
@@ -124,7 +124,7 @@ def write_blocks(folder: Path, plan: Plan) -> None:
             )
             for k in range(block.n_images):
                 image = (np.arange(n) % 97 + block.first_image + k).astype(plan.dtype_out)
-                image[-1] = mark(np.dtype(plan.dtype_out))
+                image[-1] = mark_value(plan.dtype_out)
                 data[k] = image.reshape(plan.shape_out)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..errors import BnlError, InputError
 from ..hdf5 import access
+from ..hdf5.names import PROCESS, SPECIFIC
 from ..input import opening
-from ..input.experiment import SPECIFIC, Experiment, read_experiment
+from ..input.experiment import Experiment, read_experiment
 
 ROTATION, GRID, STILL = SCANS = ("rotation", "grid", "still")
 
@@ -57,7 +58,7 @@ def read_facts(master: str) -> Facts:
 
 def _read(master: str) -> Facts:
     with opening.open_master(master) as h5:
-        if "/entry/process_bnl_mpi" in h5:
+        if PROCESS in h5:
             raise InputError(f"{master}: was made by this program; archive the raw set instead")
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from ..errors import BnlError
 from ..hdf5 import access
+from ..hdf5.names import SPECIFIC
 from ..input import opening
-from ..input.experiment import SPECIFIC
 from ..run.signals import StopRequest
 from .session import Hands, Plan, Wish, do_plan, known_entries, make_plan, say
 from .state import DONE, FAILED, SKIPPED, Entry

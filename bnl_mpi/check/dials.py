@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import h5py
 
 from ..hdf5 import access
-from ..input.experiment import DETECTOR, SPECIFIC
+from ..hdf5.names import DETECTOR, SPECIFIC
 from ..output.nxmx import chain
 from .rule import DIALS, Function, rule, worst
 from .subject import Observation, Subject, integers

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import h5py
 
 from ..hdf5 import access
-from ..input.experiment import DETECTOR, SPECIFIC
+from ..hdf5.names import BITSHUFFLE, DETECTOR, SPECIFIC
 from .dials import is_variable
 from .rule import DURIN, rule, worst
 from .subject import Observation, Stored, Subject, integers, stored
-from .xds import BITSHUFFLE, FILTER_NAMES, filter_text, is_read_filter
+from .xds import FILTER_NAMES, filter_text, is_read_filter
 
 PLACES = (f"{DETECTOR}/data_000001", f"{DETECTOR}/data", "entry/data/data_000001", "entry/data/data")
 """Where images are looked for, in this order."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..hdf5 import access
-from ..input.experiment import DETECTOR, SPECIFIC
+from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4, DETECTOR, LZ4, SPECIFIC
 from .dials import is_variable
 from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, rule, worst
 from .subject import Observation, Stored, Subject, integers
-from .xds import BITSHUFFLE, BITSHUFFLE_LZ4, LZ4, equal_files
+from .xds import equal_files
 
 EIGER_SIZES = frozenset(
     {

@@ -10,13 +10,14 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
+from ..hdf5.names import PROCESS, RECORD
 from ..input.reflections.regions import unpack_columns
 from ..output.record import GROUP
 from .rule import OURS, rule, worst
 from .subject import Block, Observation, Stored, Subject
 
-KEPT, REGIONS = "entry/process_bnl_mpi/kept", "entry/bnl_mpi/kept_regions"
-PROCESS_SHA256 = "entry/process_bnl_mpi/plan_sha256"
+KEPT, REGIONS = f"{PROCESS}/kept".lstrip("/"), f"{RECORD}/kept_regions".lstrip("/")
+PROCESS_SHA256 = f"{PROCESS}/plan_sha256".lstrip("/")
 
 
 def _ours(s: Subject) -> Iterator[tuple[Block, Stored]]:

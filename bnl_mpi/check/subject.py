@@ -16,7 +16,8 @@ import numpy as np
 from ..errors import BnlError
 from ..hdf5 import access
 from ..hdf5.layout import MOST_LINKS, Container, H5Bytes, Layout, LayoutError
-from ..input.experiment import DETECTOR, SPECIFIC, flavour
+from ..hdf5.names import DETECTOR, SPECIFIC
+from ..input.experiment import flavour
 from ..output.record import GROUP
 
 DATA = "entry/data"

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..hdf5 import access
 from ..hdf5.layout import MOST_LINKS, H5Bytes, LayoutError
-from ..input.experiment import DETECTOR, SPECIFIC
+from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4, BLOSC2, DETECTOR, HTJ2K, LZ4, SPECIFIC, ZSTD
 from .rule import XDS, rule, worst
 from .subject import Observation, Stored, Subject, is_paged
 
@@ -20,9 +20,6 @@ MASK = f"{SPECIFIC}/pixel_mask"
 NIMAGES, NTRIGGER = f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger"
 PIXEL_SIZES = (f"{DETECTOR}/x_pixel_size", f"{DETECTOR}/y_pixel_size")
 SUPERBLOCKS = (0, 2, 3)
-LZ4, BITSHUFFLE = 32004, 32008
-BITSHUFFLE_LZ4 = 2
-"""The fifth parameter of the bitshuffle filter, where it compresses with LZ4."""
 FILTER_NAMES = {
     1: "gzip",
     2: "shuffle",
@@ -31,9 +28,9 @@ FILTER_NAMES = {
     LZ4: "lz4",
     BITSHUFFLE: "bitshuffle",
     32001: "blosc",
-    32015: "zstd",
-    32026: "blosc2",
-    32033: "htj2k",
+    ZSTD: "zstd",
+    BLOSC2: "blosc2",
+    HTJ2K: "htj2k",
 }
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..arguments import add_option
 from ..errors import OutputError, UsageError
-from ..verify.replaying import GROUP, checked_words, read_record
+from ..hdf5.names import PROCESS
+from ..verify.replaying import checked_words, read_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def provenance(master: str) -> dict[str, str]:
 
     told: dict[str, str] = {}
     with access.open_read(master) as h5:
-        group: Any = access.get_group(h5, GROUP)
+        group: Any = access.get_group(h5, PROCESS)
         for name in ("program", "version", "date", "input", "libraries", "plan_sha256"):
             found = access.get_dataset(group, name)
             if found is not None:

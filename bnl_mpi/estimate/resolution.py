@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hdf5 import access
-from ..input.experiment import DETECTOR
+from ..hdf5.names import DETECTOR
 from ..output import nxmx, older
 
 Vector = npt.NDArray[np.float64]

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-UNDEFINED = 0xFFFFFFFFFFFFFFFF
 LARGEST_USERBLOCK = 1 << 30
 MOST_BLOCKS = 10_000
 """Object header blocks, or nodes of a symbol table: more are taken for a cycle."""

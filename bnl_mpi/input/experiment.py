@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..hdf5 import access
+from ..hdf5.names import DETECTOR, SPECIFIC
 from ..pixels.kernels_numpy import top_value
 from ..pixels.maps import bin_mask as bin_mask
 from ..pixels.maps import bin_mean as bin_mean
@@ -21,9 +22,6 @@ from ..pixels.maps import mask_blank as mask_blank
 from ..plan import Plan
 from . import sanity
 from .axes import RotationAxis, all_rotations
-
-DETECTOR = "entry/instrument/detector"
-SPECIFIC = f"{DETECTOR}/detectorSpecific"
 
 SATURATION_PATHS = (
     f"{DETECTOR}/saturation_value",

@@ -16,14 +16,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..hdf5 import access
+from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4, LZ4
 from ..pixels import kernels
 from .reading import Array, Extent, Fetched, Fingerprint, Room, Stamp
 from .source import Segment, Source
-
-BITSHUFFLE, LZ4 = 32008, 32004
-
-BITSHUFFLE_LZ4 = 2
-"""The value of bitshuffle's fifth parameter that means LZ4."""
 
 NEVER_WRITTEN = "the frame was never written"
 

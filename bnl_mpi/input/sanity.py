@@ -6,9 +6,7 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
-
-DETECTOR = "entry/instrument/detector"
-SPECIFIC = f"{DETECTOR}/detectorSpecific"
+from ..hdf5.names import DETECTOR, SPECIFIC
 
 RANGES: dict[str, tuple[float, float]] = {
     f"{DETECTOR}/x_pixel_size": (1e-9, 1.0),

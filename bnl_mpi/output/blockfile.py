@@ -20,13 +20,13 @@ import numpy as np
 from ..errors import BnlError, InputError, OutputError
 from ..hdf5 import access
 from ..hdf5.access import WriteError
+from ..hdf5.names import IMAGES
 from ..pixels import kernels
 from . import record as records
 from .filters import Filter
 from .record import BlockRecord
 
 PARTIAL = ".partial"
-IMAGES = "/entry/data/data"
 HEAD = 1 << 16
 """Bytes within which a block file tells its job's identity."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

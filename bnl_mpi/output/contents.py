@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
+from ..hdf5.names import DATA, IMAGES, PROCESS, SQUASH
 from ..input.links import resolve_link
 from ..pixels import kernels
 from ..plan import Block, Plan
 from . import digest
 from . import record as records
-from .master import DATA, IMAGES, SQUASH
 
 CHECKS = {
     "metadata-digest": "master and .nxs as they were written, and of one another",
@@ -70,7 +70,7 @@ def masters(master: str) -> Iterator[Finding]:
     for path in (master, nxs):
         if path is None:
             continue
-        place = f"{digest.PROCESS}/{digest.OWN}"
+        place = f"{PROCESS}/{digest.OWN}"
         try:
             with access.open_read(path) as file:
                 # Without a digest too: what can't be read at all must not pass for what isn't there.
@@ -118,7 +118,7 @@ def _of_one_another(master: str, nxs: str, own: dict[str, str]) -> Iterator[Find
         with access.open_read(path) as file:
             told = digest.told(file, digest.OTHER)
         found = f"{str(told)[:12]} noted of {os.path.basename(other)}, which has {own[other][:12]}"
-        yield Finding(told == own[other], "metadata-digest", path, f"{digest.PROCESS}/{digest.OTHER}", found)
+        yield Finding(told == own[other], "metadata-digest", path, f"{PROCESS}/{digest.OTHER}", found)
 
 
 # ---- data and squash files ------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def _n_blocks(places: list[tuple[int, str, str]]) -> int | None:
 def linked(master: str, group_path: str, word: str) -> tuple[str | None, list[tuple[int, str, str]]]:
     """The plan's hash that a master tells, and (number, file, object there) of each link `WORD_NNNNNN`, in order."""
     with access.reading(master), access.open_read(master) as file:
-        told = access.get_dataset(file, f"{digest.PROCESS}/plan_sha256")
+        told = access.get_dataset(file, f"{PROCESS}/plan_sha256")
         plan_sha256 = None if told is None else access.text(told[()])
         group = access.get_group(file, group_path)
         found = []

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..hdf5 import access
 from ..hdf5.digest import content_sha256
+from ..hdf5.names import PROCESS
 
-PROCESS = "/entry/process_bnl_mpi"
 OWN, OTHER = "content_sha256", "sibling_sha256"
 """Items of PROCESS: the file's own digest; in the NeXus file the master's, and in the master that of the other."""
 NONE = "none".ljust(64)

@@ -11,29 +11,20 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
+from ..hdf5.names import DATA, DETECTOR, IMAGES, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
-from ..input.experiment import DETECTOR, SPECIFIC, Experiment
+from ..input.experiment import Experiment
 from ..input.opening import open_master
+from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
 from . import digest, record
 from .rules import Reduction, decide, is_images
 
-DATA = "/entry/data"
-SQUASH = "/entry/squash"
-IMAGES = "/entry/data/data"
 """Where a data file keeps its images."""
-PROCESS = "process_bnl_mpi"
 REGIONS = "kept_regions"
 
 DataFiles = Sequence[tuple[str, int]]
 """(file name relative to the master's folder, images in it)."""
-
-
-def mark(dtype: np.dtype[Any]) -> Any:
-    """The value of an invalid pixel: the top one of an unsigned type, -1 of a signed one, NaN of a float."""
-    if dtype.kind == "f":
-        return np.nan
-    return int(np.iinfo(dtype).max) if dtype.kind == "u" else -1
 
 
 def write_master(
@@ -156,7 +147,7 @@ def add_virtual(
     for filename, n in data_files:
         layout[at : at + n] = h5py.VirtualSource(filename, IMAGES, shape=(n, *shape), dtype=dtype)
         at += n
-    return group.create_virtual_dataset(name, layout, fillvalue=mark(dtype))
+    return group.create_virtual_dataset(name, layout, fillvalue=mark_value(dtype))
 
 
 def _add_virtual(source: h5py.File, target: h5py.File, name: str, data_files: DataFiles, run: Reduction) -> None:
@@ -226,7 +217,7 @@ def add_provenance(target: h5py.File, provenance: Mapping[str, Any]) -> None:
     if PROCESS in entry:
         number = next(k for k in range(1, len(entry) + 1) if f"{PROCESS}_{k}" not in entry)
         entry.move(PROCESS, f"{PROCESS}_{number}")
-    group = access.make_group(target, f"/entry/{PROCESS}", "NXprocess")
+    group = access.make_group(target, PROCESS, "NXprocess")
     for name, value in provenance.items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         group[name] = np.bytes_(text.encode("utf-8") or b" ")

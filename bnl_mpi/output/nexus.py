@@ -19,24 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hdf5 import access
+from ..hdf5.names import DATA, DETECTOR, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
-from ..input.experiment import DETECTOR, SPECIFIC, Experiment
+from ..input.experiment import Experiment
 from ..input.opening import open_master
 from ..pixels.maps import bin_mask
 from ..plan import Plan
 from . import digest
-from .master import (
-    DATA,
-    PROCESS,
-    SQUASH,
-    DataFiles,
-    add_data_links,
-    add_provenance,
-    add_virtual,
-    is_image_name,
-    point_to_images,
-)
+from .master import DataFiles, add_data_links, add_provenance, add_virtual, is_image_name, point_to_images
 from .nxmx import BEAM_PATHS, INSTRUMENT, chain, missing, modules, put_string, sample_axis, wavelength
 from .older import place_detector, place_sample
 from .rules import Reduction, decide
@@ -98,7 +89,7 @@ def _copy_tree(source: h5py.File, target: h5py.File, run: Reduction) -> None:
     def keeps_name(path: str, group: h5py.Group, name: str) -> bool:
         if path == f"{DATA}/{name}":
             return run.experiment.flavour == "nxmx" and not is_image_name(group, name, run)
-        return path not in (f"/{SPECIFIC}", SQUASH, f"/entry/{PROCESS}")
+        return path not in (f"/{SPECIFIC}", SQUASH, PROCESS)
 
     # A mask is mostly zeros, and may be larger than all codestreams of a set.
     TreeCopy(choose, keeps_name, run.warnings, packs=True, fixed_strings=True).copy(source, target)

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access
-from ..input.experiment import DETECTOR, Experiment
+from ..hdf5.names import DETECTOR
+from ..input.experiment import Experiment
 
 INSTRUMENT = "entry/instrument"
 SAMPLE = "entry/sample"

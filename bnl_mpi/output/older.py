@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hdf5 import access
+from ..hdf5.names import DETECTOR
 from ..input.axes import RotationAxis
-from ..input.experiment import DETECTOR, Experiment
+from ..input.experiment import Experiment
 from .nxmx import PARALLEL_ROTATIONS, SAMPLE, put_string
 from .rules import Reduction
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from ..errors import BnlError, OutputError
 from ..hdf5 import access
+from ..hdf5.names import PROCESS
 from ..job import Job, share_blocks
 from ..options import Options
 from . import blockfile
 from . import record as records
-from .digest import PROCESS
 
 SUMMARY_KEYS = frozenset({"seconds", "warnings"})
 """By these a JSON object is known for a summary of this program."""

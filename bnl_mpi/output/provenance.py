@@ -13,9 +13,9 @@ from .._version import __version__
 from ..codecs import registry
 from ..errors import BnlError
 from ..hdf5 import access
+from ..hdf5.names import PROCESS
 from ..job import Job
 
-GROUP = "/entry/process_bnl_mpi"
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
@@ -41,7 +41,7 @@ def builds(master: str, codec: registry.Entry | None) -> str:
     here = codec.load().libraries() if codec is not None else {}
     try:
         with access.open_read(master) as h5:
-            there = json.loads(access.text(h5[f"{GROUP}/libraries"][()]))
+            there = json.loads(access.text(h5[f"{PROCESS}/libraries"][()]))
     except (BnlError, KeyError, TypeError, ValueError):
         there = {}
     told = {name: there.get(name, f"{name} unknown") for name in here}

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import BnlError
 from ..hdf5 import access
 from ..hdf5.digest import content_sha256
+from ..hdf5.names import RECORD
 from ..plan import Plan
 
 FORMAT = 2
@@ -27,7 +28,7 @@ FORMAT = 2
 PROGRAM = '"program": "bnl_mpi"'
 """In the JSON of every job's identity."""
 
-GROUP = "/entry/bnl_mpi"
+GROUP = RECORD
 CONTENT = "content_sha256"
 """Attribute of GROUP: the digest of the file."""
 COUNTS = (

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels_numpy
-from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, MAX_BINNING, check_bounds, check_satval, top_value
+from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, check_bounds, check_satval, mark_value, top_value
 
 try:
     if os.environ.get("BNL_MPI_KERNELS", "").lower() == "numpy":
@@ -39,7 +39,6 @@ __all__ = [
     "FLAG_INVALID",
     "FLAG_SATURATED",
     "HAVE_BSLZ4",
-    "MAX_BINNING",
     "ChunkError",
     "Ending",
     "accumulate",
@@ -54,6 +53,7 @@ __all__ = [
     "hcompress_roundtrip",
     "lz4_decode",
     "mark",
+    "mark_value",
     "top_value",
 ]
 

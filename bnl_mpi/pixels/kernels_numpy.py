@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .limits import MAX_BINNING
+
 Array = NDArray[Any]
 
 FLAG_INVALID = 1
@@ -18,8 +20,6 @@ FLAG_INVALID = 1
 
 FLAG_SATURATED = 2
 """Flag: a valid contribution is at or above the saturation value."""
-
-MAX_BINNING = 64
 
 _RESERVED = 5
 """How many of an integer type's top values mark pixels instead of counting photons; for uint8 one does."""
@@ -30,6 +30,14 @@ def top_value(dtype: DTypeLike) -> int:
     dtype = np.dtype(dtype)
     reserved = 1 if dtype == np.uint8 else _RESERVED
     return int(np.iinfo(dtype).max) - reserved
+
+
+def mark_value(dtype: DTypeLike) -> float:
+    """What an invalid pixel is stored as: the top value of an unsigned type, -1 of a signed one, NaN."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return float("nan")
+    return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
 
 
 LONGEST_SIDE = 2**31 - 1

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..hdf5.names import IMAGES
 from .chain import ChainError, Indexed, run_indexing
 
 UNREDUCED, COPIED = "raw", "b1s1"
@@ -70,7 +71,7 @@ def _pixels(blocks: Sequence[Path]) -> int:
     total = 0
     for path in blocks:
         with h5py.File(path, "r", locking=False) as file:
-            total += int(file["entry/data/data"].size)
+            total += int(file[IMAGES].size)
     return total
 
 

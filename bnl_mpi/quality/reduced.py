@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..estimate.names import RAW, Setting
 from ..hdf5.access import open_read
+from ..hdf5.names import DATA, IMAGES
 from .chain import ChainError
 from .settings import Series, described, name_of, place_of
 
@@ -76,7 +77,7 @@ def _linked_files(master: Path) -> list[Path]:
     import h5py
 
     with open_read(master) as file:
-        group = file["entry/data"]
+        group = file[DATA]
         links = [group.get(name, getlink=True) for name in sorted(group)]
     names = dict.fromkeys(link.filename for link in links if isinstance(link, h5py.ExternalLink))
     if not names:
@@ -94,11 +95,11 @@ def unpacked_size(files: Sequence[Path]) -> int:
     total = 0
     for name in files:
         with open_read(name) as file:
-            total += 2 * int(file["entry/data/data"].size)
+            total += 2 * int(file[IMAGES].size)
     return total
 
 
 def image_shape(data_file: Path) -> list[int]:
     """Images of the first data file: slow, fast."""
     with open_read(data_file) as file:
-        return [int(size) for size in file["entry/data/data"].shape[1:]]
+        return [int(size) for size in file[IMAGES].shape[1:]]

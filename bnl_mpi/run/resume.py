@@ -15,15 +15,14 @@ import h5py
 
 from ..errors import BnlError, OutputError
 from ..hdf5 import access
+from ..hdf5.names import DATA, PROCESS, SQUASH
 from ..job import Job
 from ..output import blockfile
 from ..output import record as records
-from ..output.master import DATA, SQUASH
 from ..output.places import listed
 from .task import BlockReport, Kept
 
 SIZES, MASTER = "sizes_sha256", "master_sha256"
-PROCESS = "/entry/process_bnl_mpi"
 
 
 def stored_block_size(job: Job) -> int | str | None:

@@ -17,11 +17,12 @@ from .._version import __version__
 from ..codecs import registry
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
+from ..hdf5.names import DATA, PROCESS, SQUASH
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
 from ..job import Job
 from ..output import blockfile, digest, nexus, provenance
-from ..output.master import DATA, PROCESS, SQUASH, DataFiles, add_data_links, add_provenance, add_virtual
+from ..output.master import DataFiles, add_data_links, add_provenance, add_virtual
 from ..output.places import listed
 from ..run.task import Masters
 
@@ -130,7 +131,7 @@ def _provenance(job: Job) -> dict[str, Any]:
     """That of the run which coded the images, for the full set; and how this was made of it."""
     options, small = job.options, job.source.master
     with access.open_read(small) as h5:
-        group = access.get_group(h5, f"/entry/{PROCESS}")
+        group = access.get_group(h5, PROCESS)
         told = {} if group is None else {name: access.text(group[name][()]) for name in group}
     found = {name: text for name, text in told.items() if name not in (digest.OWN, digest.OTHER)}
     try:

@@ -23,15 +23,15 @@ from .._version import __version__
 from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
+from ..hdf5.names import DATA, HTJ2K, IMAGES, PROCESS, SQUASH
 from ..input import identity, links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
 from ..options import Options
-from ..output import digest, provenance
+from ..output import provenance
 from ..output import record as records
 from ..output.blockfile import SquashWriter
 from ..output.filters import Filter
-from ..output.master import DATA, IMAGES, SQUASH
 from ..pixels import kernels
 from ..plan import Block, Plan
 from ..run.task import Masters
@@ -40,10 +40,7 @@ from .expanded import as_input_error
 from .images import ImageMaker, ImageSink, ImageTask
 from .keeping import DISCS, PIXELS
 from .redrawing import Redrawer, Redrawing, redrawing_notes, redrawing_of
-from .reducer import mark_value
 from .report import ImageReport
-
-HTJ2K_FILTER = 32033
 
 DEFAULT_COMPRESSION = "bslz4"
 
@@ -86,7 +83,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
     master = links.find_master(options.infile)
     with access.open_read(master) as h5:
         is_squash, places = _kept_places(h5, master)
-        wanted = access.get_dataset(h5, f"{digest.PROCESS}/plan_sha256")
+        wanted = access.get_dataset(h5, f"{PROCESS}/plan_sha256")
         sha256 = None if wanted is None else access.text(wanted[()])
     links.check_present([path for path, _ in places], master)
     first = places[0][0]
@@ -156,7 +153,7 @@ def is_htj2k(path: str, name: str) -> bool:
         if dataset is None or dataset.chunks is None:
             return False
         filters = dataset.id.get_create_plist()
-        return [filters.get_filter(k)[0] for k in range(filters.get_nfilters())] == [HTJ2K_FILTER]
+        return [filters.get_filter(k)[0] for k in range(filters.get_nfilters())] == [HTJ2K]
 
 
 def _identity_of_full_set(told: Mapping[str, Any], options: Options) -> str:
@@ -218,7 +215,7 @@ class Expander(ImageMaker):
         self._kept: KeptBlock | None = None
         dtype = np.dtype(job.plan.dtype_out)
         self._out = np.zeros(job.plan.shape_out, dtype)
-        self._mark = mark_value(dtype)
+        self._mark = kernels.mark_value(dtype)
         self._first_image = 0
         drawn = job.redrawing
         self._redrawer = None if drawn is None else Redrawer(drawn, job.plan)

@@ -17,9 +17,10 @@ import numpy as np
 from .._version import __version__
 from ..errors import InputError, UsageError
 from ..hdf5 import access
+from ..hdf5.names import DETECTOR, SPECIFIC
 from ..input import experiment as metadata
 from ..input import opening
-from ..input.experiment import DETECTOR, Experiment
+from ..input.experiment import Experiment
 from ..input.source import Source
 from ..job import Job, Prepared
 from ..options import Options
@@ -74,7 +75,7 @@ def prepare(options: Options, template: Template, *, trust_counts: bool = True) 
 
 
 def _expected(h5: h5py.File) -> int | None:
-    counts = [access.number(h5, f"{metadata.SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
+    counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
     return int(counts[0]) * int(counts[1] or 1) if counts[0] else None
 
 

@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 
 from ..errors import InputError
+from ..hdf5.names import SPECIFIC
 from ..job import Job
 from ..options import XDS_COMPRESSIONS
 
@@ -15,7 +16,6 @@ MASTER = "_master"
 DURIN_READS = ("zstd", "htj2k")
 """Of the others; through a master's links durin decodes bitshuffle itself, and knows LZ4 alone."""
 NEEDED = ("pixel_mask", "nimages")
-SPECIFIC = "entry/instrument/detector/detectorSpecific"
 
 
 def template(job: Job) -> str:

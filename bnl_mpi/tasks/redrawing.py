@@ -20,6 +20,7 @@ from ..output.master import read_regions
 from ..pixels import background
 from ..pixels.background import ABSENT, KEPT, LEVEL_ONE
 from ..pixels.gaps import Filler
+from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
 from .keeping import KeptRegions, also_kept
 
@@ -47,7 +48,7 @@ class Redrawer:
         self._how = background.smoothing(plan.binning)
         self._regions = unpacked(what.regions)
         self._always = also_kept(what.also, plan)
-        self._mark = int(np.iinfo(plan.dtype_out).max)
+        self._mark = int(mark_value(plan.dtype_out))
         self._kept: KeptRegions | None = None
 
     def begin(self, group: Any) -> None:

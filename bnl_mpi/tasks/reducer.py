@@ -18,15 +18,6 @@ from ..pixels.patterns import ZeroPattern
 
 Array = np.ndarray[Any, Any]
 
-TOP_CONTRIBUTION = {"uint8": 254, "uint16": 65530, "uint32": 4294967290}
-
-
-def mark_value(dtype: np.dtype[Any]) -> float:
-    """What an invalid pixel is stored as: the top value of an unsigned type, -1 of a signed one, NaN."""
-    if dtype.kind == "f":
-        return float("nan")
-    return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
-
 
 def zeroed(shape: tuple[int, int], patterns: tuple[ZeroPattern, ...]) -> Array:
     """(ny, nx) bool: the pixels that `-R` and `-C` set to 0."""
@@ -78,7 +69,7 @@ class Reducer:
         """The narrowest type in which no sum of contributions can wrap."""
         if source.kind == "f":
             return np.float64
-        top = TOP_CONTRIBUTION.get(source.name, np.iinfo(source).max)
+        top = kernels.top_value(source)
         greatest = int(top) * self._plan.binning**2 * self._plan.sum
         return np.uint32 if greatest < 2**32 else np.uint64
 
@@ -117,7 +108,7 @@ class Reducer:
         """The output image without a codec, as `mark` of `values` would give it, and of the same array."""
         if not self._plain:
             return self.mark(self.values(frames, chunks))
-        self._finish(chunks, self._out, int(mark_value(self._dtype)))
+        self._finish(chunks, self._out, int(kernels.mark_value(self._dtype)))
         self._first = True
         return self._out
 
@@ -199,5 +190,6 @@ class Reducer:
             np.copyto(self._out, values, casting="unsafe")
             self._out[self.invalid() != 0] = np.nan
             return self._out
-        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), int(mark_value(self._dtype)), self._out)
+        mark = int(kernels.mark_value(self._dtype))
+        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), mark, self._out)
         return self._out

@@ -13,11 +13,12 @@ import numpy as np
 
 from ..errors import BnlError, InputError
 from ..hdf5 import access
+from ..hdf5.names import IMAGES
 from ..input import identity
 from ..output import contents
 from ..output import record as records
-from ..output.master import IMAGES
 from ..pixels import kernels
+from ..pixels.kernels_numpy import mark_value
 from ..plan import Block
 from ..run.task import BlockReport, Overseer
 from ..tasks.images import Sampled
@@ -248,9 +249,7 @@ class Verifier:
 def _counts(pixels: Array, invalid: Array | None) -> int:
     """The sum over valid pixels; of floats rounded."""
     if invalid is None:
-        kind = pixels.dtype.kind
-        mark = np.iinfo(pixels.dtype).max if kind == "u" else -1
-        invalid = np.isnan(pixels) if kind == "f" else pixels == mark
+        invalid = np.isnan(pixels) if pixels.dtype.kind == "f" else pixels == mark_value(pixels.dtype)
     return round(float(pixels.sum(where=~invalid, dtype=np.float64 if pixels.dtype.kind == "f" else np.int64)))
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from .._version import __version__
 from ..hdf5 import access
-from ..output.digest import PROCESS
+from ..hdf5.names import PROCESS
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob

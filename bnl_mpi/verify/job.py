@@ -11,13 +11,13 @@ from typing import Any
 from .. import job as jobs
 from ..arguments import options_from
 from ..errors import InputError, UsageError
+from ..hdf5.names import DATA, SQUASH
 from ..input.experiment import Experiment
 from ..input.source import Source
 from ..job import Job, Prepared
 from ..options import Options
 from ..output import record as records
 from ..output.contents import linked
-from ..output.master import DATA, SQUASH
 from ..plan import Plan
 from .findings import DIFFERS, Finding
 from .replaying import checked_words, read_record

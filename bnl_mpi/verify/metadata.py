@@ -17,13 +17,13 @@ import numpy as np
 
 from ..hdf5 import access
 from ..hdf5.digest import type_text
+from ..hdf5.names import PROCESS
 from ..input import opening
-from ..output import digest
 from ..tasks.reduction import make_masters
 from .findings import DIFFERS, EXTRA, MISSING, Finding
 from .job import PreparedVerification, VerifyJob
 
-OURS = frozenset({digest.PROCESS})
+OURS = frozenset({PROCESS})
 """What a run notes of itself: dates and versions differ."""
 
 

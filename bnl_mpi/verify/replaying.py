@@ -12,8 +12,8 @@ from ..arguments import options_from
 from ..codecs import registry
 from ..errors import BnlError, InputError
 from ..hdf5 import access
+from ..hdf5.names import PROCESS
 
-GROUP = "/entry/process_bnl_mpi"
 NAMES = ("infile", "out_file", "out_master", "out_squash")
 SPECIAL = frozenset({"codec", "codec_level", "zero", "omit", "keep", "keep_also", "squash", "compression", *NAMES})
 """Keys whose words are not simply --key VALUE."""
@@ -24,10 +24,10 @@ Record = dict[str, Any]
 def read_record(path: str) -> tuple[Record, str]:
     """(options and names, program version) that the file tells; raises InputError where it tells none."""
     with access.open_read(path) as h5:
-        group = access.get_group(h5, GROUP)
+        group = access.get_group(h5, PROCESS)
         found = None if group is None else access.get_dataset(group, "options")
         if group is None or found is None:
-            raise InputError(f"{path}: {GROUP}/options is absent; give a master that bnl-mpi wrote")
+            raise InputError(f"{path}: {PROCESS}/options is absent; give a master that bnl-mpi wrote")
         text = access.text(found[()])
         told = access.get_dataset(group, "version")
         version = "unknown" if told is None else access.text(told[()])
@@ -36,7 +36,7 @@ def read_record(path: str) -> tuple[Record, str]:
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("infile"), str):
-        raise InputError(f"{path}: {GROUP}/options is no set of options: {text[:60]!r}")
+        raise InputError(f"{path}: {PROCESS}/options is no set of options: {text[:60]!r}")
     return record, version
 
 
@@ -49,14 +49,14 @@ def checked_words(record: Record, path: str, infile: str | None = None) -> list[
         words = make_words(record, infile)
         identity = json.loads(json.dumps(options_from(words).identity()))
     except (BnlError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: {GROUP}/options is not understood ({error}); was it changed?") from None
+        raise InputError(f"{path}: {PROCESS}/options is not understood ({error}); was it changed?") from None
     # What an older version didn't know, it left as it is by default.
     fields = opt.Options.__dataclass_fields__
     unset = json.loads(json.dumps({name: fields[name].default for name in identity.keys() & fields.keys()}))
     wanted = {**unset, **{key: value for key, value in record.items() if key not in NAMES}}
     differ = sorted(key for key in identity.keys() | wanted.keys() if identity.get(key) != wanted.get(key))
     if differ:
-        raise InputError(f"{path}: {GROUP}/options: this version can't repeat {', '.join(differ)}")
+        raise InputError(f"{path}: {PROCESS}/options: this version can't repeat {', '.join(differ)}")
     return words
 
 
