@@ -1,6 +1,6 @@
 #!/bin/sh
 # The five-minute demo: simulate a small data set, reduce it three times on three ranks, make a full set of the
-# smallest, and open the results.
+# smallest, see what settings would lose and whether a set is what its raw data give, and open the results.
 # Usage: demo.sh FOLDER-WITH-bnl-mpi FOLDER-FOR-THE-DATA
 set -eu
 bin=$1
@@ -18,6 +18,9 @@ run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -J 12
 run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -T 60 -c htj2k -d 30 \
     -o "$data/lyso_b2s2t60" --force
 run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" expand "$data/lyso_b2s2t60_master.h5" -c bslz4 -o "$data/lyso_b2s2t60x" --force
+run "$bin/bnl-mpi" estimate "$data/lyso_master.h5" --try "b2s2 b2s2H16 b2s2T60 b3s2" --target_ratio 50
+run "$bin/bnl-mpi" verify "$data/lyso_b2s2h16_master.h5" --against "$data/lyso_master.h5"
+run "$bin/bnl-mpi" report "$data/lyso_b2s2h16_master.h5" --against "$data/lyso_master.h5" -o "$data/report.html"
 
 echo
 "$bin/python" - "$data/lyso_b2s2h16_master.h5" "$data/lyso_b2s2j120_master.h5" "$data/lyso_b2s2t60_master.h5" \
