@@ -23,9 +23,10 @@ def simulated(folder: Path, detector: str, bits: int, frames: int) -> Path:
 
 
 def multiplied(master: Path, copies: int) -> Path:
-    """A set of `copies` times the frames of the simulated `master`: each data file is a hard link to its one.
+    """A set of `copies` times the frames of the simulated `master`: its data files are hard links to one.
 
-    So a long run needs little disk, and reads what the system has cached. The rotation goes on evenly.
+    So a long run needs little disk, and reads what the system has cached. The rotation goes on evenly. The file is a
+    copy of the simulated one that doesn't tell its frames' numbers, which can be true of one link only.
     """
     import h5py
 
@@ -44,13 +45,25 @@ def multiplied(master: Path, copies: int) -> Path:
             _prolong(file, name, copies)
         for name in list(group):
             del group[name]
-        for number in range(1, copies + 1):
-            data = longer.with_name(f"{stem}_data_{number:06d}.h5")
-            data.unlink(missing_ok=True)
-            os.link(master.with_name(first.filename), data)
-            group[f"data_{number:06d}"] = h5py.ExternalLink(data.name, first.path)
+        data = [longer.with_name(f"{stem}_data_{number:06d}.h5") for number in range(1, copies + 1)]
+        for number, path in enumerate(data, 1):
+            path.unlink(missing_ok=True)
+            if number == 1:
+                _copy_unnumbered(master.with_name(first.filename), path, first.path)
+            else:
+                os.link(data[0], path)
+            group[f"data_{number:06d}"] = h5py.ExternalLink(path.name, first.path)
     partial.rename(longer)
     return longer
+
+
+def _copy_unnumbered(source: Path, path: Path, dataset: str) -> None:
+    import h5py
+
+    shutil.copyfile(source, path)
+    with h5py.File(path, "r+", locking=False) as file:
+        for name in ("image_nr_low", "image_nr_high"):
+            file[dataset].attrs.pop(name, None)
 
 
 def _axes(file: Any, frames: int) -> list[str]:

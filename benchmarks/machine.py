@@ -23,6 +23,7 @@ def describe() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads_a_core": threads_a_core(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
@@ -41,6 +42,14 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def threads_a_core() -> int:
+    """Hardware threads that share a core, as the system tells; 1 where it doesn't."""
+    path = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+    text = path.read_text().strip() if path.exists() else "0"
+    spans = [part.split("-") for part in text.split(",")]
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 
 
 def version(package: str) -> str:

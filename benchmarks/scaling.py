@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,30 +87,51 @@ def _command(scale: Scale, ranks: int, arguments: Sequence[str]) -> tuple[list[s
     return [*command[: command.index(sys.executable)], *program], environment
 
 
-def measure(scale: Scale, workers: Sequence[int], repeats: int, folder: Path) -> dict[str, Any]:
-    """Strong and weak runs, in turn, over all numbers of workers."""
-    runs: dict[tuple[str, int], list[Run]] = {}
-    most = max(workers)
+class Laps:
+    """Strong and weak runs of one `scale`, kept by kind and number of workers."""
 
-    def work(kind: str, n: int) -> float:
-        run = launch(scale, n, scale.frames * n // most if kind == "weak" else scale.frames, folder)
-        runs.setdefault((kind, n), []).append(run)
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._runs: dict[tuple[str, int], list[Run]] = {}
+
+    def keys(self, workers: Sequence[int]) -> list[tuple[str, int]]:
+        """The runs of one round; with the most workers a weak run is the strong one."""
+        return [("strong", n) for n in workers] + [("weak", n) for n in workers if n < max(workers)]
+
+    def run(self, kind: str, n: int, most: int, folder: Path) -> float:
+        """One run with `n` workers of at `most` so many; its seconds."""
+        frames = self.scale.frames * n // most if kind == "weak" else self.scale.frames
+        run = launch(self.scale, n, frames, folder)
+        self._runs.setdefault((kind, n), []).append(run)
         return run.seconds
 
-    # With the most workers a weak run is the strong one.
-    keys = [("strong", n) for n in workers] + [("weak", n) for n in workers if n < most]
-    interleaved({f"{kind} {n}": lambda kind=kind, n=n: work(kind, n) for kind, n in keys}, repeats)  # type: ignore[misc]
-    kept = {key: found[-repeats:] for key, found in runs.items()}
-    kept["weak", most] = kept["strong", most]
-    return {
-        "frames": scale.frames,
-        "set": scale.master.name.removesuffix("_master.h5"),
-        "words": shlex.join(scale.words),
-        "block": scale.block,
-        "strong": _rows("strong", workers, kept),
-        "weak": _rows("weak", workers, kept),
-        **_fits(workers, kept),
+    def round(self, workers: Sequence[int], folder: Path) -> None:
+        for kind, n in self.keys(workers):
+            self.run(kind, n, max(workers), folder)
+
+    def found(self, workers: Sequence[int], rounds: int = 0) -> dict[str, Any]:
+        """What the last `rounds` rounds tell, or all."""
+        kept = {key: runs[-rounds:] for key, runs in self._runs.items()}
+        kept["weak", max(workers)] = kept["strong", max(workers)]
+        return {
+            "frames": self.scale.frames,
+            "set": self.scale.master.name.removesuffix("_master.h5"),
+            "words": shlex.join(self.scale.words),
+            "block": self.scale.block,
+            "strong": _rows("strong", workers, kept),
+            "weak": _rows("weak", workers, kept),
+            **_fits(workers, kept),
+        }
+
+
+def measure(scale: Scale, workers: Sequence[int], repeats: int, folder: Path) -> dict[str, Any]:
+    """Strong and weak runs, in turn, over all numbers of workers."""
+    laps, most = Laps(scale), max(workers)
+    works: dict[str, Callable[[], float | None]] = {
+        f"{kind} {n}": partial(laps.run, kind, n, most, folder) for kind, n in laps.keys(workers)
     }
+    interleaved(works, repeats)
+    return laps.found(workers, repeats)
 
 
 def _rows(kind: str, workers: Sequence[int], kept: Mapping[tuple[str, int], list[Run]]) -> list[dict[str, Any]]:
