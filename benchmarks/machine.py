@@ -11,6 +11,8 @@ from typing import Any
 
 PACKAGES = ("numpy", "h5py", "hdf5plugin", "mpi4py", "glymur", "numcodecs", "imagecodecs")
 
+SIBLINGS = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+
 
 def describe() -> dict[str, Any]:
     """Processor, cores, versions, the date and the load: figures of another machine can't be compared."""
@@ -46,8 +48,7 @@ def processor() -> str:
 
 def threads_a_core() -> int:
     """Hardware threads that share a core, as the system tells; 1 where it doesn't."""
-    path = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
-    text = path.read_text().strip() if path.exists() else "0"
+    text = SIBLINGS.read_text().strip() if SIBLINGS.exists() else "0"
     spans = [part.split("-") for part in text.split(",")]
     return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 

@@ -113,9 +113,9 @@ def measure(sizes: Sizes, work: Path, results: Path, wanted: list[str]) -> None:
 
 
 def read_results(results: Path) -> dict[str, Any]:
-    """What the sections found, by name, and under "machine" that of each; only sections that were run."""
+    """What the sections found, by name, and under "machine" that of each; only what was run: sections, and `node`."""
     found: dict[str, Any] = {"machine": {}}
-    for name in SECTIONS:
+    for name in (*SECTIONS, "node"):
         path = results / f"{name}.json"
         if path.exists():
             record = json.loads(path.read_text())

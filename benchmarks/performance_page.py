@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import node_page
 from bnl_mpi.tasks.images import STAGES
 
 Found = Mapping[str, Any]
@@ -59,12 +60,14 @@ alone; none was built.
 
 def write_page(path: Path, found: Found) -> None:
     """Write the page for the sections in `found`, and plots in the folder of the page's name beside it."""
-    parts = [_INTRODUCTION, _machine(found["machine"])]
+    here = {name: machine for name, machine in found["machine"].items() if name != "node"}
+    parts = [_INTRODUCTION, _machine(here)]
     plots = Plots(path.with_suffix(""))
     sections: dict[str, Callable[[Any, Plots], str]] = {
         "stages": _stages,
         "settings": _settings,
         "scaling": _scaling,
+        "node": lambda rows, _: node_page.section(rows, found["machine"]["node"], table, figure, _laws),
         "kernels": _kernels,
         "waiting": _waiting,
         "calls": _calls,

@@ -20,7 +20,9 @@ from benchmarks import (
     inputs,
     instrumented,
     laws,
+    machine,
     many_ranks,
+    node,
     performance,
     performance_page,
     reductions,
@@ -124,7 +126,9 @@ def test_multiplied_set_is_whole(simulated: Path) -> None:
         np.testing.assert_allclose(np.diff(omega[()]), step, rtol=1e-3)
         assert len(file["entry/data"]) == 3
         assert file["entry/instrument/detector/detectorSpecific/nimages"][()] == 12
-    assert len({p.stat().st_ino for p in longer.parent.glob("*_data_*.h5")}) == 1
+    files = list(longer.parent.glob("*_x3_data_*.h5"))
+    assert (len(files), len({p.stat().st_ino for p in files})) == (3, 1)
+    assert bnl_mpi.reduce(longer, out_file=str(longer.with_name("whole")), bin=8).frames == 12
 
 
 # ---- promises -------------------------------------------------------------------------------------------
@@ -307,3 +311,29 @@ def test_notes_of_a_rank(simulated: Path, tmp_path: Path) -> None:
     assert 0 < note["entered"] < note["first_frame"] < note["ended"]
     assert run.workers == [note]
     assert json.loads(json.dumps(run.summary))["frames"] == 4
+
+
+@needs_mpi
+def test_a_node_of_many_cores_has_its_section(tmp_path: Path) -> None:
+    words = ["--workers", "1", "2", "--detector", "500k", "--frames", "8", "--block", "2", "--seconds", "0"]
+    words += ["--settings", WORDS, "--work", str(tmp_path), "--result", str(tmp_path / "node.json")]
+    assert node.main(words) == 0
+    found = performance.read_results(tmp_path)
+    setting = found["node"]["settings"][0]
+    assert found["node"]["rounds"] == 1
+    assert [(row["workers"], row["frames"]) for row in setting["strong"]] == [(1, 8), (2, 8)]
+    assert [(row["workers"], row["frames"]) for row in setting["weak"]] == [(1, 4), (2, 8)]
+    performance_page.write_page(tmp_path / "page.md", found)
+    page = (tmp_path / "page.md").read_text()
+    assert f"## Scaling on {found['machine']['node']['cores']} cores" in page
+    assert "| weak | 1 | 4 |" in page
+    assert "| copy of a frame |" in page
+
+
+def test_threads_a_core_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "thread_siblings_list"
+    monkeypatch.setattr(machine, "SIBLINGS", path)
+    assert machine.threads_a_core() == 1
+    for text, n in (("0\n", 1), ("0,16\n", 2), ("0-1\n", 2)):
+        path.write_text(text)
+        assert machine.threads_a_core() == n
