@@ -128,7 +128,8 @@ def test_multiplied_set_is_whole(simulated: Path) -> None:
         assert file["entry/instrument/detector/detectorSpecific/nimages"][()] == 12
     files = list(longer.parent.glob("*_x3_data_*.h5"))
     assert (len(files), len({p.stat().st_ino for p in files})) == (3, 1)
-    assert bnl_mpi.reduce(longer, out_file=str(longer.with_name("whole")), bin=8).frames == 12
+    summary = bnl_mpi.reduce(str(longer), out_file=str(longer.with_name("whole")), bin=8)
+    assert summary is not None and summary.frames == 12
 
 
 # ---- promises -------------------------------------------------------------------------------------------

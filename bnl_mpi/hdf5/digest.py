@@ -7,6 +7,7 @@ filters, the order of names, the library's version) doesn't, so that a copy by h
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -50,47 +51,54 @@ class _Walk:
             self.sha256.update(data)
 
     def group(self, group: h5py.Group, path: str) -> None:
+        """Of all below, by HDF5's own calls: h5py's objects cost several times what is read through them here."""
         self._seen[access.identity(group)] = path
-        self._attributes(group, path)
-        for name in sorted(group, key=lambda name: name.encode("utf-8", "surrogateescape")):
-            self._name(group, name, f"{path}/{name}")
+        self._group(group.id, path)
 
-    def _name(self, group: h5py.Group, name: str, path: str) -> None:
-        link = access.link(group, name)
-        if isinstance(link, h5py.SoftLink):
-            self._tell("soft", path, link.path)
-        elif isinstance(link, h5py.ExternalLink):
-            self._tell("external", path, link.filename, link.path)
-        elif link is None:
+    def _group(self, group: h5py.h5g.GroupID, path: str) -> None:
+        self._attributes(group, path)
+        for name in sorted(group):
+            self._name(group, name, f"{path}/{name.decode('utf-8', 'surrogateescape')}")
+
+    def _name(self, group: h5py.h5g.GroupID, name: bytes, path: str) -> None:
+        kind = group.links.get_info(name).type
+        if kind == h5py.h5l.TYPE_SOFT:
+            self._tell("soft", path, group.links.get_val(name))
+        elif kind == h5py.h5l.TYPE_EXTERNAL:
+            filename, inner = group.links.get_val(name)
+            self._tell("external", path, os.fsdecode(filename), inner)
+        elif kind != h5py.h5l.TYPE_HARD:
             self._tell("link", path)
         else:
-            self._item(group[name], path)
+            self._item(h5py.h5o.open(group, name), path)
 
     def _item(self, item: Any, path: str) -> None:
-        identity = access.identity(item)
+        info = h5py.h5o.get_info(item)
+        identity = (int(info.fileno), int(info.addr))
         if identity in self._seen:
             self._tell("same", path, self._seen[identity])
             return
         self._seen[identity] = path
-        if isinstance(item, h5py.Group):
+        if isinstance(item, h5py.h5g.GroupID):
             self._tell("group", path)
-            self.group(item, path)
-        elif isinstance(item, h5py.Dataset):
-            self._tell("dataset", path, type_text(item.id.get_type()), _shape(item.id.get_space()))
+            self._group(item, path)
+        elif isinstance(item, h5py.h5d.DatasetID):
+            self._tell("dataset", path, type_text(item.get_type()), _shape(item.get_space()))
             self._attributes(item, path)
             if path not in self._leave_out:
-                self._content(item, path)
+                self._content(h5py.Dataset(item), path)
         else:
-            self._tell("type", path, type_text(item.id))
+            self._tell("type", path, type_text(item))
             self._attributes(item, path)
 
-    def _attributes(self, item: h5py.HLObject, path: str) -> None:
-        for name in sorted(item.attrs, key=lambda name: name.encode("utf-8", "surrogateescape")):
-            if f"{path}@{name}" in self._leave_out:
+    def _attributes(self, item: Any, path: str) -> None:
+        found = [h5py.h5a.open(item, index=k) for k in range(h5py.h5a.get_num_attrs(item))]
+        for name, attribute in sorted(((one.name, one) for one in found), key=lambda pair: pair[0]):
+            text = name.decode("utf-8", "surrogateescape")
+            if f"{path}@{text}" in self._leave_out:
                 continue
-            attribute = h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
             kind, space = attribute.get_type(), attribute.get_space()
-            self._tell("attribute", name, type_text(kind), _shape(space))
+            self._tell("attribute", text, type_text(kind), _shape(space))
             if space.get_simple_extent_npoints():
                 values = _buffer(attribute.shape, attribute.dtype, kind)
                 attribute.read(values, mtype=None if attribute.dtype.hasobject else kind)
@@ -107,19 +115,19 @@ class _Walk:
                 self._tell(_bounds(to), file, name, _bounds(source))
         elif dataset.size:
             for part in _parts(dataset):
-                self._values(part, dataset)
+                self._values(part, dataset.id)
 
-    def _values(self, values: np.ndarray[Any, Any], item: h5py.HLObject) -> None:
+    def _values(self, values: np.ndarray[Any, Any], item: Any) -> None:
         if not values.dtype.hasobject:
             self.sha256.update(np.ascontiguousarray(values).view(np.uint8).data)
             return
         for value in values.reshape(-1):
             self._value(value, item)
 
-    def _value(self, value: Any, item: h5py.HLObject) -> None:
+    def _value(self, value: Any, item: Any) -> None:
         """One of variable length, a reference, or a compound of such."""
         if isinstance(value, (h5py.Reference, h5py.RegionReference)):
-            self._tell("reference", (h5py.h5r.get_name(value, item.id) or b"") if value else b"")
+            self._tell("reference", (h5py.h5r.get_name(value, item) or b"") if value else b"")
         elif isinstance(value, (bytes, str)):
             self._tell("text", value)
         elif isinstance(value, np.ndarray):
