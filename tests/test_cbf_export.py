@@ -118,6 +118,15 @@ def test_ranks_make_no_difference(tmp_path: Path) -> None:
     assert len(made[0]) == 23
 
 
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    master, frames, _ = older_set(tmp_path)
+    export(master, tmp_path / "cbf" / "im_####.cbf")
+    assert len(images(tmp_path / "cbf")) == len(frames)
+    with pytest.raises(BnlError, match="no such folder"):
+        export(master, tmp_path / "one" / "two" / "im_####.cbf")
+    assert not (tmp_path / "one").exists()
+
+
 def test_what_is_there_is_kept_or_made_again(tmp_path: Path) -> None:
     master, _, _ = older_set(tmp_path, n=23)
     template = tmp_path / "im_###.cbf"
@@ -154,7 +163,7 @@ def test_images_of_another_set(tmp_path: Path) -> None:
         ("###.cbf", "give a name with the number's place"),
         ("im_###.img", "give a name with the number's place"),
         ("im_#.cbf", "12 images need more digits"),
-        ("nowhere/im_###.cbf", "no such folder for the output"),
+        ###.cbf", "no such folder for the output"),
     ],
 )
 def test_wrong_templates(tmp_path: Path, template: str, message: str) -> None:

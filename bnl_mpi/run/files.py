@@ -15,6 +15,14 @@ from . import resume
 from .task import BlockReport, Kept, Masters
 
 
+def make_folder(folder: str) -> list[str]:
+    """Make a folder that isn't there; tells so, in a line.  One level: a slip in a longer path is better heard of."""
+    with contextlib.suppress(OSError):
+        os.mkdir(folder)
+        return [f"{folder}: made for the output"]
+    return []
+
+
 class SetFiles:
     """Blocks (and squash files) of a stem, and their masters."""
 
@@ -37,14 +45,10 @@ class SetFiles:
 
     def make_folders(self, job: Job) -> list[str]:
         options = job.options
-        made = []
-        for path in (options.out_file, options.out_squash, options.out_master):
-            folder = os.path.dirname(os.path.abspath(path or options.out_file))
-            with contextlib.suppress(OSError):
-                # One level: a slip in a longer path is better heard of.
-                os.mkdir(folder)
-                made.append(f"{folder}: made for the output")
-        return made
+        paths = (options.out_file, options.out_squash, options.out_master)
+        return [
+            line for path in paths for line in make_folder(os.path.dirname(os.path.abspath(path or options.out_file)))
+        ]
 
     def check_places(self, job: Job) -> None:
         places.check_places(job)

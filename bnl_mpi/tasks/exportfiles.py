@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..errors import OutputError
 from ..job import Job
 from ..output import cbffile
-from ..run.files import NoFiles
+from ..run.files import NoFiles, make_folder
 from ..run.task import BlockReport, Kept, Masters
 from .exportjob import Export
 
@@ -23,6 +23,9 @@ class CbfFiles(NoFiles):
 
     def path(self, job: Job, number: int) -> str:
         return _of(job).template.path(_of(job).images_of(number).start)
+
+    def make_folders(self, job: Job) -> list[str]:
+        return make_folder(_of(job).template.folder)
 
     def check_places(self, job: Job) -> None:
         folder = _of(job).template.folder
