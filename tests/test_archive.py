@@ -219,9 +219,9 @@ def test_other_options_make_a_set_anew(raw: Path, tmp_path: Path) -> None:
     second = trees(tmp_path)
     assert set(first) == set(second)
     assert first != second
-    bnl_mpi.reduce(str(next(folder.glob("*_master.h5"))), out_file=str(tmp_path / "one"), compression="bslz4")
+    bnl_mpi.reduce(str(next(folder.glob("*_master.h5"))), out_file=str(tmp_path / "one" / "in"), compression="bslz4")
     (stem,) = entries_of(tmp_path)
-    assert tree(tmp_path / f"{stem}_000001.h5") == tree(tmp_path / "one_000001.h5")
+    assert tree(tmp_path / f"{stem}_000001.h5") == tree(tmp_path / "one" / "in_000001.h5")
 
 
 def test_a_raw_set_that_changed_is_made_anew(tmp_path: Path) -> None:
