@@ -129,7 +129,8 @@ def test_multiplied_set_is_whole(simulated: Path) -> None:
     files = list(longer.parent.glob("*_x3_data_*.h5"))
     assert (len(files), len({p.stat().st_ino for p in files})) == (3, 1)
     summary = bnl_mpi.reduce(str(longer), out_file=str(longer.with_name("whole")), bin=8)
-    assert summary is not None and summary.frames == 12
+    assert summary is not None
+    assert summary.frames == 12
 
 
 # ---- promises -------------------------------------------------------------------------------------------

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .cbf.frames import CbfFrames
 from .reading import SegmentReader
 from .source import Segment, Source
 from .virtual import open_frames
 
+
+def _open_cbf(segment: Segment, source: Source) -> SegmentReader:
+    from .cbf.frames import CbfFrames
+
+    return CbfFrames(segment, source)
+
+
 FORMATS: Mapping[str, Callable[[Segment, Source], SegmentReader]] = {
     "hdf5": open_frames,
-    "cbf": CbfFrames,
+    "cbf": _open_cbf,
 }
 """By `Segment.kind`: opens a segment; InputError where that can't be."""
 

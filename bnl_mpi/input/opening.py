@@ -11,8 +11,7 @@ import h5py
 
 from ..hdf5 import access
 from . import discovery
-from .cbf import inmemory
-from .cbf.series import names_series
+from .cbf.naming import names_series
 from .links import find_master
 from .source import Source
 
@@ -20,7 +19,11 @@ from .source import Source
 def open_master(path: str | Path) -> h5py.File:
     """The master open for reading; InputError, in one line, where that can't be."""
     name = str(path)
-    return inmemory.open_series(name) if names_series(name) else access.open_read(find_master(name))
+    if not names_series(name):
+        return access.open_read(find_master(name))
+    from .cbf import inmemory
+
+    return inmemory.open_series(name)
 
 
 def open_source(
@@ -34,5 +37,7 @@ def open_source(
 ) -> Source:
     """Where the frames of the open master `h5` are; arguments as for `discovery.open_source`."""
     if names_series(path):
+        from .cbf import inmemory
+
         return inmemory.series_source(path, channel)
     return discovery.open_source(path, h5, expected, trust_counts=trust_counts, channel=channel, lenient=lenient)

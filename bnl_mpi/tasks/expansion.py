@@ -13,14 +13,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from .. import codecs
 from .._version import __version__
-from ..codecs.contract import LossyCodec
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access
 from ..hdf5.names import DATA, HTJ2K, IMAGES, PROCESS, SQUASH
@@ -41,6 +40,9 @@ from .images import ImageMaker, ImageSink, ImageTask
 from .keeping import DISCS, PIXELS
 from .redrawing import Redrawer, Redrawing, redrawing_notes, redrawing_of
 from .report import ImageReport
+
+if TYPE_CHECKING:
+    from ..codecs.contract import LossyCodec
 
 DEFAULT_COMPRESSION = "bslz4"
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..codecs import registry
-from ..codecs.contract import LossyCodec, Passed
+from ..codecs.passed import Passed
 from ..errors import BnlError
 from ..options import Options
 from ..spots.single import added_noise
 from .report import ImageReport
+
+if TYPE_CHECKING:
+    from ..codecs.contract import LossyCodec
 
 JUDGED_OF = 32
 """To look at one takes as long as to make two or three."""
@@ -23,7 +26,7 @@ MILD_RATIO = 1.5
 """Of gentler ratios none is below it: then the codec's lossless setting is."""
 DECIBELS = 6.0
 
-Code = Callable[[LossyCodec, Any, bool], Passed]
+Code: TypeAlias = "Callable[[LossyCodec, Any, bool], Passed]"
 """Codes an image, which may be changed; the flag says whether its decoded pixels are wanted."""
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import codecs
 from .. import job as jobs
 from ..codecs import registry
-from ..codecs.contract import LossyCodec, Passed
+from ..codecs.passed import Passed
 from ..errors import BnlError
 from ..hdf5 import guard
 from ..input import checks, identity
@@ -35,6 +35,9 @@ from .images import ImageMaker, ImageSink, ImageTask
 from .keeping import Keeper
 from .reducer import Reducer
 from .report import ImageReport
+
+if TYPE_CHECKING:
+    from ..codecs.contract import LossyCodec
 
 AT_ONCE = 8
 """How many frames' chunks are in memory at most: more would fill the caches that one pass over all lives from."""

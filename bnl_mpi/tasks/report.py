@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..codecs.contract import Passed
+from ..codecs.passed import Passed
 from ..job import Job
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome

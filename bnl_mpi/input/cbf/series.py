@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from ...errors import InputError
 from .header import Header, cutoff, exposure, read_header, wavelength
+from .naming import NAME as NAME
 
-NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.cbf(?:\.gz|\.bz2)?)", re.IGNORECASE)
-"""A file's name: the number is the last run of digits before the suffix."""
-SUFFIX = re.compile(r".*\.cbf(\.gz|\.bz2)?", re.IGNORECASE)
 PLACE = re.compile(r"[#?]+")
 
 THREADS = 8
@@ -39,13 +37,6 @@ class Series:
         if found is None:
             return self.paths[0]
         return os.path.join(folder, f"{found['prefix']}{'#' * len(found['number'])}{found['suffix']}")
-
-
-def names_series(path: str) -> bool:
-    """Whether a CBF series is meant: a file or template of that suffix, or a folder that holds such files."""
-    if os.path.isdir(path):
-        return any(NAME.fullmatch(name) for name in os.listdir(path))
-    return SUFFIX.fullmatch(os.path.basename(path)) is not None
 
 
 def find_series(path: str) -> Series:
