@@ -14,7 +14,7 @@ from small_sets import random_frames, random_mask, write_set
 import bnl_mpi
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.errors import BnlError, InputError, OutputError
-from bnl_mpi.hdf5 import access
+from bnl_mpi.hdf5 import writing
 from bnl_mpi.output.blockfile import whole_file
 
 SHAPE = (40, 44)
@@ -78,7 +78,7 @@ def test_somebody_elses_error_passes(tmp_path: Path, error: Exception) -> None:
 
 def test_an_error_of_writing_names_the_final_file(tmp_path: Path) -> None:
     def fail() -> None:
-        with whole_file(str(tmp_path / "a.h5")) as partial, access.writing():
+        with whole_file(str(tmp_path / "a.h5")) as partial, writing.writing():
             Path(partial).write_text("x")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

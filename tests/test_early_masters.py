@@ -12,7 +12,7 @@ from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi import job as jobs
 from bnl_mpi.errors import OutputError
-from bnl_mpi.hdf5 import access
+from bnl_mpi.hdf5 import access, writing
 from bnl_mpi.options import Options
 from bnl_mpi.run import driver
 from bnl_mpi.run.task import Masters
@@ -92,7 +92,7 @@ def test_the_work_is_done_once(early: bool) -> None:
 
 
 def write_half(path: Path) -> None:
-    with access.write_at_once(path) as file:
+    with writing.write_at_once(path) as file:
         file["entry/values"] = 1
         raise ValueError("half done")
 
@@ -100,7 +100,7 @@ def write_half(path: Path) -> None:
 def test_a_file_made_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     values = np.arange(100_000, dtype="<u4")
-    with access.write_at_once(path) as file:
+    with writing.write_at_once(path) as file:
         file["entry/values"] = values
         assert not path.exists()
     with access.open_read(path) as file:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..errors import BnlError
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.layout import MOST_LINKS, Container, H5Bytes, Layout, LayoutError
 from ..hdf5.names import DETECTOR, SPECIFIC
 from ..input.experiment import flavour
@@ -96,6 +96,8 @@ class Subject:
     def __init__(self, path: str) -> None:
         self.path = path
         self.h5 = access.open_read(path)
+        with guard.understood(path):
+            guard.check_sizes(guard.survey(self.h5, path), self.image_shape or (1, 1))
 
     def __enter__(self) -> Subject:
         return self

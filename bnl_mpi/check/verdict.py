@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..hdf5 import guard
 from ..output import contents
 from . import dials, durin, others, soundness, xds, xds_data  # noqa: F401  (their rules enter the table)
 from .rule import DIALS, DURIN, NXMX, OURS, READERS, RULES, UPSTREAM, XDS, Rule
@@ -86,6 +87,11 @@ def judge(master: str, *, data: bool = False, meant_for: Sequence[str] = ()) -> 
     `meant_for` names the readers on which the verdict depends; by default these are DIALS, and XDS where its plugin
     takes the images' filter and type.  Raises InputError where a file can't be opened as HDF5.
     """
+    with guard.understood(master):
+        return _judge(master, data, meant_for)
+
+
+def _judge(master: str, data: bool, meant_for: Sequence[str]) -> Verdict:
     nxs = sibling_nxs(master)
     findings: list[Finding] = []
     with Subject(master) as subject:

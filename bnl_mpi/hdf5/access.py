@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -41,6 +42,12 @@ XDS's reader has its own HDF5 parser: it takes superblocks 0 to 3 and layout mes
 DATA_NAME = regex(r"data_\d+")
 """What the links to data files are called in /entry/data."""
 
+ABSENT = regex("doesn't exist|not found|can't open file|too many links|empty string|not registered")
+"""What HDF5 says of a path that leads nowhere, other than of one that leads to something damaged."""
+
+UNWRITTEN_BYTES, MOST_PACKED = 1 << 28, 2000
+"""A larger dataset is taken for a lie where no filter can have packed it as it is stored."""
+
 MAX_DEPTH = 64
 """Groups deeper than this are taken for a cycle of links."""
 
@@ -61,7 +68,7 @@ def open_read(path: str | Path) -> h5py.File:
     except OSError as error:
         if not _has_signature(name):
             raise InputError(f"{name}: not an HDF5 file") from None
-        raise InputError(f"{name}: damaged or still being written ({_first_line(error)})") from None
+        raise InputError(f"{name}: damaged or still being written ({first_line(error)})") from None
 
 
 def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.File:
@@ -69,11 +76,11 @@ def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.Fi
     try:
         return h5py.File(str(path), "w", libver=libver, locking=False)
     except OSError as error:
-        raise OutputError(f"{path}: can't be created ({_first_line(error)})") from None
+        raise OutputError(f"{path}: can't be created ({first_line(error)})") from None
 
 
-class WriteError(Exception):
-    """A new file can't be written; the message is the system's reason, and who knows the file's name adds it."""
+class UnknownFilter(InputError):
+    """Values are stored in a way that no library here can read; nothing is wrong with them."""
 
 
 @contextmanager
@@ -83,95 +90,8 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         if isinstance(error, OSError) or type(error) is RuntimeError:
-            raise InputError(f"{path}: can't be read: {_first_line(error)}; restore the file") from error
+            raise InputError(f"{path}: can't be read: {first_line(error)}; restore the file") from error
         raise
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """What the system refuses within is a WriteError."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(error.strerror or _first_line(error)) from error
-
-
-class TolerantFile:
-    """A new file for HDF5 to write into that never fails: the first error is kept, and what follows is dropped.
-
-    HDF5 can neither go on nor close its file where the disk is full, and takes the process down at its end.  So
-    HDF5 is told that all is well, and who uses it calls `raise_error` after each thing that matters.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._at = 0
-        self._error: OSError | None = None
-
-    def raise_error(self) -> None:
-        """Raise what the first write met that went wrong, if one did, as a WriteError."""
-        if self._error is not None:
-            raise WriteError(self._error.strerror) from self._error
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
-        self._at = offset + (os.fstat(self._descriptor).st_size if start is None else start)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        """By this h5py knows a file; it takes `readinto` then."""
-        buffer = bytearray(size)
-        self.readinto(memoryview(buffer))
-        return bytes(buffer)
-
-    def readinto(self, buffer: memoryview) -> int:
-        found = os.preadv(self._descriptor, [buffer], self._at)
-        # Behind a write that failed there is nothing to read back.
-        buffer[found:] = bytes(len(buffer) - found)
-        self._at += len(buffer)
-        return len(buffer)
-
-    def write(self, data: memoryview) -> int:
-        size, written = len(data), 0
-        try:
-            while self._error is None and written < size:
-                written += os.pwrite(self._descriptor, data[written:], self._at + written)
-        except OSError as error:
-            self._error = error
-        self._at += size
-        return size
-
-    def truncate(self, size: int) -> int:
-        try:
-            os.ftruncate(self._descriptor, size)
-        except OSError as error:
-            self._error = self._error or error
-        return size
-
-    def flush(self) -> None:
-        """Nothing is held back here."""
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-@contextmanager
-def write_at_once(path: str | Path) -> Iterator[h5py.File]:
-    """A file like that of `open_write`, made in memory and written in one piece when the block ends well.
-
-    A master is hundreds of small writes otherwise, and where one finds the disk full, HDF5 can neither go on nor
-    close its file.  Raises WriteError where the file can't be written.
-    """
-    # The name is for messages alone: nothing is on the disk so far.
-    with h5py.File(str(path), "w", libver=LIBVER, locking=False, driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
-    with writing():
-        Path(path).write_bytes(image)
 
 
 def _has_signature(name: str) -> bool:
@@ -181,7 +101,8 @@ def _has_signature(name: str) -> bool:
         return False
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lines that HDF5 adds."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -240,12 +161,43 @@ def attribute_integer(item: h5py.HLObject, name: str) -> int | None:
     return int(value[0]) if value.size == 1 and value.dtype.kind in "iu" else None
 
 
-def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
-    """What `path` leads to, through links of any kind; None where it is dangling or a named type."""
+def is_regular(path: str) -> bool:
+    """Whether a path leads to a regular file: nothing that would make a reader wait, and no device."""
     try:
-        found = group.get(path)
-    except (KeyError, OSError, RuntimeError, ValueError):
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def places(filename: str, name: str) -> list[str]:
+    """Where HDF5 may look for a file that the file `name` links."""
+    folders = [os.path.dirname(f(name)) for f in (os.path.abspath, os.path.realpath)] + [os.getcwd()]
+    names = [filename, os.path.basename(filename)] if os.path.isabs(filename) else [filename]
+    return list(dict.fromkeys(os.path.join(folder, one) for one in names for folder in folders))
+
+
+def _leads_to_no_file(group: h5py.Group, path: str) -> bool:
+    """Whether a link names a pipe or a device, which HDF5 would wait for, or a folder."""
+    found = link(group, path)
+    if not isinstance(found, h5py.ExternalLink):
+        return False
+    there = [place for place in places(found.filename, group.file.filename) if os.path.exists(place)]
+    return not all(map(is_regular, there))
+
+
+def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
+    """What `path` leads to, through links of any kind; None where it is dangling, or leads to no file or a named type.
+
+    Raises InputError where something is there and can't be opened: it must not pass for what isn't there.
+    """
+    if _leads_to_no_file(group, path):
         return None
+    try:
+        found = group[path]
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        if ABSENT.search(str(error)) or isinstance(link(group, path), h5py.ExternalLink):
+            return None
+        raise InputError(f"{group.file.filename}: {path} can't be read ({first_line(error)})") from error
     return found if isinstance(found, (h5py.Group, h5py.Dataset)) else None
 
 
@@ -315,6 +267,14 @@ def make_group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
     return group
 
 
+def check_storage(dataset: h5py.Dataset) -> None:
+    """InputError where a dataset has far more values than anything stored could hold: nobody ever wrote them."""
+    n_bytes = dataset.size * dataset.id.get_type().get_size()
+    if n_bytes > UNWRITTEN_BYTES and n_bytes > MOST_PACKED * dataset.id.get_storage_size():
+        where = f"{dataset.file.filename}: {dataset.name}"
+        raise InputError(f"{where} is of {n_bytes} bytes, of which {dataset.id.get_storage_size()} are stored")
+
+
 def enable_filters(dataset: h5py.Dataset) -> None:
     """Load the plugins for filters that HDF5 doesn't bring along, where the dataset has a filter at all."""
     if dataset.id.get_create_plist().get_nfilters():
@@ -324,11 +284,18 @@ def enable_filters(dataset: h5py.Dataset) -> None:
 def read(dataset: h5py.Dataset, part: Any = ()) -> Any:
     """A dataset's values, or a part of them, whatever filter they are stored with.
 
-    Raises InputError where they can't be decoded.
+    Raises InputError where they can't be decoded; UnknownFilter where that is for want of a library.
     """
     try:
         enable_filters(dataset)
         return dataset[part]
     except (OSError, ImportError) as error:
-        where = f"{dataset.file.filename}: {dataset.name}"
-        raise InputError(f"{where} can't be read ({_first_line(error)})") from None
+        raise unreadable(dataset, error) from None
+
+
+def unreadable(dataset: h5py.Dataset, error: Exception) -> InputError:
+    """The error to raise where a dataset's values can't be read."""
+    plist = dataset.id.get_create_plist()
+    codes = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+    kind = InputError if all(h5py.h5z.filter_avail(code) for code in codes) else UnknownFilter
+    return kind(f"{dataset.file.filename}: {dataset.name} can't be read ({first_line(error)})")

@@ -114,6 +114,7 @@ class _Walk:
             for to, file, name, source in sorted(dataset.virtual_sources(), key=lambda one: _bounds(one[0])):
                 self._tell(_bounds(to), file, name, _bounds(source))
         elif dataset.size:
+            access.check_storage(dataset)
             for part in _parts(dataset):
                 self._values(part, dataset.id)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from re import compile as regex
 
 import h5py
 import numpy as np
@@ -24,6 +24,8 @@ MOST_FILES = 100
 """Files that links of a master lead to, those of frames apart."""
 MOST_LEVELS = 8
 """Virtual datasets over virtual datasets."""
+FRAMES_NAME = regex(r"(data|squash)_\d+")
+"""What links to files of frames and of codestreams are called."""
 CHUNK_SLACK = 1 << 16
 LARGE = 1 << 26
 """Bytes: smaller items are never too large."""
@@ -46,6 +48,19 @@ def understood(path: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{path}: can't be understood: {reason}; restore the file") from error
+
+
+@contextmanager
+def opened(path: str, shape: tuple[int, int] | None = None) -> Iterator[h5py.File]:
+    """A file open for reading whose structure was looked at; what goes wrong within is an InputError in one line.
+
+    With the images' `shape` (ny, nx), how large its items are is looked at too.
+    """
+    with access.open_read(path) as file, understood(path):
+        found = survey(file, path)
+        if shape is not None:
+            check_sizes(found, shape)
+        yield file
 
 
 @dataclass
@@ -78,7 +93,7 @@ class Survey:
                 self._count(name)
                 link, here = access.link(group, child), f"{path}/{child}"
                 # Files of frames are looked at by those who open them: there may be thousands.
-                if isinstance(link, h5py.ExternalLink) and access.DATA_NAME.fullmatch(child) is None:
+                if isinstance(link, h5py.ExternalLink) and FRAMES_NAME.fullmatch(child) is None:
                     self._follow(name, here, link)
                 if not isinstance(link, h5py.HardLink):
                     continue
@@ -97,10 +112,10 @@ class Survey:
             raise InputError(f"{name}: more than {MOST_ITEMS} items; that is no master of a data set")
 
     def _follow(self, name: str, here: str, link: h5py.ExternalLink) -> None:
-        for target in places(link.filename, name):
+        for target in access.places(link.filename, name):
             if not os.path.exists(target):
                 continue
-            if not is_regular(target):
+            if not access.is_regular(target):
                 raise InputError(f"{name}: {here} is a link to {target}, which is no regular file; take the link out")
             if os.path.realpath(target) in self.seen_files:
                 return
@@ -142,28 +157,17 @@ def check_sizes(found: Survey, shape: tuple[int, int]) -> None:
     most = max(LARGE, BYTES_A_PIXEL * shape[0] * shape[1])
     total = found.n_bytes
     for where, dims, n_bytes in found.large:
-        if len(dims) >= 3 and tuple(dims[-2:]) == tuple(shape) and posixpath.basename(where).startswith("data"):
+        if (
+            len(dims) >= 3
+            and tuple(dims[-2:]) == tuple(shape)
+            and posixpath.basename(where).startswith(("data", "images"))
+        ):
             continue
         total += n_bytes
         if n_bytes > most:
             raise InputError(f"{where} is of {n_bytes} bytes, more than metadata of such frames can be; take it out")
     if total > TOTAL * most:
         raise InputError(f"the master's items are of {total} bytes, more than metadata of such frames can be")
-
-
-def is_regular(path: str) -> bool:
-    """Whether a path leads to a regular file: nothing that would make a reader wait, and no device."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def places(filename: str, name: str) -> list[str]:
-    """Where HDF5 may look for a file that the file `name` links."""
-    folders = [os.path.dirname(f(name)) for f in (os.path.abspath, os.path.realpath)] + [os.getcwd()]
-    names = [filename, os.path.basename(filename)] if os.path.isabs(filename) else [filename]
-    return list(dict.fromkeys(os.path.join(folder, one) for one in names for folder in folders))
 
 
 def _check_chunks(dataset: h5py.Dataset, name: str, here: str) -> None:
@@ -180,26 +184,28 @@ def _check_virtual(dataset: h5py.Dataset, name: str, here: str, above: Sequence[
     place = f"{os.path.realpath(name)}:{dataset.name}"
     if place in above or len(above) >= MOST_LEVELS:
         raise InputError(f"{name}: {here} is a virtual dataset of itself; take it out")
-    for file_name, inner in sorted({(one.file_name, one.dset_name) for one in dataset.virtual_sources()}):
+    # HDF5 crashes where a source has another number of axes than the mapping says.
+    sources = {(s.file_name, s.dset_name, s.src_space.get_simple_extent_ndims()) for s in dataset.virtual_sources()}
+    for file_name, inner, n_axes in sorted(sources):
         if file_name == ".":
-            _check_source(dataset.file, inner, name, here, (*above, place))
+            _check_source(dataset.file, inner, n_axes, name, here, (*above, place))
         # Files of frames are looked at by those who open them.
-        elif dataset.ndim < 3:
-            _check_other_file(file_name, inner, name, here, (*above, place))
+        elif dataset.ndim < 3 or above:
+            _check_other_file(file_name, inner, n_axes, name, here, (*above, place))
 
 
-def _check_other_file(file_name: str, inner: str, name: str, here: str, above: Sequence[str]) -> None:
-    for target in places(file_name, name):
+def _check_other_file(file_name: str, inner: str, n_axes: int, name: str, here: str, above: Sequence[str]) -> None:
+    for target in access.places(file_name, name):
         if not os.path.exists(target):
             continue
-        if not is_regular(target):
+        if not access.is_regular(target):
             raise InputError(f"{name}: {here} takes values from {target}, which is no regular file; take it out")
         with access.open_read(target) as file:
-            _check_source(file, inner, target, here, above)
+            _check_source(file, inner, n_axes, target, here, above)
         return
 
 
-def _check_source(file: h5py.File, path: str, name: str, here: str, above: Sequence[str]) -> None:
+def _check_source(file: h5py.File, path: str, n_axes: int, name: str, here: str, above: Sequence[str]) -> None:
     """A source within an open file, where soft links lead to it; what links of files lead to is looked at elsewhere."""
     for _ in range(MOST_LEVELS):
         link = access.link(file, path)
@@ -207,6 +213,10 @@ def _check_source(file: h5py.File, path: str, name: str, here: str, above: Seque
             path = posixpath.join(posixpath.dirname(path), link.path)
             continue
         found = access.get_dataset(file, path) if isinstance(link, h5py.HardLink) else None
+        if found is not None and found.ndim != n_axes:
+            raise InputError(
+                f"{name}: {path} has {found.ndim} axes, and {here} takes values from it by {n_axes}; take {here} out"
+            )
         if found is not None and found.is_virtual:
             _check_virtual(found, name, here, above)
         return

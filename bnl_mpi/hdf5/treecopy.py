@@ -139,7 +139,7 @@ class TreeCopy:
                 made = copy_dataset(item.dataset, target, item.name)
             else:
                 made = write_values(item.dataset, target, item.name, decision.values, decision.dtype, packed=self.packs)
-        except (TypeError, ValueError, NotImplementedError, InputError) as error:
+        except (TypeError, ValueError, NotImplementedError, access.UnknownFilter) as error:
             self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
             return
         self._copy_attributes(item.dataset, made, item.path)
@@ -222,7 +222,7 @@ def _copy_bytes(source: h5py.Dataset, made: h5py.Dataset) -> None:
     try:
         source.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
     except OSError as error:
-        raise InputError(str(error)) from None
+        raise access.unreadable(source, error) from None
     made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
 
 
@@ -294,8 +294,10 @@ def copy_attributes(source: h5py.HLObject, target: h5py.HLObject, path: str, war
         attribute = h5py.h5a.open(source.id, name.encode())
         try:
             _copy_attribute(attribute, target, name)
-        except (TypeError, OSError, NotImplementedError, ValueError) as error:
+        except (TypeError, NotImplementedError, ValueError) as error:
             warnings.append(f"{path}@{name} is left out: {error}")
+        except OSError as error:
+            raise InputError(f"{path}@{name} can't be read ({error})") from error
 
 
 def _copy_attribute(attribute: h5py.h5a.AttrID, target: h5py.HLObject, name: str) -> None:

@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 
 from ..errors import BnlError, InputError, OutputError
-from ..hdf5 import access
-from ..hdf5.access import WriteError
+from ..hdf5 import access, writing
 from ..hdf5.names import IMAGES
+from ..hdf5.writing import WriteError
 from ..pixels import kernels
 from . import record as records
 from .filters import Filter
@@ -58,7 +58,7 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
 
 def _name_for_good(partial: str, path: str) -> None:
     """Rename a file that is whole, so that neither it nor its name is lost with the power."""
-    with access.writing():
+    with writing.writing():
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -182,8 +182,8 @@ class _Writer:
 
     def __init__(self, path: str, record: BlockRecord) -> None:
         self.record = record
-        with access.writing():
-            self._raw = access.TolerantFile(path)
+        with writing.writing():
+            self._raw = writing.TolerantFile(path)
         self._file: Any = h5py.File(self._raw, "w", libver=access.LIBVER)
         self._entry = _group(self._file, "/entry", "NXentry")
         # Early in the file: one that loses its end can still be known.
@@ -207,6 +207,7 @@ class _Writer:
         """Let go of the file, after `close` or instead of it."""
         self._file.close()
         self._raw.close()
+        self._raw.raise_error()
 
 
 class BlockWriter(_Writer):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, UsageError
-from ..hdf5 import access
+from ..hdf5 import writing
 from ..input.cbf.header import STARTER, open_to_pixels, read_header
 from ..pixels import kernels
 from .blockfile import PARTIAL, whole_file
@@ -93,7 +93,7 @@ def image_bytes(header: str, pixels: np.ndarray[Any, Any]) -> bytes:
 
 def write_image(path: str, data: bytes) -> None:
     """Write a file, whole or not at all; OutputError where it can't be."""
-    with whole_file(path) as partial, access.writing():
+    with whole_file(path) as partial, writing.writing():
         Path(partial).write_bytes(data)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..hdf5 import access
+from ..errors import InputError
+from ..hdf5 import access, guard
 from ..hdf5.names import DATA, IMAGES, PROCESS, SQUASH
 from ..input.links import resolve_link
 from ..pixels import kernels
@@ -50,9 +51,13 @@ class Finding:
 
 def whole_set(master: str) -> Iterator[Finding]:
     """All findings on a set, given its master.  Raises InputError where that can't be opened."""
+    access.open_read(master).close()
     yield from masters(master)
-    yield from data_files(master)
-    yield from squash_files(master)
+    for part in (data_files, squash_files):
+        try:
+            yield from part(master)
+        except InputError as error:
+            yield Finding(False, "metadata-digest", master, DATA, _reason(error))
 
 
 def _reason(error: BaseException) -> str:
@@ -72,7 +77,7 @@ def masters(master: str) -> Iterator[Finding]:
             continue
         place = f"{PROCESS}/{digest.OWN}"
         try:
-            with access.open_read(path) as file:
+            with guard.opened(path) as file:
                 # Without a digest too: what can't be read at all must not pass for what isn't there.
                 told, own[path] = digest.told(file, digest.OWN), digest.of_master(file)
                 if told is not None:
@@ -161,7 +166,7 @@ def _n_blocks(places: list[tuple[int, str, str]]) -> int | None:
 
 def linked(master: str, group_path: str, word: str) -> tuple[str | None, list[tuple[int, str, str]]]:
     """The plan's hash that a master tells, and (number, file, object there) of each link `WORD_NNNNNN`, in order."""
-    with access.reading(master), access.open_read(master) as file:
+    with access.open_read(master) as file, guard.understood(master):
         told = access.get_dataset(file, f"{PROCESS}/plan_sha256")
         plan_sha256 = None if told is None else access.text(told[()])
         group = access.get_group(file, group_path)
@@ -178,7 +183,7 @@ def of_file(path: str, name: str, number: int, plan_sha256: str | None, *, is_sq
     """Findings on one file; `name` is what the master links in it."""
     kind = "squash" if is_squash else "block"
     try:
-        with access.open_read(path) as file:
+        with guard.opened(path) as file:
             fault = _record_fault(file, number, plan_sha256, is_squash)
             yield Finding(fault is None, f"{kind}-record", path, records.GROUP, fault or f"block {number}")
             yield from _streams(path, file, is_squash) if is_squash else _chunks(path, file, name)

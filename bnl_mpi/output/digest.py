@@ -14,7 +14,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from ..hdf5 import access
+from ..hdf5 import access, writing
 from ..hdf5.digest import content_sha256
 from ..hdf5.names import PROCESS
 
@@ -58,6 +58,6 @@ def join(master: str, nxs: str) -> None:
             digests[path] = told(file, OWN)
             places[path] = file[f"{PROCESS}/{OTHER}"].id.get_offset()
     for path, other in ((master, nxs), (nxs, master)):
-        with access.writing(), open(path, "rb+") as raw:
+        with writing.writing(), open(path, "rb+") as raw:
             raw.seek(places[path])
             raw.write(str(digests[other]).encode())

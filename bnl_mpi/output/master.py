@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..hdf5 import access
+from ..hdf5 import access, writing
 from ..hdf5.names import DATA, DETECTOR, IMAGES, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import Experiment
@@ -46,7 +46,7 @@ def write_master(
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.reading(infile), open_master(infile) as source, access.write_at_once(path) as target:
+    with access.reading(infile), open_master(infile) as source, writing.write_at_once(path) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)

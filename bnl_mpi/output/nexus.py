@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..hdf5 import access
+from ..hdf5 import access, writing
 from ..hdf5.names import DATA, DETECTOR, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
@@ -57,7 +57,7 @@ def write_nxs(
         lacking = missing(source, experiment)
         if lacking:
             return lacking
-        with access.write_at_once(path) as target:
+        with writing.write_at_once(path) as target:
             _copy_tree(source, target, run)
             _drop_dangling(target, but=DATA)
             _complete_entry(source, target)

@@ -16,7 +16,7 @@ import numpy as np
 from .._version import __version__
 from ..codecs import registry
 from ..errors import BnlError, InputError, UsageError
-from ..hdf5 import access
+from ..hdf5 import access, guard, writing
 from ..hdf5.names import DATA, PROCESS, SQUASH
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
@@ -42,12 +42,12 @@ def write_masters(job: Job, new: ExitStack) -> Masters:
     new_nxs = new.enter_context(blockfile.whole_file(options.nxs_path, optional=True))
     missing: list[str] = []
     if os.path.exists(nxs):
-        warnings += relink(nxs, new_nxs, files, told)
+        warnings += relink(nxs, new_nxs, files, told, job.plan.shape_out)
     else:
         missing = _nxs_of_master(job, new_nxs, files, told)
     if missing:
         warnings.append(f"{options.nxs_path}: not written, {small} lacks {', '.join(missing)}")
-    warnings += relink(small, new_master, files, told)
+    warnings += relink(small, new_master, files, told, job.plan.shape_out)
     if not missing:
         digest.join(new_master, new_nxs)
     return Masters(not missing, tuple(warnings))
@@ -69,7 +69,7 @@ def _nxs_of_master(job: Job, new_path: str, data_files: DataFiles, told: Mapping
         satval=plan.limit,
     )
     dtype = np.dtype(plan.dtype_out)
-    with access.open_read(job.source.master) as h5:
+    with guard.opened(job.source.master, plan.shape_out) as h5:
         experiment = read_experiment(h5, plan.n_images, dtype, plan.shape_out)
     return nexus.write_nxs(
         new_path,
@@ -82,7 +82,9 @@ def _nxs_of_master(job: Job, new_path: str, data_files: DataFiles, told: Mapping
     )
 
 
-def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any]) -> list[str]:
+def relink(
+    path: str, new_path: str, data_files: DataFiles, told: Mapping[str, Any], shape: tuple[int, int]
+) -> list[str]:
     """Copy a master or NXmx file of this program for other data files, less its squash; returns warnings.
 
     `data_files`, relative to the folder in which the new file is to lie, take the place of the linked ones and of
@@ -109,7 +111,7 @@ def relink(path: str, new_path: str, data_files: DataFiles, told: Mapping[str, A
         return Keep()
 
     copy = TreeCopy(keep, keeps_name)
-    with access.reading(path), access.open_read(path) as old, access.write_at_once(new_path) as new:
+    with guard.opened(path, shape) as old, writing.write_at_once(new_path) as new:
         copy.copy(old, new)
         if linked:
             add_data_links(new, data_files)
@@ -130,7 +132,7 @@ def coder(job: Job) -> registry.Entry | None:
 def _provenance(job: Job) -> dict[str, Any]:
     """That of the run which coded the images, for the full set; and how this was made of it."""
     options, small = job.options, job.source.master
-    with access.open_read(small) as h5:
+    with guard.opened(small) as h5:
         group = access.get_group(h5, PROCESS)
         told = {} if group is None else {name: access.text(group[name][()]) for name in group}
     found = {name: text for name, text in told.items() if name not in (digest.OWN, digest.OTHER)}

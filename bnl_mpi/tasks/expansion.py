@@ -21,7 +21,7 @@ import numpy as np
 from .. import codecs
 from .._version import __version__
 from ..errors import BnlError, InputError, UsageError
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.names import DATA, HTJ2K, IMAGES, PROCESS, SQUASH
 from ..input import identity, links
 from ..input.source import Segment, Source
@@ -83,7 +83,7 @@ class PreparedExpansion(Prepared):
 def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion:
     """Find the codestreams, and the plan that they were made by.  Opens nothing for writing."""
     master = links.find_master(options.infile)
-    with access.open_read(master) as h5:
+    with guard.opened(master) as h5:
         is_squash, places = _kept_places(h5, master)
         wanted = access.get_dataset(h5, f"{PROCESS}/plan_sha256")
         sha256 = None if wanted is None else access.text(wanted[()])
@@ -150,7 +150,7 @@ def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
 
 
 def is_htj2k(path: str, name: str) -> bool:
-    with access.open_read(path) as file:
+    with guard.opened(path) as file:
         dataset = access.get_dataset(file, name)
         if dataset is None or dataset.chunks is None:
             return False
@@ -175,7 +175,7 @@ def check_inputs(job: Expansion, numbers: Sequence[int]) -> tuple[list[str], dic
 def _problem(job: Expansion, number: int) -> str | None:
     path = job.kept(number).path
     try:
-        with access.open_read(path) as file:
+        with guard.opened(path, job.plan.shape_out) as file:
             head = records.read_head(file)
     except BnlError as error:
         return str(error)

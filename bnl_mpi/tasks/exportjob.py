@@ -16,7 +16,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import InputError, UsageError
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.names import DETECTOR, SPECIFIC
 from ..input import experiment as metadata
 from ..input import opening
@@ -58,9 +58,11 @@ class Export(Job):
 
 def prepare(options: Options, template: Template, *, trust_counts: bool = True) -> Prepared:
     """Read the set's master, and make the headers' facts of it.  Opens nothing for writing but a scratch file."""
-    with opening.open_master(options.infile) as h5:
+    with opening.open_master(options.infile) as h5, guard.understood(options.infile):
+        surveyed = guard.survey(h5, h5.filename)
         expected = _expected(h5)
         source = opening.open_source(options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel)
+        guard.check_sizes(surveyed, source.shape)
         dtype = np.dtype(source.dtype)
         experiment = metadata.read_experiment(h5, source.n_frames, dtype, source.shape)
     _check_pixels(options.infile, source, template)
@@ -110,7 +112,7 @@ def _told(options: Options, plan: Plan, experiment: Experiment) -> Told:
         )
         if lacking:
             raise InputError(f"{options.infile}: lacks {', '.join(lacking)}, without which no CBF header can be made")
-        with access.open_read(path) as h5:
+        with access.open_read(path) as h5, guard.understood(options.infile):
             return _facts(h5, options, plan, experiment)
 
 

@@ -11,7 +11,7 @@ from .. import options as opt
 from ..arguments import options_from
 from ..codecs import registry
 from ..errors import BnlError, InputError
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.names import PROCESS
 
 NAMES = ("infile", "out_file", "out_master", "out_squash")
@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 def read_record(path: str) -> tuple[Record, str]:
     """(options and names, program version) that the file tells; raises InputError where it tells none."""
-    with access.open_read(path) as h5:
+    with guard.opened(path) as h5:
         group = access.get_group(h5, PROCESS)
         found = None if group is None else access.get_dataset(group, "options")
         if group is None or found is None:
