@@ -97,7 +97,7 @@ class Subject:
         self.path = path
         self.h5 = access.open_read(path)
         with guard.understood(path):
-            guard.check_sizes(guard.survey(self.h5, path), self.image_shape or (1, 1))
+            guard.check_sizes(guard.survey(self.h5, path, allows_external=True), self.image_shape or (1, 1))
 
     def __enter__(self) -> Subject:
         return self

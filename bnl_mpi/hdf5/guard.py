@@ -73,6 +73,8 @@ class Survey:
     n_bytes: int = 0
     """Of all datasets but the large ones."""
     seen_files: set[str] = field(default_factory=set)
+    allows_external: bool = False
+    """Whether values may lie in other files, where these are regular ones."""
     _open: list[h5py.File] = field(default_factory=list)
     """Files stay open: one that is closed and opened again has another identity."""
 
@@ -125,8 +127,13 @@ class Survey:
             self.visit(self._open[-1], target)
             return
 
+    @staticmethod
+    def _is_harmless(dataset: h5py.Dataset, name: str) -> bool:
+        there = [p for other, _, _ in dataset.external for p in access.places(other, name) if os.path.exists(p)]
+        return all(map(access.is_regular, there))
+
     def _look_at(self, dataset: h5py.Dataset, name: str, here: str) -> None:
-        if dataset.external:
+        if dataset.external and (not self.allows_external or not self._is_harmless(dataset, name)):
             raise InputError(
                 f"{name}: {here} keeps its values in other files (external storage), which isn't followed; take it out"
             )
@@ -142,9 +149,9 @@ class Survey:
             _check_chunks(dataset, name, here)
 
 
-def survey(file: h5py.File, name: str) -> Survey:
+def survey(file: h5py.File, name: str, *, allows_external: bool = False) -> Survey:
     """Look at an open master; InputError, in one line, where something in it isn't to be followed or read."""
-    found = Survey()
+    found = Survey(allows_external=allows_external)
     try:
         found.visit(file, name)
     finally:
@@ -213,10 +220,10 @@ def _check_source(file: h5py.File, path: str, n_axes: int, name: str, here: str,
             path = posixpath.join(posixpath.dirname(path), link.path)
             continue
         found = access.get_dataset(file, path) if isinstance(link, h5py.HardLink) else None
+        if found is not None and found.is_virtual:
+            _check_virtual(found, name, here, above)
         if found is not None and found.ndim != n_axes:
             raise InputError(
                 f"{name}: {path} has {found.ndim} axes, and {here} takes values from it by {n_axes}; take {here} out"
             )
-        if found is not None and found.is_virtual:
-            _check_virtual(found, name, here, above)
         return
