@@ -1,4 +1,4 @@
-"""The page's section on one machine of many cores, of what :mod:`benchmarks.node` measured there."""
+"""The page's section on one machine of many cores, of what `benchmarks.node` measured there."""
 
 from __future__ import annotations
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from ..options import Options
     from .contract import LossyCodec
 
 DEFAULT_RATIO = 125
@@ -119,7 +118,23 @@ def bounds() -> dict[str, list[Entry]]:
     return {name: [e for e in CODECS if name in (b.name for b in e.bounds)] for name in names}
 
 
-def make(options: Options) -> LossyCodec | None:
+class Wanted(Protocol):
+    """What is asked of a codec; `options.Options` does."""
+
+    @property
+    def codec(self) -> str | None: ...
+
+    @property
+    def codec_level(self) -> float | None: ...
+
+    @property
+    def error_target(self) -> tuple[str, float] | None: ...
+
+    @property
+    def codec_threads(self) -> int: ...
+
+
+def make(options: Wanted) -> LossyCodec | None:
     """The codec that the options ask for, or None.  Imports that codec's library and no other's."""
     if options.codec is None:
         return None
