@@ -30,7 +30,7 @@ from benchmarks import (
     timing,
 )
 from benchmarks.__main__ import main
-from bnl_mpi.input import frames, hdf5frames
+from bnl_mpi.input import frames, hdf5frames, virtual
 from bnl_mpi.pixels import kernels
 from bnl_mpi.tasks.images import STAGES
 
@@ -208,7 +208,7 @@ def test_a_worker_opens_each_input_file_once_for_a_block(
         return original(path, name)
 
     job = many_ranks.planned_job(simulated, out_file=str(tmp_path / "o"), compression="bslz4")
-    monkeypatch.setattr(hdf5frames, "open_dataset", counting)
+    monkeypatch.setattr(virtual, "open_dataset", counting)
     reader = frames.FrameReader(job.source)
     frame = np.empty(job.source.shape, job.source.dtype)
     for number in range(4):

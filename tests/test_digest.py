@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from make_inputs import InputSpec, make_input
 
+from bnl_mpi.hdf5 import digest
 from bnl_mpi.hdf5.digest import content_sha256
 
 LINES = h5py.string_dtype()
@@ -187,3 +188,16 @@ def test_masters(tmp_path: Path, flavour: str, strings: str) -> None:
         with h5py.File(made.master) as file:
             digests.add(content_sha256(file))
     assert len(digests) == 1
+
+
+def test_whole_chunks_and_a_few_rows_make_one_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).integers(0, 9, (50, 40), "u4")
+    found = set()
+    for k, chunks in enumerate((None, (50, 40), (7, 40), (1, 10))):
+        with h5py.File(tmp_path / f"{k}.h5", "w") as file:
+            file.create_dataset("values", data=values, chunks=chunks)
+            for at_once, whole in ((1 << 20, 1 << 26), (300, 1 << 26), (300, 100)):
+                monkeypatch.setattr(digest, "AT_ONCE", at_once)
+                monkeypatch.setattr(digest, "WHOLE_CHUNK", whole)
+                found.add(digest.content_sha256(file))
+    assert len(found) == 1

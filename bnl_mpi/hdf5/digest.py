@@ -16,8 +16,10 @@ import numpy as np
 
 from . import access
 
-AT_ONCE = 1 << 24
-"""Bytes of one dataset in memory at a time."""
+AT_ONCE = 1 << 20
+"""Bytes of one dataset in memory at a time: few, so that they are in the processor's cache when they are hashed."""
+WHOLE_CHUNK = 1 << 26
+"""Bytes up to which whole chunks are read all the same: HDF5 decodes a chunk anew for each part of it."""
 
 
 def content_sha256(
@@ -157,6 +159,9 @@ def _parts(dataset: h5py.Dataset) -> Any:
         return
     n_rows, row_bytes = dataset.shape[0], kind.get_size() * int(np.prod(dataset.shape[1:]))
     step = max(1, AT_ONCE // max(1, row_bytes))
+    rows = dataset.chunks[0] if dataset.chunks else 1
+    if rows > 1 and rows * row_bytes <= WHOLE_CHUNK:
+        step = max(rows, step // rows * rows)
     space = dataset.id.get_space()
     for first in range(0, n_rows, step):
         shape = (min(step, n_rows - first), *dataset.shape[1:])
