@@ -118,12 +118,13 @@ static void keep_around(const background *b, size_t pixel, cell_grid *g) {
 /* Adds what is invalid in this image to the state; whether there is such a pixel, or a saturated one. */
 static CLONES int note_invalid(const uint16_t *RESTRICT values, const uint8_t *RESTRICT flags,
                                uint8_t *RESTRICT state, size_t n, uint32_t limit) {
-    uint8_t any = 0;
+    uint32_t any = 0;
     for (size_t i = 0; i < n; i++) {
-        any |= (uint8_t)((values[i] >= limit) | (flags[i] & INVALID));
-        state[i] |= (uint8_t)((flags[i] & INVALID) * ABSENT);
+        const uint32_t invalid = flags[i] & INVALID, over = values[i] >= limit ? 1u : 0u;
+        any |= over | invalid;
+        state[i] = (uint8_t)(state[i] | invalid * ABSENT);
     }
-    return any;
+    return any != 0;
 }
 
 /* Saturated pixels, and those that are invalid by their value, which overloads are: their neighbours are of a strong
@@ -144,35 +145,44 @@ static void keep_saturated(background *b, uint8_t *before) {
 
 /* ---- the local mean ---- */
 
-INLINE void pool_row(const background *b, size_t start, double *RESTRICT sum, double *RESTRICT n, size_t c) {
-    const uint16_t *RESTRICT values = b->values + start;
-    const uint8_t *RESTRICT state = b->state + start;
-    size_t cell = 0, x = 0;
-    for (; x + c <= b->nx; x += c, cell++) {
-        uint32_t s = 0, m = 0;
-        for (size_t k = x; k < x + c; k++) {
-            const uint32_t use = (state[k] & PLAIN) == 0;
-            s += values[k] & (0 - use);
-            m += use;
-        }
-        sum[cell] += s;
-        n[cell] += m;
-    }
-    for (; x < b->nx; x++) {
+/* Adds a row's background to columns' sums and numbers. */
+static CLONES void pool_row(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state, uint32_t *RESTRICT sum,
+                            uint32_t *RESTRICT n, size_t nx) {
+    for (size_t x = 0; x < nx; x++) {
         const uint32_t use = (state[x] & PLAIN) == 0;
-        sum[cell] += values[x] & (0 - use);
-        n[cell] += use;
+        sum[x] += values[x] & (0u - use);
+        n[x] += use;
     }
 }
 
-static CLONES void pool(const background *b, cell_grid *g) {
+/* Columns' sums and numbers, which start anew, as those of a row of cells. */
+INLINE void pool_cells(uint32_t *RESTRICT columns, double *RESTRICT cells, size_t nx, size_t c) {
+    size_t cell = 0, x = 0;
+    for (; x + c <= nx; x += c, cell++) {
+        uint32_t of_cell = 0;
+        for (size_t k = x; k < x + c; k++) of_cell += columns[k];
+        cells[cell] = of_cell;
+    }
+    for (; x < nx; x++) cells[cell] += columns[x];
+    memset(columns, 0, nx * sizeof *columns);
+}
+
+/* `columns`: room for 2 * nx, all 0. */
+static CLONES void pool(const background *b, cell_grid *g, uint32_t *columns) {
+    const size_t nx = b->nx, last = ((size_t)1 << b->cell_bits) - 1;
     for (size_t y = 0; y < b->ny; y++) {
-        double *sum = g->sum + (y >> b->cell_bits) * g->nx, *n = g->n + (y >> b->cell_bits) * g->nx;
-        switch (b->cell_bits) {
-        case 3: pool_row(b, y * b->nx, sum, n, 8); break;
-        case 2: pool_row(b, y * b->nx, sum, n, 4); break;
-        case 1: pool_row(b, y * b->nx, sum, n, 2); break;
-        default: pool_row(b, y * b->nx, sum, n, 1);
+        pool_row(b->values + y * nx, b->state + y * nx, columns, columns + nx, nx);
+        if ((y & last) != last && y + 1 < b->ny) continue;
+        const size_t start = (y >> b->cell_bits) * g->nx;
+        for (int k = 0; k < 2; k++) {
+            uint32_t *from = columns + (size_t)k * nx;
+            double *to = (k ? g->n : g->sum) + start;
+            switch (b->cell_bits) {
+            case 3: pool_cells(from, to, nx, 8); break;
+            case 2: pool_cells(from, to, nx, 4); break;
+            case 1: pool_cells(from, to, nx, 2); break;
+            default: pool_cells(from, to, nx, 1);
+            }
         }
     }
 }
@@ -339,7 +349,7 @@ static size_t keep_outliers(background *b, pyramid *p, uint32_t *cells) {
 static int background_find(background *b, const int32_t *discs, size_t n_discs) {
     const size_t c = (size_t)1 << b->cell_bits, cells_y = (b->ny + c - 1) / c, cells_x = (b->nx + c - 1) / c;
     pyramid p;
-    uint32_t *cells = malloc((b->nx + 1) * sizeof *cells);
+    uint32_t *cells = calloc(2 * b->nx + 1, sizeof *cells);
     const int ok = pyramid_open(&p, cells_y, cells_x) && cells != NULL;
     if (ok) {
         for (size_t k = 0; k < n_discs; k++) {
@@ -349,7 +359,8 @@ static int background_find(background *b, const int32_t *discs, size_t n_discs) 
         }
         b->n_centres = 0;
         keep_saturated(b, (uint8_t *)cells);
-        pool(b, &p.grids[0]);
+        memset(cells, 0, b->nx); /* of which it used one byte a pixel */
+        pool(b, &p.grids[0], cells);
         solve(b, &p);
         for (int round = 0; round < 2; round++) {
             /* The second time without what the first found: strong spots hide weaker ones beside them. */
@@ -374,29 +385,57 @@ typedef struct {
  * there kept pixels stay. */
 enum { ROUNDED, MOVED, DITHERED, STAYS };
 
-INLINE unsigned fate_of(uint8_t state, uint32_t level, uint32_t low) {
-    if (state & ABSENT) return ROUNDED;
-    if (state & KEPT) return level < low ? STAYS : MOVED;
-    return (state & AROUND) && level < low ? DITHERED : ROUNDED;
+/* Without branches, so that the loops over rows are vectorised. */
+INLINE uint32_t fate_of(uint32_t state, uint32_t level, uint32_t low) {
+    const uint32_t is_low = level < low, kept = state & KEPT, around = (state / AROUND) & 1, here = !(state & ABSENT);
+    return here * (kept * (MOVED + is_low * (STAYS - MOVED)) + (1 - kept) * around * is_low * DITHERED);
 }
 
-/* Histograms of the levels' fractions, whole levels, and all levels and counts, of what is rounded and moved. */
+/* Pixels of a row that are worked on together: their sums fit 32 bits. */
+enum { STRETCH = 1024, N_FATES = STAYS + 1 };
+
+/* Histograms of the levels' fractions, by fate; whole levels and counts, of what is rounded and of what is moved. */
 typedef struct {
-    uint32_t n_of[2][LEVEL_ONE];
-    uint64_t whole[2], levels[2], counts[2];
+    uint32_t n_of[N_FATES * LEVEL_ONE];
+    uint64_t whole[2], counts[2];
 } level_sums;
 
-static void take_levels(const background *b, uint32_t low, level_sums *sums) {
-    memset(sums, 0, sizeof *sums);
-    for (size_t i = 0; i < b->ny * b->nx; i++) {
-        if (b->state[i] & ABSENT) continue;
-        const unsigned fate = fate_of(b->state[i], b->level[i], low);
-        if (fate > MOVED) continue;
-        sums->n_of[fate][b->level[i] & (LEVEL_ONE - 1)]++;
-        sums->whole[fate] += b->level[i] >> LEVEL_BITS;
-        sums->levels[fate] += b->level[i];
-        sums->counts[fate] += b->values[i];
+static CLONES void take_run(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
+                            const uint32_t *RESTRICT level, size_t n, uint32_t low, uint32_t *RESTRICT bins,
+                            level_sums *sums) {
+    uint32_t whole[2] = {0, 0}, counts[2] = {0, 0};
+    for (size_t i = 0; i < n; i++) {
+        /* What is absent is rounded, but counts nowhere: as if it stayed. */
+        const uint32_t absent = (state[i] & ABSENT) != 0, fate = fate_of(state[i], level[i], low) | (absent * STAYS);
+        const uint32_t rounded = 0u - (fate == ROUNDED), moved = 0u - (fate == MOVED);
+        bins[i] = fate << LEVEL_BITS | (level[i] & (LEVEL_ONE - 1));
+        whole[0] += (level[i] >> LEVEL_BITS) & rounded;
+        whole[1] += (level[i] >> LEVEL_BITS) & moved;
+        counts[0] += values[i] & rounded;
+        counts[1] += values[i] & moved;
     }
+    for (int k = 0; k < 2; k++) {
+        sums->whole[k] += whole[k];
+        sums->counts[k] += counts[k];
+    }
+}
+
+static void take_levels(const background *b, uint32_t low, level_sums *sums) {
+    uint32_t bins[STRETCH];
+    const size_t all = b->ny * b->nx;
+    memset(sums, 0, sizeof *sums);
+    for (size_t start = 0; start < all; start += STRETCH) {
+        const size_t n = all - start < STRETCH ? all - start : STRETCH;
+        take_run(b->values + start, b->state + start, b->level + start, n, low, bins, sums);
+        for (size_t i = 0; i < n; i++) sums->n_of[bins[i]]++;
+    }
+}
+
+/* The sum of all levels of a fate. */
+static uint64_t levels_of(const level_sums *sums, int fate) {
+    uint64_t sum = sums->whole[fate] << LEVEL_BITS;
+    for (uint32_t k = 0; k < LEVEL_ONE; k++) sum += (uint64_t)sums->n_of[fate * LEVEL_ONE + (int)k] * k;
+    return sum;
 }
 
 /* What is added to levels before they are cut to whole counts so that their sum is `wanted`, nearly: about a half as
@@ -405,7 +444,7 @@ static uint32_t rounding(const level_sums *sums, int moved_too, uint64_t wanted)
     uint64_t up = sums->whole[ROUNDED] + (moved_too ? sums->whole[MOVED] : 0);
     uint32_t from = LEVEL_ONE;
     while (from > 0) {
-        const uint64_t n = (uint64_t)sums->n_of[ROUNDED][from - 1] + (moved_too ? sums->n_of[MOVED][from - 1] : 0);
+        const uint64_t n = (uint64_t)sums->n_of[ROUNDED * LEVEL_ONE + from - 1] + (moved_too ? sums->n_of[MOVED * LEVEL_ONE + from - 1] : 0);
         if (up + n / 2 >= wanted) break;
         up += n;
         from--;
@@ -415,50 +454,76 @@ static uint32_t rounding(const level_sums *sums, int moved_too, uint64_t wanted)
 
 static const uint8_t DITHER[4][4] = {{0, 8, 2, 10}, {12, 4, 14, 6}, {3, 11, 1, 9}, {15, 7, 13, 5}};
 
-INLINE uint32_t threshold_at(size_t y, size_t x) {
-    return DITHER[y & 3][x & 3] * (LEVEL_ONE / 16u) + LEVEL_ONE / 32u;
+/* What is added to the fractions of a row's pixels before they are cut. */
+static void thresholds_of(size_t y, uint32_t *thresholds) {
+    for (size_t x = 0; x < STRETCH; x++) thresholds[x] = DITHER[y & 3][x & 3] * (LEVEL_ONE / 16u) + LEVEL_ONE / 32u;
 }
 
-INLINE uint32_t whole_level(const background *b, size_t i, uint32_t up) {
-    const uint32_t whole = (b->level[i] + up) >> LEVEL_BITS;
-    return whole < b->limit ? whole : b->limit;
+/* A kept pixel on its rounded level is changed by one of two neighbouring integers, by an ordered dither; a saturated
+ * one stays. */
+static CLONES void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state, const uint32_t *RESTRICT level,
+                            const uint32_t *RESTRICT thresholds, size_t n, const background *b, uint32_t up,
+                            background_sums *sums) {
+    const int32_t limit = (int32_t)b->limit;
+    const uint32_t low = b->low;
+    uint32_t before = 0, after = 0, kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t fate = fate_of(state[i], level[i], low), here = !(state[i] & ABSENT);
+        const int32_t value = values[i], at = (int32_t)level[i];
+        int32_t whole = (int32_t)((level[i] + up) >> LEVEL_BITS);
+        whole = whole < limit ? whole : limit;
+        int32_t now = value + ((whole * LEVEL_ONE - at + (int32_t)thresholds[i]) >> LEVEL_BITS);
+        now = now < 0 ? 0 : now;
+        now = now > limit ? limit : now;
+        now = value >= limit ? value : now;
+        const int32_t spread = (at + (int32_t)thresholds[i]) >> LEVEL_BITS;
+        const int32_t is_moved = 0 - (int32_t)(fate == MOVED), is_spread = 0 - (int32_t)(fate == DITHERED);
+        const uint32_t new_value = (uint32_t)((now & is_moved) | (spread & is_spread) | (value & ~(is_moved | is_spread)));
+        values[i] = (uint16_t)new_value;
+        before += (uint32_t)value & (0u - here);
+        after += new_value & (0u - (uint32_t)(fate != ROUNDED));
+        kept += here & state[i];
+    }
+    sums->sum_before += before;
+    sums->sum_after += after;
+    sums->n_kept += kept;
 }
 
-/* A kept pixel on its rounded level: changed by one of two neighbouring integers, by an ordered dither. */
-INLINE uint16_t moved(const background *b, size_t i, size_t y, size_t x, uint32_t up) {
-    const uint32_t value = b->values[i];
-    if (value >= b->limit) return (uint16_t)value;
-    const int64_t change = ((int64_t)whole_level(b, i, up) << LEVEL_BITS) - b->level[i] + threshold_at(y, x);
-    const int64_t now = (int64_t)value + (change >> LEVEL_BITS);
-    return (uint16_t)(now < 0 ? 0 : now > (int64_t)b->limit ? (int64_t)b->limit : now);
+static CLONES uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
+                                 const uint32_t *RESTRICT level, size_t n, const background *b, uint32_t up) {
+    const uint32_t limit = b->limit, low = b->low;
+    uint32_t after = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t rounded = 0u - (uint32_t)(fate_of(state[i], level[i], low) == ROUNDED);
+        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
+        whole = whole < limit ? whole : limit;
+        values[i] = (uint16_t)((whole & rounded) | (values[i] & ~rounded));
+        after += whole & rounded & (0u - (uint32_t)!(state[i] & ABSENT));
+    }
+    return after;
 }
 
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
  * counts stays. */
 static int background_apply(background *b, background_sums *sums) {
-    const uint32_t low = b->low;
+    uint32_t thresholds[STRETCH];
     level_sums *levels = malloc(sizeof *levels);
     if (!levels) return 0;
     memset(sums, 0, sizeof *sums);
-    take_levels(b, low, levels);
-    uint32_t up = rounding(levels, 1, levels->counts[ROUNDED] + ((levels->levels[MOVED] + LEVEL_ONE / 2) >> LEVEL_BITS));
-    for (size_t y = 0; y < b->ny; y++)
-        for (size_t x = 0; x < b->nx; x++) {
-            const size_t i = y * b->nx + x;
-            if (b->state[i] & ABSENT) continue;
-            const unsigned fate = fate_of(b->state[i], b->level[i], low);
-            sums->sum_before += b->values[i];
-            if (fate == MOVED) b->values[i] = moved(b, i, y, x, up);
-            if (fate == DITHERED) b->values[i] = (uint16_t)((b->level[i] + threshold_at(y, x)) >> LEVEL_BITS);
-            if (fate != ROUNDED) sums->sum_after += b->values[i];
-            sums->n_kept += (b->state[i] & KEPT) != 0;
+    take_levels(b, b->low, levels);
+    const uint64_t moved = (levels_of(levels, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
+    uint32_t up = rounding(levels, 1, levels->counts[ROUNDED] + moved);
+    for (size_t y = 0; y < b->ny; y++) {
+        thresholds_of(y, thresholds);
+        for (size_t x = 0; x < b->nx; x += STRETCH) {
+            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
+            move_run(b->values + i, b->state + i, b->level + i, thresholds, n, b, up, sums);
         }
-    up = rounding(levels, 0, sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0);
-    for (size_t i = 0; i < b->ny * b->nx; i++) {
-        if (fate_of(b->state[i], b->level[i], low) != ROUNDED) continue;
-        b->values[i] = (uint16_t)whole_level(b, i, up);
-        if (!(b->state[i] & ABSENT)) sums->sum_after += b->values[i];
     }
+    up = rounding(levels, 0, sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0);
+    const size_t all = b->ny * b->nx;
+    for (size_t i = 0; i < all; i += STRETCH)
+        sums->sum_after += round_run(b->values + i, b->state + i, b->level + i, all - i < STRETCH ? all - i : STRETCH, b, up);
     free(levels);
     return 1;
 }
