@@ -27,6 +27,7 @@ from benchmarks import (
     performance_page,
     reductions,
     scaling,
+    soak,
     timing,
 )
 from benchmarks.__main__ import main
@@ -343,3 +344,18 @@ def test_threads_a_core_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for text, n in (("0\n", 1), ("0,16\n", 2), ("0-1\n", 2)):
         path.write_text(text)
         assert machine.threads_a_core() == n
+
+
+@pytest.mark.mpi
+@needs_mpi
+def test_a_run_is_watched(simulated: Path, tmp_path: Path) -> None:
+    """Each rank is found, and what grows is told from what stays."""
+    longer = inputs.multiplied(simulated, 50)
+    found = soak.watch(longer, "-b 2 -s 2 -J 20 -c bslz4", tmp_path / "soak", workers=2, seconds=0.05)
+    # Beside each rank there is a guard while MPI starts.
+    assert len({*found.early, *found.late}) >= 3
+    assert not (tmp_path / "soak").exists()
+    grows = soak.Watched("", late={1: soak.Rank([(1000 + k, 9, 1) for k in range(400)])})
+    stays = soak.Watched("", late={1: soak.Rank([(1000 + k % 20, 9, 1) for k in range(400)])})
+    assert not grows.is_flat()
+    assert stays.is_flat()
