@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dials_python import PYTHON, run_script
 from make_cbf import Array, Made, counts, kappa_tables, write_series
 from small_sets import shared_data
 
@@ -19,8 +16,6 @@ import bnl_mpi
 from bnl_mpi.pixels.maps import bin_mask
 from bnl_mpi.run import driver
 from bnl_mpi.tasks.export import ExportTask, options_for
-
-PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
 
 pytestmark = [
     pytest.mark.dials,
@@ -63,22 +58,7 @@ class Seen:
 
 
 def run_dials(sets: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    import hdf5plugin
-
-    assert PYTHON is not None
-    done = subprocess.run(
-        [PYTHON, str(Path(__file__).with_name("dials_series.py"))],
-        input=json.dumps(sets),
-        env={**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("MODELS ")]
-    assert lines, done.stderr[-2000:]
-    found: dict[str, dict[str, Any]] = json.loads(lines[-1][len("MODELS ") :])
-    return found
+    return run_script("dials_series.py", sets)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dials_python import PYTHON, run_script
 from make_inputs import InputSpec, MadeInput, make_input
 from masters import reduce_master, reduce_nxs
 
@@ -19,8 +16,6 @@ from bnl_mpi.hdf5 import access
 from bnl_mpi.input.experiment import bin_mask
 from bnl_mpi.pixels.kernels import mark_value
 from bnl_mpi.plan import Plan
-
-PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
 
 pytestmark = [
     pytest.mark.dials,
@@ -90,23 +85,7 @@ READABLE_MASTERS = [
 
 
 def run_dials(paths: list[Path]) -> dict[str, dict[str, Any]]:
-    import hdf5plugin
-
-    script = Path(__file__).with_name("dials_models.py")
-    assert PYTHON is not None
-    done = subprocess.run(
-        [PYTHON, str(script)],
-        input=json.dumps([str(path) for path in paths]),
-        env={**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("MODELS ")]
-    assert lines, done.stderr[-2000:]
-    found: dict[str, dict[str, Any]] = json.loads(lines[-1][len("MODELS ") :])
-    return found
+    return run_script("dials_models.py", [str(path) for path in paths])
 
 
 def write_blocks(folder: Path, plan: Plan) -> None:

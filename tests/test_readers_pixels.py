@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from dials_python import PYTHON
 from running import bnl
 from small_sets import read_images
 from viewers import default_image, sweeps
 
 from bnl_mpi.simulate import simulate
 
-PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
 FLAVOURS = ["eiger1", "eiger2"]
 
 

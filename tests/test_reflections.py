@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from dials_python import PYTHON
 from small_sets import shared_data
 
 from bnl_mpi.errors import InputError
@@ -19,7 +19,6 @@ from bnl_mpi.input.reflections.value import Reflections
 
 Array = np.ndarray[Any, Any]
 FOLDER = shared_data() / "reflections" if shared_data() else None  # type: ignore[operator]
-PYTHON = next((found for name in ("dials.python", "dxtbx.python") if (found := shutil.which(name))), None)
 
 real_files = pytest.mark.skipif(FOLDER is None or not FOLDER.is_dir(), reason="no shared/data/reflections")
 
