@@ -176,8 +176,16 @@ def places(filename: str, name: str) -> list[str]:
     return list(dict.fromkeys(os.path.join(folder, one) for one in names for folder in folders))
 
 
-def _leads_to_no_file(group: h5py.Group, path: str) -> bool:
-    """Whether a link names a pipe or a device, which HDF5 would wait for, or a folder."""
+def leads_to_no_file(group: h5py.Group, path: str) -> bool:
+    """Whether a link on the way names a pipe or a device, which HDF5 would wait for, or a folder."""
+    end = -1
+    while (end := path.find("/", end + 1)) >= 0:
+        if path[:end] and _is_no_file(group, path[:end]):
+            return True
+    return _is_no_file(group, path)
+
+
+def _is_no_file(group: h5py.Group, path: str) -> bool:
     found = link(group, path)
     if not isinstance(found, h5py.ExternalLink):
         return False
@@ -190,7 +198,7 @@ def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
 
     Raises InputError where something is there and can't be opened: it must not pass for what isn't there.
     """
-    if _leads_to_no_file(group, path):
+    if leads_to_no_file(group, path):
         return None
     try:
         found = group[path]
