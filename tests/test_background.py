@@ -187,6 +187,77 @@ def test_levels_come_from_further_where_nothing_is_near() -> None:
     assert (level == 0).all()
 
 
+def test_what_a_lossy_codec_takes_holds_its_spots_untouched() -> None:
+    assert background.low_level(exact=False, is_coded=True) == background.low_level(exact=True, is_coded=False)
+    assert background.low_level(exact=False, is_coded=False) == LEVEL_ONE // 2
+
+
+def scene(expected: Array, discs: Array, seed: int = 1) -> tuple[Array, Array, Array, Array, Array]:
+    """Counts before and after, state, level and what was found of an image binned by 2 without a flaw."""
+    before = np.random.default_rng(seed).poisson(expected).astype(np.uint16)
+    values, flags, state = before.copy(), np.zeros(before.shape, np.uint8), np.zeros(before.shape, np.uint8)
+    found, level, _ = as_used(values, flags, state, discs, 2)
+    return before, values, state, level / LEVEL_ONE, found
+
+
+NO_DISCS = np.empty((0, 3), np.int32)
+
+
+def test_strong_spots_of_a_second_lattice_survive() -> None:
+    """Nobody predicted them: each stays with its neighbours, on its background."""
+    y, x = np.mgrid[:240, :240]
+    at = np.stack(np.meshgrid(np.arange(15, 230, 17), np.arange(12, 230, 19)), -1).reshape(-1, 2)
+    expected = np.full((240, 240), 2.0)
+    for px, py in at:
+        expected += 40 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 2)
+    discs = np.stack([8 * at[:, 0] + 70, 8 * at[:, 1] + 70, np.full(len(at), 20)], 1).astype(np.int32)
+    before, values, state, _, _ = scene(expected, discs)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            assert (state[at[:, 1] + dy, at[:, 0] + dx] & KEPT).all()
+    near = np.zeros(values.shape, bool)
+    near[np.ix_(np.unique(at[:, 1]), np.unique(at[:, 0]))] = True
+    assert np.abs(values[near].astype(int) - before[near]).max() <= 1
+    assert np.mean(state & KEPT) < 0.25
+
+
+def test_an_ice_ring_is_background_and_not_spots() -> None:
+    y, x = np.mgrid[:300, :300]
+    radius = np.hypot(x - 150, y - 150)
+    expected = 2 + 20 * np.exp(-((radius - 100) ** 2) / (2 * 8.0**2))
+    before, values, _, level, found = scene(expected, NO_DISCS)
+    assert len(found) < 0.001 * values.size
+    ring = np.abs(radius - 100) < 1
+    assert level[ring].mean() > 0.85 * expected[ring].mean()
+    assert abs(level[radius < 60].mean() - 2) < 0.1
+    assert abs(int(values.sum()) - int(before.sum())) < 0.001 * before.sum()
+
+
+def test_a_shadow_that_no_mask_tells_makes_no_spots_and_spoils_none() -> None:
+    expected = np.full((200, 200), 10.0)
+    expected[80:120, :110] = 0.1
+    discs = np.array([[8 * 60, 8 * 80, 24], [8 * 60, 8 * 150, 24]], np.int32)
+    before, values, state, level, found = scene(expected, discs)
+    assert len(found) < 0.002 * values.size
+    kept = (state & KEPT) != 0
+    assert np.abs(values[kept].astype(int) - before[kept]).max() <= 1
+    assert abs(level[98:102, 20:80].mean() - 0.1) < 0.05
+    assert abs(level[150:190].mean() - 10) < 0.2
+
+
+def test_spots_that_touch_leave_the_level_to_what_is_around_them() -> None:
+    """Six pixels of a frame apart: every pixel between them is kept, and the level comes from further away."""
+    at = np.stack(np.meshgrid(np.arange(80, 121, 3), np.arange(80, 121, 3)), -1).reshape(-1, 2)
+    expected = np.full((200, 200), 3.0)
+    expected[at[:, 1], at[:, 0]] += 30
+    discs = np.stack([8 * at[:, 0] + 4, 8 * at[:, 1] + 4, np.full(len(at), 20)], 1).astype(np.int32)
+    before, values, state, level, _ = scene(expected, discs)
+    inside = (slice(80, 121), slice(80, 121))
+    assert (state[inside] & KEPT).all()
+    assert np.abs(values[inside].astype(int) - before[inside]).max() <= 1
+    assert np.abs(level[inside] - 3).max() < 0.6
+
+
 @pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
 def test_wrong_arrays_are_refused() -> None:
     u1, u2, u4 = (np.zeros((8, 9), t) for t in ("u1", "u2", "u4"))

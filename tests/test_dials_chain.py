@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bnl_mpi.estimate import names
@@ -18,11 +19,12 @@ pytestmark = pytest.mark.dials
 SERIES = "--frames 450 --osc 0.1 --resolution 2.5 --brightness 150 --bad_pixels 0"
 D_MIN = 2.5
 REDUCED = "b2s2H12"
+KEPT = "b2s2T20keep"
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The records of the unreduced set and of a reduced one."""
+    """The records of the unreduced set, of a reduced one, and of one that keeps the unreduced one's reflections."""
     if reason := chain.missing_dials():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}, and CI must run this test: install the package dials")
@@ -37,17 +39,20 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         truth=folder / "input_truth.h5",
         quick=True,
     )
-    tried = {"raw": None, "reduced": names.parse(REDUCED)}
+    tried = {"raw": None, "reduced": names.parse(REDUCED), "kept": names.parse(KEPT)}
     return {name: study.run_setting(series, setting, folder) for name, setting in tried.items()}
 
 
-@pytest.mark.parametrize(("name", "images", "shape"), [("raw", 450, [1065, 1030]), ("reduced", 225, [533, 515])])
+@pytest.mark.parametrize(
+    ("name", "images", "shape"),
+    [("raw", 450, [1065, 1030]), ("reduced", 225, [533, 515]), ("kept", 225, [533, 515])],
+)
 def test_every_image_is_seen(records: dict[str, dict[str, Any]], name: str, images: int, shape: list[int]) -> None:
     assert records[name]["images"] == images
     assert records[name]["image"] == shape
 
 
-@pytest.mark.parametrize("name", ["raw", "reduced"])
+@pytest.mark.parametrize("name", ["raw", "reduced", "kept"])
 def test_spots_index_in_the_true_cell(records: dict[str, dict[str, Any]], name: str) -> None:
     record = records[name]
     assert record["spots"] > 1000
@@ -72,3 +77,13 @@ def test_reduction_shrinks_the_files_and_is_no_better_than_the_data(
     raw, reduced = records["raw"], records["reduced"]
     assert reduced["ratio_stored"] > 3
     assert reduced["shells"][-1]["cc_reference"] < raw["shells"][-1]["cc_reference"] + 0.01
+
+
+def test_a_set_of_kept_reflections_is_integrated_as_well_as_a_larger_one(records: dict[str, dict[str, Any]]) -> None:
+    """DIALS reads it as it is, and finds as many reflections, and intensities that are no worse."""
+    raw, reduced, kept = (records[name] for name in ("raw", "reduced", "kept"))
+    assert kept["ratio"] > 3 * reduced["ratio"]
+    assert kept["shells"][0]["observations"] > 0.97 * raw["shells"][0]["observations"]
+    mean = {name: np.mean([s["cc_reference"] for s in found["shells"][1:]]) for name, found in records.items()}
+    assert mean["kept"] > mean["raw"] - 0.02
+    assert mean["kept"] > mean["reduced"] - 0.01

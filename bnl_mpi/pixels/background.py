@@ -107,10 +107,10 @@ def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, 
 def low_level(*, exact: bool, is_coded: bool) -> int:
     """The level, times 4096, below which kept pixels stay and the level is dithered around them.
 
-    Where it is below a half, nothing can be taken from most pixels.  A lossy codec smooths single counts, and does
-    better without any such; where pixels are to stay `exact`, they do so at every level.
+    Where it is below a half, nothing can be taken from most pixels.  Where pixels are to stay `exact`, they do so at
+    every level; and before a lossy codec, which smooths an ordered dither away but not what it did to the spots.
     """
-    return EVERY_LEVEL if exact else 0 if is_coded else LEVEL_ONE // 2
+    return EVERY_LEVEL if exact or is_coded else LEVEL_ONE // 2
 
 
 def apply(values: Array, state: Array, level: Array, limit: int, low: int) -> Applied:
