@@ -8,6 +8,10 @@ class BnlError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        """One line, whatever the libraries' messages in it have."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(BnlError):
     """The command line, or a combination of options, makes no sense (exit status 2)."""

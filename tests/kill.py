@@ -39,7 +39,7 @@ from bnl_mpi.run.launch import mpiexec_command
 SHAPE = (40, 44)
 SECONDS = 60.0
 PAUSE = -1000
-"""As the C source has it: the rank leaves its mark, and waits to be killed."""
+"""As the C source has it: the rank leaves its mark, and waits for a while."""
 HOWS = ("rank killed", "rank terminated", "job killed", "launcher killed", "launcher terminated")
 RAW = ("-i", "../in/in_master.h5", "-s", "2", "-c", "bslz4", "-d", "1", "-o", "set")
 
@@ -185,7 +185,7 @@ class Attack:
                 status = self._wait(case, run, mark)
                 if status is None:
                     return f"still at work after {SECONDS:.0f} s"
-                left = self._left(case.how)
+                left = self._left()
             finally:
                 for pid in self._processes():
                     with contextlib.suppress(ProcessLookupError):
@@ -222,15 +222,8 @@ class Attack:
                 if word in (folder / "environ").read_bytes().split(b"\0"):
                     yield int(folder.name)
 
-    def _left(self, how: str) -> str | None:
-        """What is still at work a while after the launcher's end.
-
-        A rank that this attack itself has stopped at its mark can't end, nor is there anybody to end it.
-        """
-        if how == "launcher killed":
-            for pid in self._processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    def _left(self) -> str | None:
+        """What is still at work a while after the launcher's end."""
         end = time.monotonic() + 30
         while left := list(self._processes()):
             if time.monotonic() > end:

@@ -43,7 +43,9 @@ def master_sha256(h5: h5py.File, source: Source, experiment: Experiment) -> str:
     digest = hashlib.sha256()
     try:
         digest.update(content_sha256(h5, checked_elsewhere=holds_frames).encode())
-    except (OSError, RuntimeError, TypeError, ValueError, KeyError, NotImplementedError):
+    except (OSError, RuntimeError, TypeError, ValueError, KeyError, NotImplementedError) as error:
+        if "file read failed" in str(error):
+            raise
         # Something in it can't be read, and is left out of the output: the bytes then.
         digest.update(_bytes_sha256(source.master))
     digest.update(f"{experiment.satval} {experiment.nimages} {experiment.ntrigger}".encode())
