@@ -77,8 +77,9 @@ def test_shares_in_any_order(reference, tmp_path: Path) -> None:  # type: ignore
 
 
 def test_more_workers_than_blocks_is_said_with_the_cure(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    words, _ = reference
-    done = bnl(*words, "-o", "set", "-d", "6", ranks=5, cwd=tmp_path)
+    words = list(reference[0])
+    words[words.index("-d") + 1] = "6"
+    done = bnl(*words, "-o", "set", ranks=5, cwd=tmp_path)
     assert "2 of 4 workers have no block: -d 2 would give each one" in done.stderr
 
 

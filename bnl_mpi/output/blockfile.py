@@ -56,6 +56,12 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
         _in_hand.discard(partial)
 
 
+def size_of(partial: str) -> int:
+    """Bytes of a new file, under the name that it has; WriteError where it is gone."""
+    with writing.writing():
+        return os.path.getsize(partial)
+
+
 def _name_for_good(partial: str, path: str) -> None:
     """Rename a file that is whole, so that neither it nor its name is lost with the power."""
     with writing.writing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..job import Job
-from ..output.blockfile import BlockWriter, SquashWriter, whole_file
+from ..output.blockfile import BlockWriter, SquashWriter, size_of, whole_file
 from ..output.filters import Filter
 from ..output.record import COUNTS, BlockRecord, stem_of
 from ..plan import Block
@@ -110,7 +109,7 @@ class ImageMaker:
                 writer.close()
                 if squash is not None:
                     squash.close()
-                report.files = {path: os.path.getsize(name) for path, name in zip(paths, partial, strict=True)}
+                report.files = {path: size_of(name) for path, name in zip(paths, partial, strict=True)}
                 overseer.before_naming()
                 files.close()
         report.seconds = time.perf_counter() - begin
