@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ def bnl(
     if ok:
         assert done.returncode == 0, done.stderr
     return done
+
+
+def with_option(words: Sequence[str], option: str, value: str) -> list[str]:
+    """Words with another value of an option that they have."""
+    at = list(words).index(option) + 1
+    return [*words[:at], value, *words[at + 1 :]]
 
 
 def python_of(mpi: str) -> str:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for
+from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for, with_option
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi import job
@@ -77,8 +77,7 @@ def test_shares_in_any_order(reference, tmp_path: Path) -> None:  # type: ignore
 
 
 def test_more_workers_than_blocks_is_said_with_the_cure(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    words = list(reference[0])
-    words[words.index("-d") + 1] = "6"
+    words = with_option(reference[0], "-d", "6")
     done = bnl(*words, "-o", "set", ranks=5, cwd=tmp_path)
     assert "2 of 4 workers have no block: -d 2 would give each one" in done.stderr
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from running import background, bnl, needs_mpi, outputs, wait_for
+from running import background, bnl, needs_mpi, outputs, wait_for, with_option
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.errors import OutputError
@@ -199,7 +199,7 @@ def test_the_stored_block_size_wins(tmp_path: Path, words: list[str], expected: 
     bnl(*words, cwd=tmp_path)
     break_off(tmp_path)
     (tmp_path / "set_more_000001.h5.elsewhere-77.partial").unlink()
-    done = bnl(*words, "-d", "5", "--resume", cwd=tmp_path)
+    done = bnl(*with_option(words, "-d", "5"), "--resume", cwd=tmp_path)
     assert "-d 3 of the blocks that are there is used" in done.stderr
     assert outputs(tmp_path, "set") == expected
 
@@ -337,7 +337,7 @@ def test_a_requeued_job_takes_its_own_lock_over(tmp_path: Path, monkeypatch: pyt
 
 
 def test_force_leaves_other_shares_at_work_alone(tmp_path: Path, words: list[str]) -> None:
-    bnl(*words, "-d", "2", cwd=tmp_path)
+    bnl(*with_option(words, "-d", "2"), cwd=tmp_path)
     other = tmp_path / "set_000002.h5.n1-5.partial"
     other.write_bytes(b"being written")
     surplus = tmp_path / "set_000009.h5"
