@@ -55,7 +55,7 @@ def lacks(master: str, settle: float = SETTLE_SECONDS) -> str:
     return ""
 
 
-def stamp_of(master: str) -> str:
+def growth_of(master: str) -> str:
     """Sizes and times of the master and of all that lies beside it under its name: grows as long as frames come."""
     folder, name = os.path.split(master)
     stem = name.removesuffix("_master.h5")
@@ -106,7 +106,7 @@ def _keep_ready(plan: Plan, known: Mapping[str, Entry], watch: Watch, wish: Wish
         reason = lacks(entry.master, settle)
         if not reason:
             continue
-        stamp = stamp_of(entry.master)
+        stamp = growth_of(entry.master)
         waited = watch.idle(stem, stamp, now)
         if waited < idle:
             _leave_out(plan, stem)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 PIECE = 1 << 20
 
@@ -21,17 +21,6 @@ class Hashed:
     mtime_ns: int
     sha256: str
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def still(self) -> bool:
-        """Whether the file's size and time are what they were; no proof, but a cheap sign."""
-        try:
-            now = os.stat(self.path)
-        except OSError:
-            return False
-        return (now.st_size, now.st_mtime_ns) == (self.bytes, self.mtime_ns)
-
 
 def hash_file(path: str) -> Hashed:
     """Read a whole file.  Raises OSError where it can't be read, or changes meanwhile."""
@@ -43,7 +32,7 @@ def hash_file(path: str) -> Hashed:
             sha256.update(view[:n])
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise OSError(f"{path}: changed while it was read")
+        raise OSError(errno.ESTALE, "changed while it was read", path)
     return Hashed(os.path.abspath(path), after.st_size, after.st_mtime_ns, sha256.hexdigest())
 
 
