@@ -69,6 +69,25 @@ def read_through_hdf5(dataset: Any, at: tuple[int, ...], out: Array) -> None:
         dataset.read_direct(out)
 
 
+def direct_filter(dataset: Any, dtype: str | np.dtype[Any]) -> Literal["bslz4", "lz4", "raw"] | None:
+    """How to decode chunks of one frame each without HDF5, a key of `DECODERS`; None where that can't be.
+
+    `dtype`: what the frames are to be.
+    """
+    if dataset.dtype != np.dtype(dtype):
+        return None
+    pipeline = dataset.id.get_create_plist()
+    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+    if not filters:
+        return "raw"
+    if len(filters) > 1 or not kernels.HAVE_BSLZ4:
+        return None
+    code, _, values, _ = filters[0]
+    if code == BITSHUFFLE and len(values) > 4 and values[4] == BITSHUFFLE_LZ4:
+        return "bslz4"
+    return "lz4" if code == LZ4 else None
+
+
 def _decode_raw(chunk: Any, out: Array) -> None:
     out[...] = np.frombuffer(chunk, out.dtype).reshape(out.shape)
 
@@ -84,7 +103,7 @@ class Hdf5Frames:
         self._segment, self._source, self._dataset = segment, source, dataset
         frame = (1,) * (dataset.ndim - 2) + source.shape
         self._one_frame = dataset.chunks == frame
-        self._how = self._direct_filter()
+        self._how = direct_filter(dataset, source.dtype) if self._one_frame else None
         self._chunks: dict[tuple[int, ...], tuple[int, int]] | None = None
 
     def close(self) -> None:
@@ -110,22 +129,6 @@ class Hdf5Frames:
             digest.update(np.array(rows, "<u8").tobytes())
         name = os.path.basename(path)
         return Fingerprint(name, self._segment.dataset, self.stamps[path].size, frames_in(d.shape), digest.hexdigest())
-
-    def _direct_filter(self) -> Literal["bslz4", "lz4", "raw"] | None:
-        """How to decode a raw chunk without HDF5; None where that can't be."""
-        d = self._dataset
-        if not self._one_frame or d.dtype != np.dtype(self._source.dtype):
-            return None
-        pipeline = d.id.get_create_plist()
-        filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
-        if not filters:
-            return "raw"
-        if len(filters) > 1 or not kernels.HAVE_BSLZ4:
-            return None
-        code, _, values, _ = filters[0]
-        if code == BITSHUFFLE and len(values) > 4 and values[4] == BITSHUFFLE_LZ4:
-            return "bslz4"
-        return "lz4" if code == LZ4 else None
 
     def fetch(self, index: int, out: Array, room: Room) -> Fetched:
         n_stored = self._stored_bytes(index, out.nbytes)

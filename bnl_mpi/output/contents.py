@@ -106,7 +106,7 @@ def _newest_format(master: str) -> int:
 
 def expects_sibling(master: str) -> bool:
     """Whether a master tells of a NeXus file beside it; one of format 1 doesn't tell."""
-    with access.open_read(master) as file:
+    with guard.opened(master) as file:
         return digest.told(file, digest.OTHER) is not None
 
 
@@ -166,7 +166,7 @@ def _n_blocks(places: list[tuple[int, str, str]]) -> int | None:
 
 def linked(master: str, group_path: str, word: str) -> tuple[str | None, list[tuple[int, str, str]]]:
     """The plan's hash that a master tells, and (number, file, object there) of each link `WORD_NNNNNN`, in order."""
-    with access.open_read(master) as file, guard.understood(master):
+    with guard.opened(master) as file:
         told = access.get_dataset(file, f"{PROCESS}/plan_sha256")
         plan_sha256 = None if told is None else access.text(told[()])
         group = access.get_group(file, group_path)

@@ -282,9 +282,14 @@ def read_plan(path: str) -> dict[str, Any]:
     """The job's identity that the block file at `path` was made with; empty if it can't tell."""
     try:
         with access.open_read(path) as file:
-            plan = json.loads(access.text(file[GROUP]["plan"][()]))
+            return told_plan(file)
     except (KeyError, OSError, RuntimeError, ValueError, BnlError):
         return {}
+
+
+def told_plan(file: Any) -> dict[str, Any]:
+    """The same of an open block file.  Raises what h5py does, or ValueError, where it can't tell."""
+    plan = json.loads(access.text(file[GROUP]["plan"][()]))
     return plan if isinstance(plan, dict) else {}
 
 

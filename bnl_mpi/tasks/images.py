@@ -51,20 +51,22 @@ class ImageSink(Protocol):
 class Caught:
     """Takes images in a writer's place, and writes nothing."""
 
-    def __init__(self, record: BlockRecord) -> None:
-        self.record = record
-        self.chunk = b""
+    def __init__(self, record: BlockRecord, *, copies: bool) -> None:
+        self.record, self._copies = record, copies
+        self.chunk: Any = b""
         self.pixels: np.ndarray[Any, Any] | None = None
 
     def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
-        self.chunk, self.pixels = bytes(chunk), None if image is None else image.copy()
+        self.chunk, self.pixels = chunk, image
+        if self._copies:
+            self.chunk, self.pixels = bytes(chunk), None if image is None else image.copy()
 
 
 class Sampled(NamedTuple):
     """An image as a run would store it."""
 
-    chunk: bytes
-    """As stored."""
+    chunk: Any
+    """Bytes, as stored."""
     pixels: np.ndarray[Any, Any]
     """(ny, nx), as a reader decodes them."""
     invalid: np.ndarray[Any, Any] | None
@@ -151,11 +153,15 @@ class ImageMaker:
     def _begin(self, block: Block) -> None:
         """Called before the block's first image."""
 
-    def sample(self, image: int, *, restart: bool) -> Sampled:
-        """Image `image`, counted from 0, as a run stores it; `restart` where a block would begin with it."""
+    def sample(self, image: int, *, restart: bool, copies: bool = True) -> Sampled:
+        """Image `image`, counted from 0, as a run stores it; `restart` where a block would begin with it.
+
+        Without `copies` it holds until the next one is made.
+        """
         block, begin = Block(1, image, 1), time.perf_counter()
         self._watch = Stopwatch()
-        caught, report = Caught(self._record(block)), ImageReport(1, 1, len(self._job.plan.frames_of(image)))
+        caught = Caught(self._record(block), copies=copies)
+        report = ImageReport(1, 1, len(self._job.plan.frames_of(image)))
         if restart:
             self._begin(block)
         self._make_image(image, caught, None, report)

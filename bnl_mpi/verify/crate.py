@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .._version import __version__
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.names import PROCESS
 from .blocks import VerifyReport
 from .files import Hashed
@@ -148,7 +148,7 @@ def _actions(parts: Parts, properties: Sequence[Entity]) -> list[Entity]:
 
 def _made(job: VerifyJob) -> tuple[str, Any]:
     """When the set was made, and by which libraries, by its master's own word."""
-    with access.open_read(job.master) as file:
+    with guard.opened(job.master) as file:
         group = file[PROCESS]
         date = access.text(group["date"][()]) if "date" in group else ""
         libraries = access.text(group["libraries"][()]) if "libraries" in group else "{}"

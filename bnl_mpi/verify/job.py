@@ -11,6 +11,7 @@ from typing import Any
 from .. import job as jobs
 from ..arguments import options_from
 from ..errors import InputError, UsageError
+from ..hdf5 import guard
 from ..hdf5.names import DATA, SQUASH
 from ..input.experiment import Experiment
 from ..input.source import Source
@@ -124,8 +125,12 @@ def _files_of(master: str) -> tuple[list[str], list[str], str]:
 def _told_plan(paths: list[str]) -> dict[str, Any]:
     """The job's identity, of the first data file that can tell it."""
     for path in paths:
-        if told := records.read_plan(path):
-            return told
+        try:
+            with guard.opened(path) as file:
+                if told := records.told_plan(file):
+                    return told
+        except InputError:
+            continue
     raise InputError(f"{paths[0]}: no data file tells of its plan; is this a set that bnl-mpi made?")
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ..hdf5 import access
+from ..hdf5 import access, guard
 from ..hdf5.digest import type_text
 from ..hdf5.names import PROCESS
 from ..input import opening
@@ -53,18 +53,21 @@ def compare(prepared: PreparedVerification, tally: Tally) -> Iterator[Finding]:
         make_masters(job, prepared.experiment, *anew)
         raw: Any
         with opening.open_master(job.options.infile) as raw:
+            before = dict(_Items(raw).all())
             for made, path in zip(anew, (job.options.master_path, job.options.nxs_path), strict=True):
                 if not os.path.exists(made):
                     continue
                 if not os.path.exists(path):
                     yield Finding(MISSING, path, "file", "a file", "nothing")
                     continue
-                with access.open_read(path) as stored, access.open_read(made) as wanted:
-                    yield from _walk(stored, wanted, raw, path, tally)
+                with guard.opened(path, job.plan.shape_in) as stored, access.open_read(made) as wanted:
+                    yield from _walk(stored, wanted, before, path, tally)
 
 
-def _walk(stored: h5py.File, wanted: h5py.File, raw: h5py.File, path: str, tally: Tally) -> Iterator[Finding]:
-    here, there, before = (dict(_items(file, "")) for file in (stored, wanted, raw))
+def _walk(
+    stored: h5py.File, wanted: h5py.File, before: Mapping[str, _Item], path: str, tally: Tally
+) -> Iterator[Finding]:
+    here, there = (dict(_Items(file).all()) for file in (stored, wanted))
     for name in sorted(here.keys() | there.keys()):
         if any(name == own or name.startswith(f"{own}/") or name.startswith(f"{own}@") for own in OURS):
             continue
@@ -74,10 +77,10 @@ def _walk(stored: h5py.File, wanted: h5py.File, raw: h5py.File, path: str, tally
         elif name not in here:
             tally.unexplained += 1
             yield Finding(MISSING, path, name, there[name].short, "nothing")
-        elif here[name] != there[name]:
+        elif not here[name].equals(there[name]):
             tally.unexplained += 1
             yield Finding(DIFFERS, path, name, there[name].short, here[name].short)
-        elif before.get(name) == here[name]:
+        elif name in before and before[name].equals(here[name]):
             tally.equal += 1
         else:
             tally.by_rule += 1
@@ -85,39 +88,74 @@ def _walk(stored: h5py.File, wanted: h5py.File, raw: h5py.File, path: str, tally
 
 @dataclass(frozen=True)
 class _Item:
-    """An item's content, in a form that compares with ==."""
+    """An item's content."""
 
     kind: str
     content: Any
+    """In a form that compares with ==; of a dataset its shape."""
+    dataset: h5py.Dataset | None = None
+
+    def equals(self, other: _Item) -> bool:
+        """Whether both are the same; values are read only where all else is."""
+        if (self.kind, self.content) != (other.kind, other.content):
+            return False
+        if self.dataset is None or other.dataset is None:
+            return self.dataset is other.dataset
+        one, two = self.dataset[()], other.dataset[()]
+        if isinstance(one, np.ndarray) and one.dtype.kind not in "OV" and one.dtype == two.dtype:
+            # By their bits: NaN is NaN, and 0.0 isn't -0.0.
+            return np.array_equal(_bits(one), _bits(two))
+        return bool(_plain(one) == _plain(two))
 
     @property
     def short(self) -> str:
-        text = f"{self.kind} {self.content}"
+        content = self.content if self.dataset is None else (self.content, _plain(self.dataset[()]))
+        text = f"{self.kind} {content}"
         return text if len(text) < 80 else f"{text[:77]}..."
 
 
-def _items(group: h5py.Group, path: str) -> Iterator[tuple[str, _Item]]:
-    """Every dataset, link and attribute below a group; an object with two names is told by both."""
-    for name, value in _attributes(group, path):
-        yield name, value
-    for name in group:
-        here, link = f"{path}/{name}", access.link(group, name)
-        if isinstance(link, h5py.ExternalLink):
-            yield here, _Item("external link", (os.path.basename(link.filename), link.path))
-        elif isinstance(link, h5py.SoftLink):
-            yield here, _Item("soft link", link.path)
-        else:
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                yield from _items(item, here)
-            else:
+class _Items:
+    """The datasets, links and attributes of an open file, by path; an attribute's is `PATH@NAME`."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._groups = {access.identity(file): "/"}
+
+    def all(self) -> Iterator[tuple[str, _Item]]:
+        """Each of them; a dataset with two names is told by both, a group by the first."""
+        yield from self._below(self._file["/"], "")
+
+    def _below(self, group: h5py.Group, path: str) -> Iterator[tuple[str, _Item]]:
+        yield from _attributes(group, path)
+        for name in group:
+            here = f"{path}/{name}"
+            item = _link(group, name) or group[name]
+            if isinstance(item, _Item):
+                yield here, item
+            elif not isinstance(item, h5py.Group):
                 yield from _attributes(item, here)
                 yield here, _content(item)
+            elif (first := self._groups.setdefault(access.identity(item), here)) == here:
+                yield from self._below(item, here)
+            else:
+                yield here, _Item("group of another name", first)
+
+
+def _link(group: h5py.Group, name: str) -> _Item | None:
+    """A soft or external link as an item; None of any other."""
+    link = access.link(group, name)
+    if isinstance(link, h5py.ExternalLink):
+        return _Item("external link", (os.path.basename(link.filename), link.path))
+    return _Item("soft link", link.path) if isinstance(link, h5py.SoftLink) else None
 
 
 def _attributes(item: h5py.HLObject, path: str) -> Iterator[tuple[str, _Item]]:
     for name in item.attrs:
-        yield f"{path}@{name}", _Item("attribute", _plain(item.attrs[name]))
+        yield f"{path}@{name}", _attribute(item, name)
+
+
+def _attribute(item: h5py.HLObject, name: str) -> _Item:
+    return _Item("attribute", _plain(item.attrs[name]))
 
 
 def _content(item: Any) -> _Item:
@@ -126,7 +164,7 @@ def _content(item: Any) -> _Item:
     if item.is_virtual:
         sources = [(os.path.basename(v.file_name), v.dset_name) for v in item.virtual_sources()]
         return _Item("virtual dataset", (item.shape, str(sources)))
-    return _Item(type_text(item.id.get_type()), (item.shape, _plain(item[()])))
+    return _Item(type_text(item.id.get_type()), item.shape, item)
 
 
 def _plain(value: Any) -> Any:
@@ -134,9 +172,9 @@ def _plain(value: Any) -> Any:
     if array.dtype.kind == "O":
         return str(array.tolist())
     if array.size > 64:
-        return _sha256(array)
+        return f"sha256 {hashlib.sha256(_bits(array).data).hexdigest()[:16]}"
     return array.tolist() if array.dtype.kind != "f" else [float(x).hex() for x in array.reshape(-1)]
 
 
-def _sha256(array: np.ndarray[Any, Any]) -> str:
-    return f"sha256 {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]}"
+def _bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
