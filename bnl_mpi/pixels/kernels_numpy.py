@@ -68,9 +68,14 @@ def check_bounds(dtype: np.dtype[Any], limit: float, mark: float, scale: float =
 
 def _fold(values: Array, binning: int, how: np.ufunc, dtype: DTypeLike) -> Array:
     """Reduce (ny, nx) over binning x binning blocks to (ceil(ny/b), ceil(nx/b)); edge blocks are smaller."""
-    ny, nx = values.shape
-    rows = how.reduceat(values, np.arange(0, ny, binning), axis=0, dtype=dtype)
-    folded: Array = how.reduceat(rows, np.arange(0, nx, binning), axis=1, dtype=dtype)
+    rows = values[::binning].astype(dtype)
+    for k in range(1, binning):
+        more = values[k::binning]
+        how(rows[: len(more)], more, out=rows[: len(more)], dtype=dtype, casting="unsafe")
+    folded: Array = rows[:, ::binning].copy()
+    for k in range(1, binning):
+        more = rows[:, k::binning]
+        how(folded[:, : more.shape[1]], more, out=folded[:, : more.shape[1]])
     return folded
 
 
@@ -103,13 +108,15 @@ def accumulate(
     if frame.dtype.kind == "f":
         valid = np.isfinite(frame) & (frame >= 0)
     else:
-        valid = (frame >= 0) & (frame <= top_value(frame.dtype))
-    flag = np.where(keep & ~valid, FLAG_INVALID, 0).astype(np.uint8)
+        valid = frame <= top_value(frame.dtype)
+        if frame.dtype.kind == "i":
+            valid &= frame >= 0
+    flag = (keep & ~valid) * np.uint8(FLAG_INVALID)
     if satval is not None:
         hot = keep & valid
         hot[hot] = frame[hot] >= satval
         flag |= np.where(hot, FLAG_SATURATED, 0).astype(np.uint8)
-    clean = np.where(keep & valid, frame, 0).astype(total.dtype)
+    clean = np.where(keep & valid, frame, frame.dtype.type(0))
     if first:
         total[...] = 0
         flags[...] = 0
