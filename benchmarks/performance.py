@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, independent, inputs, kernels, machine, many_ranks, reductions, scaling, waiting
+from benchmarks import (
+    calls,
+    independent,
+    inputs,
+    keeping,
+    kernels,
+    machine,
+    many_ranks,
+    memory,
+    reductions,
+    scaling,
+    waiting,
+)
 
 WORDS = "-b 2 -s 2 -H 16 -c bslz4"
 
@@ -58,6 +70,15 @@ def _settings(sizes: Sizes, work: Path) -> Any:
     return reductions.measure_settings(_set(sizes, work), work, reductions.SETTINGS, sizes.repeats)
 
 
+def _keeping(sizes: Sizes, work: Path) -> Any:
+    return keeping.measure(_set(sizes, work), work, keeping.SETTINGS, sizes.repeats)
+
+
+def _memory(sizes: Sizes, work: Path) -> Any:
+    detector, bits = sizes.sets[-1]
+    return memory.measure([inputs.simulated(work, detector, bits, sizes.frames), _set(sizes, work)], sizes.frames, work)
+
+
 def _scaling(sizes: Sizes, work: Path) -> Any:
     frames = sizes.detector_frames * sizes.copies
     master = inputs.multiplied(_set(sizes, work), sizes.copies)
@@ -93,6 +114,8 @@ SECTIONS: dict[str, Section] = {
     "kernels": _kernels,
     "stages": _stages,
     "settings": _settings,
+    "keeping": _keeping,
+    "memory": _memory,
     "scaling": _scaling,
     "waiting": _waiting,
     "calls": _calls,

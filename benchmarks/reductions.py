@@ -38,6 +38,7 @@ class Setting:
 
 
 B2S2: dict[str, Any] = {"bin": 2, "sum": 2, "compression": "bslz4"}
+HTJ2K: dict[str, Any] = {"compression": "htj2k", "codec": "htj2k"}
 H16 = Setting("b2s2 H16", {**B2S2, "codec": "hcompress", "codec_level": 16})
 SLOW = 8
 SETTINGS = (
@@ -48,6 +49,9 @@ SETTINGS = (
     Setting("b2s2 J120, 2 threads", {**B2S2, "codec": "j2k", "codec_level": 120, "codec_threads": 2}, SLOW),
     Setting("b2s2 K120", {**B2S2, "codec": "j2k2", "codec_level": 120}, SLOW),
     Setting("b2s2 T120", {**B2S2, "codec": "htj2k", "codec_level": 120}),
+    Setting("b2s2 htj2k", {**B2S2, "compression": "htj2k"}),
+    Setting("b2s2 T14 htj2k", {**B2S2, **HTJ2K, "codec_level": 14}),
+    Setting("b3s2 T6.3 htj2k", {**B2S2, **HTJ2K, "bin": 3, "codec_level": 6.3}),
 )
 
 
@@ -103,7 +107,7 @@ def _frames(master: Path, setting: Setting) -> int:
 
 
 class Floor:
-    """Read and decode as many frames as `run` does, encode its images; one call is one whole set."""
+    """Read and decode as many frames as `run` does, encode its images without loss; one call is one whole set."""
 
     def __init__(self, master: Path, run: Run, compression: str = "bslz4") -> None:
         with open_read(str(master)) as file:

@@ -22,6 +22,7 @@ from benchmarks import (
     laws,
     machine,
     many_ranks,
+    memory,
     node,
     performance,
     performance_page,
@@ -251,14 +252,18 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     """Sections that need no strace, on the smallest sets; then the page of all their results."""
     sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02)
     results = tmp_path / "results"
-    performance.measure(sizes, simulated.parent, results, ["kernels", "stages", "settings", "scaling", "waiting"])
+    sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "waiting"]
+    performance.measure(sizes, simulated.parent, results, sections)
     page = tmp_path / "docs" / "performance.md"
     assert main(["--page_only", "--results", str(results), "--page", str(page)]) == 0
     text = page.read_text()
     found = performance.read_results(results)
     assert {row["setting"] for row in found["settings"]} >= {"b1s1", "b2s2", "b2s2 H16"}
-    for row in found["settings"]:
+    for row in [*found["settings"], *found["keeping"]]:
         assert f"| {row['setting']} | " in text
+    assert {row["words"] for row in found["memory"]} == set(memory.available())
+    assert all(row["peak_bytes"] > 1e7 for row in found["memory"])
+    assert "## Memory" in text
     (single, double) = found["scaling"]["strong"]
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
@@ -300,7 +305,7 @@ def test_page_says_which_bound_is_missed(tmp_path: Path) -> None:
     }
     page = tmp_path / "performance.md"
     performance_page.write_page(page, {"machine": {}, "settings": [row]})
-    assert "| b2s2 H16 over the floor | at most 3.0 | 3.10 (1.00; 0.10) | **no** |" in page.read_text()
+    assert "| b2s2 H16 over the floor | at most 1.5 | 3.10 (1.00; 0.10) | **no** |" in page.read_text()
 
 
 def test_a_failed_launch_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from running import bnl
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.output.filters import Filter
+from bnl_mpi.pixels import kernels
 from bnl_mpi.pixels.gaps import Filler, GapFiller
 
 
@@ -50,6 +51,39 @@ def test_filling_against_a_plain_loop(ny: int, nx: int, share: float, seed: int)
     np.testing.assert_allclose(as_float, expected)
     Filler(invalid).fill(values)
     assert np.abs(values - expected).max() <= 0.5 + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.sampled_from(["u2", "i4"]), st.integers(0, 99))
+def test_compiled_filling_rounds_as_numpy(ny: int, nx: int, share: float, dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Small even and odd counts: halves are many.
+    values = rng.integers(0, rng.choice([3, 100, 65536]), (ny, nx)).astype(dtype)
+    filler = Filler((rng.random((ny, nx)) < share).astype(np.uint8))
+    twin = values.copy()
+    with kernels.by_numpy():
+        filler.fill(twin)
+    filler.fill(values)
+    np.testing.assert_array_equal(values, twin)
+
+
+@pytest.mark.skipif(not kernels.COMPILED, reason="needs the compiled kernels")
+def test_filling_never_leaves_the_image() -> None:
+    fill = kernels.compiled().fill_gaps  # type: ignore[union-attr]
+    values, pixels = np.zeros((3, 4), np.uint16), np.array([5], np.uint32)
+    sources, weights = np.zeros((4, 1), np.uint32), np.ones((4, 1))
+    fill(values, pixels, sources, weights)
+    for wrong in (
+        (values, np.array([12], np.uint32), sources, weights),
+        (values, pixels, sources + np.uint32(12), weights),
+        (values, pixels, sources[:3], weights),
+        (values, pixels, sources, weights[:, :0]),
+    ):
+        with pytest.raises(ValueError):
+            fill(*wrong)
+    for dtype in (np.int16, np.uint32, float):
+        with pytest.raises(TypeError):
+            fill(values.astype(dtype), pixels, sources, weights)
 
 
 def test_pixels_invalid_in_one_image_only() -> None:

@@ -148,7 +148,9 @@ class HTJ2K(LossyCodec):
             decoded = openjph.decode(coded.codestream)
             errors = errors_of(image, decoded)
         rest = None
-        if where is not None and decoded is not None:
+        if where is not None and coded.exact:
+            errors, rest = Errors(0, 0, len(where)), Errors(0, 0, image.size - len(where))
+        elif where is not None and decoded is not None:
             errors = errors_of(image, decoded, where)
             rest = errors_elsewhere(image, decoded, where, errors)
         return Passed(decoded, coded.codestream, errors, exact=coded.exact, miss=coded.miss, background=rest)

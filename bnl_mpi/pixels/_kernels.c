@@ -12,6 +12,7 @@
 #include "csrc/chunks.h"
 #include "csrc/compare.h"
 #include "csrc/crc32.h"
+#include "csrc/gaps.h"
 #include "csrc/hcompress.h"
 #include "csrc/reduce.h"
 #include "csrc/spots.h"
@@ -533,6 +534,43 @@ static PyObject *compare(PyObject *self, PyObject *args) {
     return result;
 }
 
+static PyObject *fill_gaps(PyObject *self, PyObject *args) {
+    PyObject *objects[4], *result = NULL;
+    array values = {.held = 0}, pixels = {.held = 0}, sources = {.held = 0}, weights = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &objects[3])) return NULL;
+    if (!(array_take(&values, objects[0], "values", 2, "ui", 1) && item_size_in(&values, "values", 2, 4, 4) &&
+          array_take(&pixels, objects[1], "pixels", 1, "u", 0) && item_size_in(&pixels, "pixels", 4, 4, 4) &&
+          array_take(&sources, objects[2], "sources", 2, "u", 0) && item_size_in(&sources, "sources", 4, 4, 4) &&
+          array_take(&weights, objects[3], "weights", 2, "f", 0) && item_size_in(&weights, "weights", 8, 8, 8)))
+        goto done;
+    const Py_ssize_t n = pixels.view.shape[0], size = values.view.shape[0] * values.view.shape[1];
+    const int narrow = values.view.itemsize == 2;
+    if (narrow != (kind_of(values.view.format) == 'u')) {
+        PyErr_SetString(PyExc_TypeError, "values are uint16 or int32");
+        goto done;
+    }
+    if (!has_shape(&sources, "sources", 4, n) || !has_shape(&weights, "weights", 4, n)) goto done;
+    const uint32_t most = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
+    if (!all_below(pixels.view.buf, (size_t)n, most) || !all_below(sources.view.buf, 4 * (size_t)n, most)) {
+        PyErr_SetString(PyExc_ValueError, "a pixel or a source is outside the image");
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (narrow)
+        fill_gaps_u2(values.view.buf, pixels.view.buf, sources.view.buf, weights.view.buf, (size_t)n);
+    else
+        fill_gaps_i4(values.view.buf, pixels.view.buf, sources.view.buf, weights.view.buf, (size_t)n);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    array_drop(&values);
+    array_drop(&pixels);
+    array_drop(&sources);
+    array_drop(&weights);
+    return result;
+}
+
 static PyObject *strong_pixels(PyObject *self, PyObject *args) {
     PyObject *objects[3], *result = NULL;
     array frame = {.held = 0}, mask = {.held = 0}, strong = {.held = 0};
@@ -720,6 +758,7 @@ static PyMethodDef methods[] = {
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid)) -> counts"},
+    {"fill_gaps", fill_gaps, METH_VARARGS, "fill_gaps(values, pixels, sources, weights)"},
     {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
     {"strong_pixels", strong_pixels, METH_VARARGS,
      "strong_pixels(frame, mask, top, kernel, min_count, nsigma_b, nsigma_s, threshold, strong) -> number"},

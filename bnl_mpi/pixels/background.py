@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +69,6 @@ class Applied(NamedTuple):
     n_kept: int
 
 
-def _compiled() -> ModuleType | None:
-    return getattr(kernels, "_kernels", None) if kernels.COMPILED else None
-
-
 def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, how: Smoothing, limit: int) -> Array:
     """Find what is to be kept of an image beside discs, and the level of the rest.
 
@@ -94,7 +89,7 @@ def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, 
         Flat indices (slow * nx + fast), uint32, of the pixels found, whose neighbours are kept with them.
     """
     discs = np.ascontiguousarray(discs, np.int32).reshape(-1, 3) if len(discs) else _NO_DISCS
-    compiled = _compiled()
+    compiled = kernels.compiled()
     if compiled is None:
         weights = how.weights.astype(np.int64)
         return background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, limit)
@@ -124,7 +119,7 @@ def apply(values: Array, state: Array, level: Array, limit: int, low: int) -> Ap
         values: (ny, nx) uint16, changed.
         state, level, limit: as `find` left them.
     """
-    compiled = _compiled()
+    compiled = kernels.compiled()
     found = (background_numpy.apply if compiled is None else compiled.background_apply)(
         values, state, level, limit, low
     )

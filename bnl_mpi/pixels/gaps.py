@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from . import kernels
+
 Array = np.ndarray[Any, Any]
 
 
@@ -43,13 +45,18 @@ class Filler:
                 at = np.where(found, valid.shape[axis] - 1 - at if flip else at, here)
                 sources.append(at * valid.shape[1] + x if axis == 0 else y * valid.shape[1] + at)
                 weights.append(np.where(found, 1.0 / np.maximum(np.abs(here - at), 1), 0.0))
-        self.sources = np.array(sources)
+        self.sources = np.array(sources, np.uint32)
         """(4, n): the pixels that each takes its value from; itself where there is none."""
         total = np.sum(weights, axis=0)
         self._weights = np.array(weights) / np.where(total > 0, total, 1.0)
+        self._pixels = self.pixels.astype(np.uint32)
 
     def fill(self, values: Array) -> None:
         """Write into `values`, (ny, nx) of integers or floats, in place; integers are rounded."""
+        compiled = kernels.compiled()
+        if compiled is not None and len(self.pixels) and values.dtype in (np.uint16, np.int32):
+            compiled.fill_gaps(values, self._pixels, self.sources, self._weights)
+            return
         flat = values.reshape(-1)
         mean = np.einsum("ij,ij->j", flat[self.sources].astype(np.float64), self._weights)
         flat[self.pixels] = np.rint(mean) if values.dtype.kind in "iu" else mean

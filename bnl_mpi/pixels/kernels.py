@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ __all__ = [
     "byte_offset_decode",
     "byte_offset_encode",
     "compare",
+    "compiled",
     "crc32",
     "finish",
     "hcompress_roundtrip",
@@ -73,6 +75,12 @@ def by_numpy() -> Iterator[None]:
         yield
     finally:
         _kernels, HAVE_BSLZ4 = kept
+
+
+def compiled() -> ModuleType | None:
+    """The compiled functions, for modules beside this one; None where NumPy does their work."""
+    module: ModuleType | None = _kernels
+    return module
 
 
 _NO_SATVAL = 2**64 - 1
