@@ -132,6 +132,26 @@ def test_codestreams_expand_to_what_the_run_itself_stores(made: Path, tmp_path: 
         assert one[2]["plan_sha256"] == other[2]["plan_sha256"]
 
 
+def shuffles(folder: Path) -> tuple[bool, bool]:
+    """Whether bytes are shuffled before zstd, by what the first data file declares and by its first chunk's header."""
+    with h5py.File(folder / "o_000001.h5") as file:
+        dataset = file["/entry/data/data"]
+        _, _, values, _ = dataset.id.get_create_plist().get_filter(0)
+        return bool(values[5]), bool(dataset.id.read_direct_chunk((0, 0, 0))[1][2] & 1)
+
+
+def test_zstd_shuffles_the_bytes_of_kept_sets_alone(made: Path, tmp_path: Path) -> None:
+    for name in ("plain", "kept", "stored"):
+        (tmp_path / name).mkdir()
+    run(made, tmp_path / "plain", keep=(), compression="zstd")
+    run(made, tmp_path / "kept", compression="zstd", compression_level=9)
+    run(made, tmp_path / "stored", compression="bslz4")
+    assert shuffles(tmp_path / "plain") == (False, False)
+    assert shuffles(tmp_path / "kept") == (True, True)
+    kept, stored = (read_images(tmp_path / n / "o_master.h5") for n in ("kept", "stored"))
+    np.testing.assert_array_equal(kept, stored)
+
+
 def test_the_set_tells_what_was_kept(made: Path, tmp_path: Path) -> None:
     from bnl_mpi.tasks.keeping import KeptRegions
 

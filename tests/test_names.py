@@ -24,6 +24,8 @@ from bnl_mpi.estimate.names import Setting
         ("b1s1K62.5", "-b 1 -s 1 -K 62.5 -c bslz4"),
         ("b3s2T6.3", "-b 3 -s 2 -T 6.3 -c htj2k"),
         ("b3s2T6.3:bslz4", "-b 3 -s 2 -T 6.3 -c bslz4"),
+        ("b2s2:zstd9", "-b 2 -s 2 -c zstd -l 9"),
+        ("b2s2keep4:bszstd22", "-b 2 -s 2 --keep spots.refl --keep_radius 4 -c bszstd -l 22"),
         ("b2s2keep", "-b 2 -s 2 --keep spots.refl -c bslz4"),
         ("b2s2keep:htj2k", "-b 2 -s 2 --keep spots.refl -c htj2k"),
         ("b2s2T35keep5", "-b 2 -s 2 -T 35 --keep spots.refl --keep_radius 5 -c htj2k"),
@@ -47,7 +49,7 @@ def test_a_name_is_its_words(name: str, words: str) -> None:
 )
 def test_a_settings_name_means_that_setting(setting: Setting, codec: str | None, level: float) -> None:
     whole = Setting(
-        setting.bin, setting.sum, codec, None if codec is None else level, setting.compression, setting.keep
+        setting.bin, setting.sum, codec, None if codec is None else level, setting.compression, keep=setting.keep
     )
     assert names.parse(whole.name) == whole
 
@@ -58,7 +60,7 @@ def test_words_make_options_of_the_same_setting() -> None:
     assert options.compression == "htj2k"
 
 
-@pytest.mark.parametrize("name", ["", "b2s2Q16", "b2s2H", "H16b2", "b2s2T1.2.3", "b2s2:lzma", "b2s2 "])
+@pytest.mark.parametrize("name", ["", "b2s2Q16", "b2s2H", "H16b2", "b2s2T1.2.3", "b2s2:lzma", "b2s2:htj2k3", "b2s2 "])
 def test_what_is_no_name_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="setting"):
         names.parse(name)

@@ -108,7 +108,7 @@ def _jobs(namespace: argparse.Namespace) -> list[tuple[Series, tuple[Setting | N
     return [
         (
             settings.simulated_series(name, namespace.work, namespace.quick),
-            settings.settings_of(tried or settings.SIMULATED[name].settings),
+            settings.settings_of(tried or settings.SIMULATED[name.partition(":")[0]].settings),
         )
         for name in dict.fromkeys(namespace.series)
     ]

@@ -2,8 +2,9 @@
 
 b and s may be left out where they are 1.  One letter names the codec, in either case, with its level: H16, J120,
 K120, T6.3.  `-c` is htj2k after T, whose codestreams are what is stored, and else bslz4, which XDS reads; another
-filter follows a colon: `b2s2T6.3:bslz4`.  `keep` before it is `--keep`, `keep5` that with `--keep_radius 5`, and
-`keepauto` is `--keep auto`, whatever file of reflections is given.  `raw` is the input itself.
+filter follows a colon, with its level where that isn't the usual one: `b2s2T6.3:bslz4`, `b2s2:zstd9`.  `keep` before
+it is `--keep`, `keep5` that with `--keep_radius 5`, and `keepauto` is `--keep auto`, whatever file of reflections is
+given.  `raw` is the input itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from ..codecs import registry
 from ..errors import UsageError
-from ..options import COMPRESSIONS
+from ..options import COMPRESSIONS, LEVELS
 
 RAW = "raw"
 LETTERS = {entry.flag.removeprefix("-"): entry.name for entry in registry.CODECS}
@@ -32,6 +33,7 @@ class Setting:
     """A name of `codecs.registry`."""
     level: float | None = None
     compression: str = "bslz4"
+    compression_level: int | None = None
     keep: bool = False
     radius: int | None = None
     """Of what is kept, pixels of a frame; None: as the reflections say."""
@@ -47,13 +49,16 @@ class Setting:
         return (
             f"b{self.bin}s{self.sum}{letter}{level}"
             + self._keep_name()
-            + (f":{self.compression}" if self.compression != usual else "")
+            + (f":{self.compression}{_text(self.compression_level)}" if self._tells_filter(usual) else "")
         )
+
+    def _tells_filter(self, usual: str) -> bool:
+        return self.compression != usual or self.compression_level is not None
 
     def _keep_name(self) -> str:
         if not self.keep:
             return ""
-        return "keep" + ("auto" if self.auto else "" if self.radius is None else str(self.radius))
+        return "keep" + ("auto" if self.auto else _text(self.radius))
 
     def words(self, keep: str | None = None) -> list[str]:
         """The command's words, without names; `keep` is the value of `--keep`."""
@@ -63,7 +68,8 @@ class Setting:
         if self.keep:
             words += ["--keep", "auto" if self.auto or keep is None else keep]
             words += ["--keep_radius", str(self.radius)] if self.radius is not None else []
-        return [*words, "-c", self.compression]
+        level = [] if self.compression_level is None else ["-l", str(self.compression_level)]
+        return [*words, "-c", self.compression, *level]
 
 
 def _usual(codec: str | None) -> str:
@@ -80,14 +86,32 @@ def parse(name: str) -> Setting:
         )
     b, s, letter, level, keep, compression = match.groups()
     codec = LETTERS[letter.upper()] if letter else None
-    stored = compression or _usual(codec)
+    stored, stored_level = _filter_of(compression) if compression else (_usual(codec), None)
     if stored not in COMPRESSIONS:
         raise UsageError(f"setting '{name}': -c {stored} is not known; give one of {', '.join(COMPRESSIONS)}")
     kept = (keep or "").lower().removeprefix("keep")
     radius = int(kept) if kept.isdigit() else None
     return Setting(
-        int(b or 1), int(s or 1), codec, _level(name, level), stored, keep is not None, radius, kept == "auto"
+        int(b or 1),
+        int(s or 1),
+        codec,
+        _level(name, level),
+        stored,
+        stored_level,
+        keep=keep is not None,
+        radius=radius,
+        auto=kept == "auto",
     )
+
+
+def _filter_of(text: str) -> tuple[str, int | None]:
+    """A filter's name, and its level where digits follow it."""
+    name = text.rstrip("0123456789")
+    return (name, int(text[len(name) :])) if text not in COMPRESSIONS and name in LEVELS else (text, None)
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _level(name: str, text: str | None) -> float | None:

@@ -26,6 +26,8 @@ class Filter:
 
     name: str
     level: int | None = None
+    kept: bool = False
+    """Whether the images are of `--keep`: few of their counts need a second byte, so bytes are shuffled before zstd."""
 
     def dataset_options(self) -> dict[str, Any]:
         """What `h5py.Group.create_dataset` needs to declare the filter."""
@@ -34,7 +36,8 @@ class Filter:
         if self.name == "none":
             return {}
         if self.name == "zstd":
-            return dict(hdf5plugin.Blosc(cname="zstd", clevel=self.level, shuffle=hdf5plugin.Blosc.NOSHUFFLE))
+            shuffle = hdf5plugin.Blosc.SHUFFLE if self.kept else hdf5plugin.Blosc.NOSHUFFLE
+            return dict(hdf5plugin.Blosc(cname="zstd", clevel=self.level, shuffle=shuffle))
         if self.name == "htj2k":
             return dict(_htj2k_filter()())
         if self.name == "bszstd":
@@ -53,7 +56,7 @@ class Filter:
         if self.name == "bslz4" and kernels.HAVE_BSLZ4:
             return kernels.bslz4_encode
         if self.name == "zstd":
-            return _blosc_zstd(self.level or 0)
+            return _blosc_zstd(self.level or 0, shuffled=self.kept)
         if self.name == "htj2k":
             from ..codecs.openjph import encode_lossless
 
@@ -74,11 +77,12 @@ def _htj2k_filter() -> Any:
     return hdf5plugin.Htj2k
 
 
-def _blosc_zstd(level: int) -> Encoder:
+def _blosc_zstd(level: int, *, shuffled: bool) -> Encoder:
     from numcodecs import blosc
 
     blosc.use_threads = False
-    codec = blosc.Blosc(cname="zstd", clevel=level, shuffle=blosc.Blosc.NOSHUFFLE)
+    shuffle = blosc.Blosc.SHUFFLE if shuffled else blosc.Blosc.NOSHUFFLE
+    codec = blosc.Blosc(cname="zstd", clevel=level, shuffle=shuffle)
     encode: Encoder = codec.encode
     return encode
 

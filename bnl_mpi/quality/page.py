@@ -14,7 +14,7 @@ from .records import (
     Record,
     by_shell,
     has_codec,
-    is_codestream,
+    is_usual,
     listed,
     middle,
     number,
@@ -74,10 +74,10 @@ def _series_section(folder: Path) -> str:
     if not done:
         return ""
     series = next(iter(done.values()))["wish"]["series"]
-    stored = {name: record for name, record in done.items() if not is_codestream(record)}
+    stored = {name: record for name, record in done.items() if is_usual(record)}
     parts = [f"## {series['title']}\n", _describe(series, done), _overview(done)]
-    if any(is_codestream(record) for record in done.values()):
-        parts.append("By shell, the sets stored with bslz4; codestreams follow.\n")
+    if len(stored) < len(done):
+        parts.append("By shell, the sets stored with bslz4; others follow.\n")
     parts.append(by_shell("Correlation with the reference", "cc_reference", stored, "{:.3f}"))
     parts.append(by_shell("CC1/2", "cc_half", stored, "{:.3f}"))
     parts.append(by_shell("Intensity recovered, against the first shell,", "recovered", stored, "{:.2f}"))
@@ -138,7 +138,7 @@ def _conclusions(series: Mapping[str, str], done: Mapping[str, Record]) -> str:
     if raw is None or not isfinite(outer(raw)["cc_reference"]):
         return ""
     best = sizes.best_of_tiers(done).values()
-    told = {name: record for name, record in done.items() if name in best or not is_codestream(record)}
+    told = {name: record for name, record in done.items() if name in best or is_usual(record)}
     lines = ["### What this says\n"]
     lines.extend(_sentence(name, record, raw) for name, record in told.items() if name != "raw")
     lines.extend(_advice(told, raw))
@@ -197,7 +197,7 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
 
 def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
     """What each codec saves and costs beside the same sums and bins without it, all stored with bslz4."""
-    stored = {name: record for name, record in reduced.items() if not is_codestream(record)}
+    stored = {name: record for name, record in reduced.items() if is_usual(record)}
     plain = {record["wish"]["words"]: name for name, record in stored.items()}
     lines = []
     for name, record in stored.items():

@@ -17,6 +17,9 @@ Column = tuple[str, Callable[[Record], str]]
 # random: CC* = sqrt(2 CC1/2 / (1 + CC1/2)).
 USABLE = 0.68
 
+USUAL_FILTER = "bslz4"
+"""What images are stored with where the options don't say another: XDS reads it."""
+
 
 def read_records(folder: Path) -> dict[str, Record]:
     """The records of a series by setting's name, the unreduced data first, then by rising ratio."""
@@ -66,14 +69,25 @@ def reach(record: Record) -> str:
     return f"{limit:.2f} Angstrom" if isfinite(limit) else "none"
 
 
-def stores_codestreams(words: str) -> bool:
-    """Whether a setting's options make the stored chunks HTJ2K codestreams, which XDS can't read."""
-    return "-c htj2k" in words
+def filter_of(words: str) -> str:
+    """The final filter that a setting's options name, with its level where they do; bslz4 where they name none."""
+    found = re.search(r"-c (\w+)(?: -l (\d+))?", words)
+    return " ".join(part for part in found.groups() if part) if found else USUAL_FILTER
+
+
+def stored_as(record: Record) -> str:
+    """The same of a setting's record."""
+    return filter_of(record["wish"]["words"])
 
 
 def is_codestream(record: Record) -> bool:
-    """The same of a setting's record."""
-    return stores_codestreams(record["wish"]["words"])
+    """Whether the stored chunks are HTJ2K codestreams."""
+    return stored_as(record) == "htj2k"
+
+
+def is_usual(record: Record) -> bool:
+    """Whether the images are stored with the filter that XDS reads."""
+    return stored_as(record) == USUAL_FILTER
 
 
 def has_codec(record: Record) -> bool:
@@ -87,7 +101,7 @@ def without_codec(words: str) -> str:
 
 
 def _without_filter(words: str) -> str:
-    return " ".join(re.sub(r"(^|\s)-c\s*\w+", "", words).split())
+    return " ".join(re.sub(r"(^|\s)-[cl]\s*\w+", "", words).split())
 
 
 def factors(record: Record) -> tuple[int, int]:

@@ -50,7 +50,9 @@ def make_reduced(series: Series, setting: Setting | None, folder: Path, nproc: i
 def strong_size(series: Series, setting: Setting | None, folder: Path, nproc: int) -> int:
     """Bytes of the data files when the same images are stored with the stronger lossless filter."""
     stem = folder / "strong" / "strong"
-    _reduce(series, replace(setting or Setting(), compression=STRONG_FILTER), folder, stem, nproc)
+    _reduce(
+        series, replace(setting or Setting(), compression=STRONG_FILTER, compression_level=None), folder, stem, nproc
+    )
     total = size(_linked_files(Path(f"{stem}_master.h5")))
     shutil.rmtree(stem.parent)
     return total

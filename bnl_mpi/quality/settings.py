@@ -93,15 +93,19 @@ SIMULATED: Mapping[str, _Simulated] = {
 
 
 def simulated_series(name: str, work: Path, quick: bool = False) -> Series:
-    """The series of that name, in `work`/name; a UsageError for a name that none has."""
-    if name not in SIMULATED:
-        raise UsageError(f"--series {name} is not known; give {' or '.join(SIMULATED)}")
-    chosen = SIMULATED[name]
-    prefix = work / name / "input"
+    """The series of that name, in `work`/name; a UsageError for a name that none has.
+
+    A seed may follow, as in weak:2: the same kind of data, of another crystal, orientation and noise.
+    """
+    kind, _, seed = name.partition(":")
+    if kind not in SIMULATED or not (seed.isdecimal() or name == kind):
+        raise UsageError(f"--series {name} is not known; give {' or '.join(SIMULATED)}, or another seed as weak:2")
+    chosen = SIMULATED[kind]
+    prefix = work / place_of(name) / "input"
     return Series(
-        name,
-        chosen.title,
-        chosen.simulate,
+        place_of(name),
+        f"{chosen.title}, seed {seed}" if seed else chosen.title,
+        f"{chosen.simulate} --seed {seed}" if seed else chosen.simulate,
         Path(f"{prefix}_master.h5"),
         chosen.d_min,
         truth=Path(f"{prefix}_truth.h5"),

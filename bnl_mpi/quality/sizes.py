@@ -12,6 +12,7 @@ from .records import (
     factors,
     has_codec,
     is_codestream,
+    is_usual,
     kept,
     listed,
     middle,
@@ -20,6 +21,7 @@ from .records import (
     overall,
     overview,
     reach,
+    stored_as,
     table,
     without_codec,
 )
@@ -79,7 +81,7 @@ def partner(record: Record, done: Mapping[str, Record]) -> str | None:
 
 
 def _equal_sizes(done: Mapping[str, Record]) -> str:
-    coded = {name: record for name, record in done.items() if has_codec(record) and not is_codestream(record)}
+    coded = {name: record for name, record in done.items() if has_codec(record) and is_usual(record)}
     pairs = {name: other for name, record in coded.items() if (other := partner(record, done))}
     if not pairs:
         return ""
@@ -120,7 +122,7 @@ def best_of_tiers(done: Mapping[str, Record]) -> dict[int, str]:
 
 _COLUMNS: Sequence[Column] = (
     ("ratio", lambda record: f"{record['ratio']:.0f}"),
-    ("stored as", lambda record: "codestream" if is_codestream(record) else "bslz4"),
+    ("stored as", lambda record: "codestream" if is_codestream(record) else stored_as(record)),
     ("kept", lambda record: number(kept(record), "{:.3f}")),
     ("CC with reference, all", lambda record: number(overall(record)["cc_reference"], "{:.4f}")),
     ("mid shell", lambda record: number(middle(record)["cc_reference"], "{:.3f}")),

@@ -17,7 +17,7 @@ from ..estimate.names import RAW, Setting
 from ..hdf5.access import open_read
 from . import reduced
 from .chain import ChainError, ChainOptions, ChainResult, run_chain
-from .records import stores_codestreams
+from .records import USUAL_FILTER, filter_of
 from .settings import Series, described, name_of, place_of
 
 SHELLS = 10
@@ -92,13 +92,13 @@ def _sizes(
     else:
         unreduced = read_record(folder, RAW)
     unpacked = unreduced["unpacked_bytes"]
-    codestreams = stores_codestreams(described(setting))
+    usual = filter_of(described(setting)) == USUAL_FILTER
     return {
         "bytes": size,
         "unpacked_bytes": unpacked,
         "ratio": unpacked / size,
         "ratio_stored": unreduced["bytes"] / size,
-        "ratio_strong": None if codestreams else unpacked / reduced.strong_size(series, setting, folder, nproc),
+        "ratio_strong": unpacked / reduced.strong_size(series, setting, folder, nproc) if usual else None,
     }
 
 

@@ -79,7 +79,8 @@ class ImageMaker:
 
     def __init__(self, job: Job, rank: int) -> None:
         self._job, self._rank = job, rank
-        self._filter = Filter(job.options.compression, job.options.compression_level)
+        options = job.options
+        self._filter = Filter(options.compression, options.compression_level, kept=job.keeping is not None)
         self._encode = self._filter.encoder()
         self._host = socket.gethostname()
         self._watch = Stopwatch()

@@ -27,6 +27,9 @@ Array = np.ndarray[Any, Any]
 PIXELS, DISCS = "kept_pixels", "kept_discs"
 """Names in a block's record."""
 
+BLURRING = 0.4
+"""A codec's rms error of kept pixels, in the background's own sigmas, beyond which it hurts weak spots."""
+
 AUTO_RADIUS = 5.0
 """Pixels of a frame, about strong spots."""
 
@@ -172,14 +175,19 @@ def kept_figures(job: Job, reports: Sequence[Any]) -> dict[str, Any] | None:
 
     ny, nx = job.plan.shape_out
     n_measured = total("n_measured")
-    n_rest = n_measured * ny * nx - total("n_kept_measured")
+    n_pixels = total("n_images") * ny * nx
+    n_kept_measured = total("n_kept_measured")
+    n_rest = n_measured * ny * nx - n_kept_measured
+    noise = math.sqrt(total("sum_after") / max(1, n_pixels))
+    rms = math.sqrt(total("squared_error") / max(1, n_kept_measured))
     return {
         "files": [(file.name, file.n_reflections) for file in job.keeping.files],
-        "share": total("n_kept") / max(1, total("n_images") * ny * nx),
+        "share": total("n_kept") / max(1, n_pixels),
         "pixels_beside": total("n_kept_beside"),
         "sum_change": total("sum_after") / max(1, total("sum_before")) - 1,
         "greatest_background": max((r.greatest_background for r in reports), default=0) if n_measured else None,
         "rms_background": math.sqrt(total("squared_background") / max(1, n_rest)) if n_measured else None,
+        "rms_in_sigmas": rms / noise if n_measured and noise else None,
     }
 
 
@@ -194,5 +202,10 @@ def kept_lines(kept: Mapping[str, Any]) -> list[str]:
         out.append(
             f"codec's greatest error of the level {kept['greatest_background']} counts, rms error "
             f"{kept['rms_background']:.3f} counts"
+        )
+    if (blur := kept["rms_in_sigmas"]) is not None and blur > BLURRING:
+        out.append(
+            f"the codec's rms error of kept pixels is {blur:.2f} of the background's own noise, and blurs weak spots: "
+            "more frames summed, with -c zstd -l 9 and no codec, keep more in as few bytes"
         )
     return out
