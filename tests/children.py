@@ -11,22 +11,39 @@ import faulthandler
 import importlib
 import os
 import resource
+import select
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 WARM = (
     "bnl_mpi.tasks.reduction", "bnl_mpi.tasks.expansion", "bnl_mpi.tasks.export", "bnl_mpi.run.driver",
     "bnl_mpi.expand", "bnl_mpi.check.verdict", "bnl_mpi.commands.check", "bnl_mpi.commands.replay",
-    "bnl_mpi.commands.expand", "bnl_mpi.commands.export", "hdf5plugin", "imagecodecs", "glymur", "astropy.io.fits",
-    "numcodecs",
+    "bnl_mpi.commands.expand", "bnl_mpi.commands.export", "bnl_mpi.commands.verify", "bnl_mpi.verify.task",
+    "hdf5plugin", "imagecodecs", "glymur", "astropy.io.fits", "numcodecs",
 )  # fmt: skip
 
 Call = Callable[[], int]
+ROOM = 1 << 29
+"""Bytes that an attack may need."""
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A folder for an attack's files, in memory if there is room: what goes to the disk safely isn't asked here."""
+    memory = "/dev/shm"
+    has_room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=memory if has_room else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -133,15 +150,13 @@ def _child(call: Call, folder: Path, streams: Sequence[int], address_space: int 
 
 def _wait(pid: int, end: float) -> tuple[int | None, int]:
     """(status as in `Outcome`, KiB held at most)."""
-    pause = 0.001
-    while True:
-        found, status, usage = os.wait4(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status), usage.ru_maxrss
-        if time.monotonic() > end:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            _, _, usage = os.wait4(pid, 0)
-            return None, usage.ru_maxrss
-        time.sleep(pause)
-        pause = min(pause * 1.2, 0.02)
+    descriptor = os.pidfd_open(pid)
+    ended = select.poll()
+    ended.register(descriptor, select.POLLIN)
+    is_over = not ended.poll(1000 * max(0.0, end - time.monotonic()))
+    os.close(descriptor)
+    if is_over:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    return None if is_over else os.waitstatus_to_exitcode(status), usage.ru_maxrss
