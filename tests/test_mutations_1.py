@@ -1,4 +1,4 @@
-"""Damaged sets, the first thousand: no crash, hang, traceback, or success with wrong pixels, whatever is in the files."""
+"""Damaged sets, the first thousand: no crash, hang, traceback, or success with wrong pixels."""
 
 from __future__ import annotations
 
