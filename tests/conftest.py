@@ -26,6 +26,22 @@ def pytest_sessionstart() -> None:
         pytest.exit("compiled kernels are mandatory here: they weren't built; see what pip install -v . says", 1)
 
 
+LONGEST = ("test_attacks", "test_dials_chain", "test_slurm", "test_archive", "test_real_data", "test_resume")
+"""Files that are begun first, so that no worker is left with one of them at the end."""
+
+SPREAD = ("test_attacks",)
+"""Files whose tests share nothing, so that each may go to another worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the tests (`-n`), a file's stay together with what they share, the longest first."""
+    order = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(item.name if name in SPREAD else name))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Under CI, what needs MPI, DIALS or SLURM may not skip: the machine is to have them."""

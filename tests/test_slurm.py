@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -76,9 +77,14 @@ def scripts_environment(python: str = sys.executable, **more: str) -> dict[str, 
 
 
 def srun(cluster: Cluster, *words: object, mpi: str | None, python: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """srun over both nodes, three ranks."""
-    kind = [f"--mpi={mpi}"] if mpi else []
-    return cluster.run("srun", "-K", "-N2", "-n3", "-t5", *kind, python, MAIN, *words, cwd=cwd)
+    """srun over both nodes, three ranks.
+
+    Once in some hundred steps SLURM's PMI-2 server misreads a client and leaves all ranks waiting: then once more.
+    """
+    step = ["srun", "-K", "-N2", "-n3", "-t5", *([f"--mpi={mpi}"] if mpi else []), python, MAIN, *words]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return cluster.run(*step, cwd=cwd, seconds=60)
+    return cluster.run(*step, cwd=cwd)
 
 
 def test_srun_pmi2_with_mpich(cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path) -> None:
@@ -273,7 +279,7 @@ def test_a_time_limit_requeue_and_resume(
     # What --signal=USR1@120 does, without the wait for a limit of minutes.
     job = slow_job(cluster, slow_master, tmp_path)
     cluster.run("scancel", "--signal=USR1", job, cwd=tmp_path)
-    wait_until(lambda: cluster.job(job).get("Restarts") == "1", 60, "waited for the requeue")
+    wait_until(lambda: cluster.job(job).get("Restarts") == "1", 120, "waited for the requeue")
     before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
     assert before
     end = cluster.wait_for_end(job, 120)
@@ -301,7 +307,7 @@ def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: 
     wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
     # What --signal=B:USR1@120 does.
     cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_1", cwd=tmp_path)
-    wait_until(lambda: cluster.job(f"{job}_1").get("Restarts") == "1", 60, "waited for the requeue")
+    wait_until(lambda: cluster.job(f"{job}_1").get("Restarts") == "1", 120, "waited for the requeue")
     before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
     cluster.wait_for_end(job, 120)
     log = (tmp_path / f"bnl_mpi_{job}_1.log").read_text()
@@ -317,7 +323,7 @@ def test_scancel_leaves_whole_blocks_only(cluster: Cluster, slow_master: Path, t
     end = cluster.wait_for_end(job)
     assert end["JobState"] == "CANCELLED"
     # The ranks may outlive their job for as long as KillWait.
-    wait_until(lambda: not (tmp_path / "set.lock").exists(), 15, "waited for the ranks to end")
+    wait_until(lambda: not (tmp_path / "set.lock").exists(), 60, "waited for the ranks to end")
     names = {p.name for p in tmp_path.iterdir() if p.name.startswith("set")}
     assert "set_master.h5" not in names
     assert all(name.endswith(".h5") for name in names)
@@ -329,7 +335,7 @@ def test_a_node_that_goes_down(
     job = slow_job(cluster, slow_master, tmp_path)
     cluster.run("scontrol", "update", "nodename=n2", "state=down", "reason=test", cwd=tmp_path)
     try:
-        wait_until(lambda: cluster.job(job).get("Restarts") == "1", 60, "waited for the requeue")
+        wait_until(lambda: cluster.job(job).get("Restarts") == "1", 120, "waited for the requeue")
         time.sleep(1)
     finally:
         cluster.run("scontrol", "update", "nodename=n2", "state=resume", cwd=tmp_path)
