@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import interleaved, spread_of
-from bnl_mpi.pixels import kernels
+from bnl_mpi.pixels import fused, kernels
 
 BINNING, SUM, HCOMPRESS_SCALE, HCOMPRESS_ROWS = 2, 2, 16, 16
 SATVAL = 32765
@@ -74,7 +74,7 @@ class KernelBench:
         total, flags = np.zeros(binned, np.uint32), np.zeros(binned, np.uint8)
         blank, image = np.zeros(binned, np.uint8), np.zeros(binned, np.uint16)
         ending = kernels.Ending(blank, SATVAL, 1.0, SATVAL, False, image, 65535)
-        return lambda: kernels.bslz4_reduce(
+        return lambda: fused.bslz4_reduce(
             self.chunks[:frames],
             self.shape,
             self.frame.dtype,

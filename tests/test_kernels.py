@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnl_mpi.pixels import kernels, kernels_numpy
+from bnl_mpi.pixels import fused, kernels, kernels_numpy
 
 IMPLEMENTATIONS = [kernels_numpy, *([kernels] if kernels.COMPILED else [])]
 INTEGERS = ["u1", "u2", "u4", "i1", "i2", "i4"]
@@ -348,7 +348,7 @@ def test_bslz4_agrees_with_the_hdf5_filter(content: str, dtype: str) -> None:
         decoded = np.full_like(array, 1)
         kernels.bslz4_decode(stored_by_hdf5(array, **bitshuffle), decoded)
         np.testing.assert_array_equal(decoded, array)
-        chunk = kernels.bslz4_encode(array)
+        chunk = bytes(kernels.bslz4_encode(array))
         np.testing.assert_array_equal(read_by_hdf5(chunk, array, **bitshuffle), array)
         decoded[...] = 1
         kernels.bslz4_decode(chunk, decoded)
@@ -370,7 +370,7 @@ def test_bslz4_decodes_blocks_of_any_size(block: int) -> None:
 def test_dectris_decoder_reads_our_chunks(content: str) -> None:
     compression = pytest.importorskip("dectris.compression")
     array = make_array(content, (203, 97), "u2")
-    decoded = compression.decompress(kernels.bslz4_encode(array), "bslz4", elem_size=2)
+    decoded = compression.decompress(bytes(kernels.bslz4_encode(array)), "bslz4", elem_size=2)
     np.testing.assert_array_equal(np.frombuffer(decoded, "u2").reshape(array.shape), array)
 
 
@@ -390,7 +390,7 @@ def test_lz4_decodes_what_the_hdf5_filter_stored(content: str, nbytes: int) -> N
 def test_bytes_after_the_last_block_are_ignored() -> None:
     array = make_array("poisson", (20, 30), "u2")
     decoded = np.zeros_like(array)
-    kernels.bslz4_decode(kernels.bslz4_encode(array) + b"left over", decoded)
+    kernels.bslz4_decode(bytes(kernels.bslz4_encode(array)) + b"left over", decoded)
     np.testing.assert_array_equal(decoded, array)
 
 
@@ -410,7 +410,7 @@ def test_bytes_after_the_last_block_are_ignored() -> None:
 def test_corrupt_chunks_are_named(damage: Any, why: str) -> None:
     array = make_array("poisson", (101, 99), "u2")
     with pytest.raises(ValueError, match=why):
-        kernels.bslz4_decode(damage(kernels.bslz4_encode(array)), np.zeros_like(array))
+        kernels.bslz4_decode(damage(bytes(kernels.bslz4_encode(array))), np.zeros_like(array))
 
 
 @compiled_only
@@ -466,9 +466,11 @@ def test_all_in_one_pass_is_the_same_as_step_by_step(case: Any) -> None:
         ending = kernels.Ending(blank, cut, scale, limit, mark_saturated, np.zeros(binned, kind), 1)
         expected = np.zeros(binned, kind)
         counts = kernels.finish(total, flags, *ending._replace(values=expected))
-    made = kernels.bslz4_reduce(
-        chunks, shape, frames[0].dtype, mask, b, one_total, one_flags, satval, first=first, ending=ending
-    )
+    runs = kernels.mask_runs(mask, b) if seed % 2 else None
+    if seed % 2 and ending is not None:
+        ending = ending._replace(runs=kernels.mask_runs(ending.blank, 1))
+    sums_too = (mask, b, one_total, one_flags, satval)
+    made = fused.bslz4_reduce(chunks, shape, frames[0].dtype, *sums_too, first=first, runs=runs, ending=ending)
     assert made == counts
     np.testing.assert_array_equal(flags, one_flags)
     if ending is None:
@@ -478,15 +480,120 @@ def test_all_in_one_pass_is_the_same_as_step_by_step(case: Any) -> None:
 
 
 @compiled_only
+@pytest.mark.skipif(not fused.have_images(), reason="needs carry-less multiplication")
+@given(
+    case=cases,
+    n_frames=st.integers(1, 3),
+    kind=st.sampled_from(["u2", "i2", "u4", "i4"]),
+    scale=st.sampled_from([1.0, 0.37]),
+    coding=st.one_of(st.none(), st.tuples(st.sampled_from([1, 4, 16]), st.sampled_from([1, 3, 16, 1000]))),
+    first=st.booleans(),
+    masked=st.sampled_from([0.0, 0.001, 0.3, 1.0]),
+)
+@sampled
+def test_a_chunk_made_on_the_way_is_the_same_as_step_by_step(
+    case: Any, n_frames: int, kind: str, scale: float, coding: Any, first: bool, masked: float
+) -> None:
+    seed, dtype, shape, b, _, satval, _ = case
+    rng = np.random.default_rng(seed)
+    # Some rows long enough for blocks to end within them, and between.
+    shape = (shape[0], shape[1] * int(rng.choice([1, 1, 40])))
+    mask = (rng.random(shape) < masked).astype(np.uint8)
+    binned = (-(-shape[0] // b), -(-shape[1] // b))
+    total, flags = np.full(binned, 3, "u8"), np.ones(binned, "u1")
+    frames = [make_frame(rng, shape, dtype) for _ in range(n_frames)]
+    stored = [bytes(kernels.bslz4_encode(frame)) for frame in frames]
+    blank = (rng.random(binned) < 0.1).astype(np.uint8)
+    limit, mark = min(30_000, _greatest(kind)), 7
+    ending = kernels.Ending(blank, None, scale, limit, False, np.empty((0, 0), kind), mark)
+    tiling = None if coding is None else fused.Tiling(*coding)
+    maker = fused.ImageChunks((binned[0], binned[1]), np.dtype(kind), tiling)
+    for _ in range(2):  # what one image leaves behind is nothing to the next
+        given_total, given_flags = total.copy(), flags.copy()
+        runs, blank_runs = kernels.mask_runs(mask, b), kernels.mask_runs(blank, 1)
+        sums = (mask, b, given_total, given_flags, satval)
+        made = maker.make(
+            stored, shape, frames[0].dtype, *sums, first=first, runs=runs, ending=ending._replace(runs=blank_runs)
+        )
+    summed, marks, image = total.copy(), flags.copy(), np.empty(binned, kind)
+    for k, frame in enumerate(frames):
+        kernels_numpy.accumulate(frame, mask, b, summed, marks, satval, first=first and k == 0)
+    if tiling is None:
+        counts = kernels_numpy.finish(summed, marks, blank, None, scale, limit, False, image, mark)
+    else:
+        values = np.empty(binned, np.int32)
+        counts = kernels_numpy.finish(summed, marks, blank, None, scale, limit, False, values, 0)
+        kernels.hcompress_roundtrip(values, tiling.scale, tiling.rows)  # astropy takes no tiles of 1 to 3 rows
+        kernels_numpy.mark(values, marks, blank, limit, mark, image)
+    assert (made.n_clipped, made.n_invalid) == counts
+    assert bytes(made.chunk) == bytes(kernels.bslz4_encode(image))
+    assert made.crc32 == zlib.crc32(image.data)
+
+
+@compiled_only
+@pytest.mark.skipif(not fused.have_images(), reason="needs carry-less multiplication")
+def test_chunks_on_the_way_refuse_what_does_not_fit() -> None:
+    frame = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
+    good, blank = kernels.bslz4_encode(frame), np.zeros((40, 60), np.uint8)
+    total, flags = np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint8)
+    ending = kernels.Ending(blank, None, 1.0, 60_000, False, frame, 65_535)
+    maker = fused.ImageChunks((40, 60), np.dtype("u2"))
+
+    def make(chunks: list[Any], mask: Any = None, **more: Any) -> fused.Made:
+        words = {"first": True, "ending": ending, **more}
+        return maker.make(chunks, (40, 60), frame.dtype, mask, 1, total, flags, **words)
+
+    with pytest.raises(fused.ChunkError, match="is cut short") as caught:
+        make([good, good[:100]])
+    assert caught.value.index == 1
+    with pytest.raises(TypeError, match="whole bounds"):
+        make([good], ending=ending._replace(satval=2.5))
+    with pytest.raises(ValueError, match="blank has shape"):
+        make([good], ending=ending._replace(blank=blank[1:]))
+    with pytest.raises(ValueError, match="runs has shape"):
+        make([good], mask=blank, runs=np.zeros((40, 2), np.uint8))
+    compiled = kernels.compiled()
+    assert compiled is not None
+    with pytest.raises(ValueError, match="too small"):
+        compiled.bslz4_encode(frame, np.empty(100, np.uint8))
+    words = ((good,), (40, 60), 2, None, None, 1, total, flags[:1], 65534, 65535, True)
+    rows, stage, room = np.empty((1, 60), np.uint16), np.empty(20_000, np.uint16), kernels.bslz4_room(2400, 2)
+    packed = kernels.packed(ending._replace(values=rows))
+    assert compiled.bslz4_image(words, packed, 1, None, stage, room)[2] == len(make([good]).chunk)
+    for wrong in (
+        (packed, 1, None, stage[:100], room),
+        (packed, 1, None, stage, room[:100]),
+        (packed, 2, None, stage, room),
+    ):
+        with pytest.raises(ValueError, match=r"too small|has shape"):
+            compiled.bslz4_image(words, *wrong)
+    with pytest.raises(ValueError, match="HCompress takes int32"):
+        compiled.bslz4_image(words, packed, 1, (16, 60_000, 65_535), stage, room)
+
+
+@compiled_only
+@given(seed=st.integers(0, 999), shape=st.tuples(st.integers(1, 40), st.integers(1, 700)), b=st.integers(1, 64))
+@sampled
+def test_runs_of_a_mask(seed: int, shape: tuple[int, int], b: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = (rng.random(shape) < rng.choice([0, 0.002, 0.1])).astype(np.uint8)
+    runs, width = kernels.mask_runs(mask, b), kernels.RUN // b * b
+    assert runs is not None
+    for y, x in np.ndindex(runs.shape):
+        assert bool(runs[y, x]) == mask[y * b : (y + 1) * b, x * width : (x + 1) * width].any()
+    assert runs.shape == (-(-shape[0] // b), -(-shape[1] // width))
+
+
+@compiled_only
 def test_the_corrupt_one_of_several_chunks_is_told() -> None:
     frame = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
     good = kernels.bslz4_encode(frame)
     total, flags = np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint8)
-    with pytest.raises(kernels.ChunkError, match="is cut short") as caught:
-        kernels.bslz4_reduce([good, good, good[:100], good], (40, 60), frame.dtype, None, 1, total, flags)
+    with pytest.raises(fused.ChunkError, match="is cut short") as caught:
+        fused.bslz4_reduce([good, good, good[:100], good], (40, 60), frame.dtype, None, 1, total, flags)
     assert caught.value.index == 2
     with pytest.raises(ValueError, match="at least one frame"):
-        kernels.bslz4_reduce([], (40, 60), frame.dtype, None, 1, total, flags)
+        fused.bslz4_reduce([], (40, 60), frame.dtype, None, 1, total, flags)
 
 
 @every_implementation
@@ -620,7 +727,7 @@ def test_both_kernels_mark_alike_at_the_extremes(limit: float, mark: int, types:
 def test_compiled_kernels_wrap_no_number(at: int, bound: int) -> None:
     compiled: Any = import_module("bnl_mpi.pixels._kernels")
     total, flags, values = np.zeros((1, 4), np.uint32), np.zeros((1, 4), np.uint8), np.zeros((1, 4), np.uint16)
-    ending: list[Any] = [None, 100, 1.0, 100, False, values, 0]
+    ending: list[Any] = [None, 100, 1.0, 100, False, values, 0, None]
     ending[{3: 1, 5: 3}[at]] = bound
     with pytest.raises(OverflowError):
         compiled.finish(total, flags, tuple(ending))
@@ -656,4 +763,4 @@ def test_shapes_that_no_picture_has_are_refused(impl: ModuleType, shape: tuple[i
 def test_chunks_of_shapes_that_no_picture_has_are_refused(shape: tuple[int, int]) -> None:
     total, flags = np.zeros((1, 1), np.uint32), np.zeros((1, 1), np.uint8)
     with pytest.raises(ValueError, match="sides"):
-        kernels.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), None, 1, total, flags)
+        fused.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), None, 1, total, flags)

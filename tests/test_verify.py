@@ -117,7 +117,7 @@ def store_other_pixels(folder: Path) -> None:
     with h5py.File(path, "r+") as file:
         pixels = file["/entry/data/data"][0]
         pixels[5, 5] = 3 if pixels[5, 5] != 3 else 4
-        chunk = kernels.bslz4_encode(np.ascontiguousarray(pixels))
+        chunk = bytes(kernels.bslz4_encode(np.ascontiguousarray(pixels)))
         file["/entry/data/data"].id.write_direct_chunk((0, 0, 0), chunk)
         for name, data in (("chunk_crc32", chunk), ("image_crc32", pixels)):
             values = file["/entry/bnl_mpi"][name][()]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..pixels import kernels
+from ..pixels.fused import Tiling
 from .passed import AT_END as AT_END
 from .passed import AT_JUMP as AT_JUMP
 from .passed import MISSES as MISSES
@@ -83,6 +84,10 @@ class LossyCodec(Codec):  # type: ignore[misc]  # numcodecs has no type hints
     @abstractmethod
     def decode(self, buf: Any, out: Image | None = None) -> Image:
         """The image (ny, nx) of a codestream, in `out` if given."""
+
+    def tiling(self, shape: tuple[int, int]) -> Tiling | None:
+        """The HCompress whose round trip `roundtrip` is, of images of this shape: then it can be made on the way."""
+        return None
 
     def check_codestream(self, codestream: Any, shape: tuple[int, int]) -> None:
         """Raise InputError if a codestream that somebody stored isn't one that this codec makes of images (ny, nx).

@@ -15,6 +15,7 @@ from numcodecs.registry import register_codec
 
 from ..errors import UsageError
 from ..pixels import kernels
+from ..pixels.fused import Tiling
 from .contract import Image, LossyCodec
 from .registry import DEFAULT_SCALE
 
@@ -88,6 +89,9 @@ class HCompress(LossyCodec):
                 f"HCompress at scale {self.scale} codes values up to {greatest}, the images' "
                 f"saturation value is {limit:.0f}; give -u 2 or a smaller -S"
             )
+
+    def tiling(self, shape: tuple[int, int]) -> Tiling | None:
+        return Tiling(self.scale, tile_rows(shape))
 
     def encode(self, buf: Any) -> bytes:
         from astropy.io import fits

@@ -21,7 +21,7 @@ class Fetched(NamedTuple):
     """A stored frame, and how to decode it."""
 
     how: str | None
-    """'bslz4': chunks that `kernels.bslz4_reduce` takes as they are.  None: the frame is in the caller's buffer."""
+    """'bslz4': chunks that `fused.bslz4_reduce` takes as they are.  None: the frame is in the caller's buffer."""
     chunk: Any
     """The stored bytes; they hold until the buffer that `Room` gave is used again."""
     n_stored: int

@@ -196,10 +196,10 @@ class _Writer:
         self.record.begin(self._file)
         self._data = _group(self._entry, "data", "NXdata")
 
-    def _note(self, stored: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
+    def _note(self, stored: Any, image: np.ndarray[Any, Any] | None, frames: range, crc32: int | None = None) -> None:
         self._raw.raise_error()
         self.record.chunk_crc32.append(kernels.crc32(stored))
-        self.record.image_crc32.append(None if image is None else kernels.crc32(image.data))
+        self.record.image_crc32.append(crc32 if image is None else kernels.crc32(image.data))
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
@@ -248,14 +248,14 @@ class BlockWriter(_Writer):
         self._dataset.attrs["image_nr_high"] = np.int32(first_image + n_images)
         self._next = 0
 
-    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
+    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range, crc32: int | None = None) -> None:
         """Store `chunk`, the encoded form of `image`, which was made of `frames` (counted from 0).
 
-        Without the image, as a reader decodes it, its checksum isn't taken.
+        Without the image, as a reader decodes it, its checksum is what `crc32` says: None where it wasn't taken.
         """
         self._dataset.id.write_direct_chunk((self._next, 0, 0), chunk)
         self._next += 1
-        self._note(chunk, image, frames)
+        self._note(chunk, image, frames, crc32)
 
 
 class SquashWriter(_Writer):

@@ -50,11 +50,11 @@ class Filter:
             _htj2k_filter()
 
     def encoder(self) -> Encoder:
-        """A function from an image (ny, nx), C-contiguous, to the bytes of its chunk."""
+        """A function from an image (ny, nx), C-contiguous, to its chunk's bytes, which hold until the next call."""
         if self.name == "none":
             return lambda image: image.data.cast("B")
         if self.name == "bslz4" and kernels.HAVE_BSLZ4:
-            return kernels.bslz4_encode
+            return _Bslz4Encoder()
         if self.name == "zstd":
             return _blosc_zstd(self.level or 0, shuffled=self.kept)
         if self.name == "htj2k":
@@ -75,6 +75,20 @@ def _htj2k_filter() -> Any:
             f"-c htj2k needs hdf5plugin 7.1 or later, {hdf5plugin.version} is there: pip install 'bnl-mpi[htj2k]'"
         )
     return hdf5plugin.Htj2k
+
+
+class _Bslz4Encoder:
+    """Puts each chunk where the last one was, so that the memory is there already."""
+
+    def __init__(self) -> None:
+        self._room: np.ndarray[Any, Any] | None = None
+        self._of: tuple[int, int] = (0, 0)
+
+    def __call__(self, image: np.ndarray[Any, Any]) -> memoryview:
+        of = (image.size, image.itemsize)
+        if self._room is None or of != self._of:
+            self._room, self._of = kernels.bslz4_room(*of), of
+        return kernels.bslz4_encode(image, self._room)
 
 
 def _blosc_zstd(level: int, *, shuffled: bool) -> Encoder:

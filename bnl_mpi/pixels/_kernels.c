@@ -14,6 +14,7 @@
 #include "csrc/crc32.h"
 #include "csrc/gaps.h"
 #include "csrc/hcompress.h"
+#include "csrc/imagechunk.h"
 #include "csrc/reduce.h"
 #include "csrc/spots.h"
 
@@ -88,20 +89,29 @@ static int has_shape(const array *a, const char *name, Py_ssize_t ny, Py_ssize_t
     return 0;
 }
 
-/* What accumulate and bslz4_reduce share: mask, total and flags that go with frames of (ny, nx). */
+/* What accumulate, bslz4_reduce and bslz4_image share: mask, total and flags that go with frames of (ny, nx). */
 typedef struct {
-    array mask, total, flags;
+    array mask, runs, total, flags;
     reduction r;
 } sums;
 
 static void sums_drop(sums *s) {
     array_drop(&s->mask);
+    array_drop(&s->runs);
     array_drop(&s->total);
     array_drop(&s->flags);
 }
 
-static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, Py_ssize_t ny, Py_ssize_t nx,
-                     int itemsize, int binning, unsigned long long top, unsigned long long low, int first) {
+/* Whether an object is None, or becomes what `runs_of_mask` makes for images of (oy, ...). */
+static int runs_take(array *a, PyObject *object, Py_ssize_t oy, size_t n_runs) {
+    return object == Py_None || (array_take(a, object, "runs", 2, "u", 0) && item_size_in(a, "runs", 1, 1, 1) &&
+                                 has_shape(a, "runs", oy, (Py_ssize_t)n_runs));
+}
+
+/* `flag_rows`: flags are of so many output rows; 0: of all. */
+static int sums_take(sums *s, PyObject *mask, PyObject *runs, PyObject *total, PyObject *flags, Py_ssize_t ny,
+                     Py_ssize_t nx, int itemsize, int binning, unsigned long long top, unsigned long long low,
+                     int first, Py_ssize_t flag_rows) {
     if (binning < 1 || binning > MAX_BINNING) {
         PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", binning, MAX_BINNING);
         return 0;
@@ -114,8 +124,10 @@ static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, 
           has_shape(&s->total, "total", oy, ox)))
         return 0;
     if (!(array_take(&s->flags, flags, "flags", 2, "u", 1) && item_size_in(&s->flags, "flags", 1, 1, 1) &&
-          has_shape(&s->flags, "flags", oy, ox)))
+          has_shape(&s->flags, "flags", flag_rows ? flag_rows : oy, ox)))
         return 0;
+    const size_t n_runs = runs_of((size_t)nx, (size_t)binning);
+    if (!runs_take(&s->runs, runs, oy, n_runs)) return 0;
     const unsigned long long greatest = itemsize == 1 ? UINT8_MAX : itemsize == 2 ? UINT16_MAX : UINT32_MAX;
     if (top >= greatest || low > top + 1) {
         PyErr_SetString(PyExc_ValueError, "the bounds of valid values don't fit the frame's type");
@@ -124,23 +136,24 @@ static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, 
     s->r = (reduction){.ny = (size_t)ny, .nx = (size_t)nx, .ox = (size_t)ox, .b = (size_t)binning,
                        .itemsize = itemsize, .wide = s->total.view.itemsize == 8, .first = first,
                        .top = top, .low = low, .mask = s->mask.held ? s->mask.view.buf : NULL,
-                       .total = s->total.view.buf, .flags = s->flags.view.buf};
+                       .runs = s->runs.held ? s->runs.view.buf : NULL, .n_runs = n_runs,
+                       .flag_rows = (size_t)flag_rows, .total = s->total.view.buf, .flags = s->flags.view.buf};
     return 1;
 }
 
 static PyObject *accumulate(PyObject *self, PyObject *args) {
-    PyObject *frame_object, *mask, *total, *flags, *result = NULL;
+    PyObject *frame_object, *mask, *total, *flags, *runs = Py_None, *result = NULL;
     int binning, first;
     unsigned long long top, low;
     array frame = {.held = 0};
     sums s = {.r = {0}};
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOiOOO&O&p", &frame_object, &mask, &binning, &total, &flags, whole_number,
-                          &top, whole_number, &low, &first))
+    if (!PyArg_ParseTuple(args, "OOiOOO&O&p|O", &frame_object, &mask, &binning, &total, &flags, whole_number,
+                          &top, whole_number, &low, &first, &runs))
         return NULL;
     if (array_take(&frame, frame_object, "frame", 2, "ui", 0) && item_size_in(&frame, "frame", 1, 2, 4) &&
-        sums_take(&s, mask, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
-                  binning, top, low, first)) {
+        sums_take(&s, mask, runs, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
+                  binning, top, low, first, 0)) {
         const uint8_t *pixels = frame.view.buf;
         const size_t step = s.r.b * s.r.nx * (size_t)s.r.itemsize;
         Py_BEGIN_ALLOW_THREADS
@@ -153,19 +166,22 @@ static PyObject *accumulate(PyObject *self, PyObject *args) {
     return result;
 }
 
-/* What finish and bslz4_reduce share: how an image of (ny, nx) is made of its sums. */
+/* What finish, bslz4_reduce and bslz4_image share: how an image of (ny, nx) is made of its sums. */
 typedef struct {
-    array blank, values;
+    array blank, runs, values;
+    size_t n_runs;
     finishing f;
 } ending;
 
 static void ending_drop(ending *e) {
     array_drop(&e->blank);
+    array_drop(&e->runs);
     array_drop(&e->values);
 }
 
-static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx) {
-    PyObject *blank, *values;
+/* `value_rows`: the values are of so many rows of the image. */
+static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx, Py_ssize_t value_rows) {
+    PyObject *blank, *values, *runs;
     unsigned long long satval, limit;
     long long invalid;
     double scale;
@@ -174,12 +190,14 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx)
         PyErr_SetString(PyExc_TypeError, "the ending isn't a tuple");
         return 0;
     }
-    if (!PyArg_ParseTuple(words, "OO&dO&pOL", &blank, whole_number, &satval, &scale, whole_number, &limit, &mark_saturated,
-                          &values, &invalid))
+    if (!PyArg_ParseTuple(words, "OO&dO&pOLO", &blank, whole_number, &satval, &scale, whole_number, &limit, &mark_saturated,
+                          &values, &invalid, &runs))
         return 0;
     if (!(array_take(&e->values, values, "values", 2, "ui", 1) && item_size_in(&e->values, "values", 2, 4, 4) &&
-          has_shape(&e->values, "values", ny, nx)))
+          has_shape(&e->values, "values", value_rows, nx)))
         return 0;
+    e->n_runs = runs_of((size_t)nx, 1);
+    if (!runs_take(&e->runs, runs, ny, e->n_runs)) return 0;
     if (blank != Py_None && !(array_take(&e->blank, blank, "blank", 2, "u", 0) &&
                               item_size_in(&e->blank, "blank", 1, 1, 1) && has_shape(&e->blank, "blank", ny, nx)))
         return 0;
@@ -196,12 +214,18 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx)
     return 1;
 }
 
-/* The n pixels of the image from number `start` on. */
-static void ending_run(ending *e, const reduction *r, const void *total, size_t start, size_t n) {
-    const int size = (int)e->values.view.itemsize;
-    finish_pixels(&e->f, r->wide, total, r->flags + start,
-                  e->blank.held ? (const uint8_t *)e->blank.view.buf + start : NULL, size,
-                  (uint8_t *)e->values.view.buf + start * (size_t)size, n);
+/* Row `row` of the image, into `values`. */
+static void ending_run(ending *e, const reduction *r, size_t row, void *values) {
+    const size_t nx = r->ox;
+    finish_pixels(&e->f, r->wide, row_total(r, row), row_flags(r, row),
+                  e->blank.held ? (const uint8_t *)e->blank.view.buf + row * nx : NULL,
+                  e->runs.held ? (const uint8_t *)e->runs.view.buf + row * e->n_runs : NULL,
+                  (int)e->values.view.itemsize, values, nx);
+}
+
+/* The same, in its place among all rows of the image. */
+static void ending_run_whole(ending *e, const reduction *r, size_t row) {
+    ending_run(e, r, row, (uint8_t *)e->values.view.buf + row * r->ox * (size_t)e->values.view.itemsize);
 }
 
 static PyObject *ending_counts(const ending *e) {
@@ -243,10 +267,21 @@ static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
     return rows;
 }
 
+/* Row `row` of the image is summed: it goes into the chunk, or into the tile that does. */
+static int image_row(image_chunk *c, ending *e, const reduction *r, size_t row) {
+    if (c->codes) {
+        ending_run(e, r, row, (int32_t *)c->values + row % c->tile_rows * c->nx);
+        return image_values_done(c, r, e->blank.held ? e->blank.view.buf : NULL, row);
+    }
+    ending_run(e, r, row, image_room(c));
+    image_row_done(c);
+    return 1;
+}
+
 /* Sums the chunks' frames one output row at a time, and makes that row's pixels if there is an ending: so
- * neither frames nor, where these frames are all, sums are ever in memory. Returns the number of the frame
- * that has a fault, or n. */
-static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *e) {
+ * neither frames nor, where these frames are all, sums are ever in memory; nor the image, where it becomes a chunk.
+ * Returns the number of the frame that has a fault, or n; n + 1 if memory ran out. */
+static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *e, image_chunk *c) {
     block_memory memory = {0};
     const int first = r->first;
     size_t bad = n;
@@ -262,7 +297,11 @@ static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *
             else
                 bad = k;
         }
-        if (e && bad == n) ending_run(e, r, row_total(r, row), row * r->ox, r->ox);
+        if (bad < n || !e) continue;
+        if (!c)
+            ending_run_whole(e, r, row);
+        else if (!image_row(c, e, r, row))
+            bad = n + 1;
     }
     for (size_t k = 0; k < n; k++) free(frames[k].pixels);
     block_memory_drop(&memory);
@@ -280,55 +319,183 @@ static PyObject *chunk_fault(const char *fault, size_t block, Py_ssize_t number)
     return NULL;
 }
 
-static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
-    PyObject *chunks, *mask, *total, *flags, *words, *result = NULL;
+/* The arguments that bslz4_reduce and bslz4_image share, and what they hold. */
+typedef struct {
+    frame_rows *frames;
+    Py_ssize_t n, held;
+    sums s;
+    ending e;
+    void *row;
+} reducing;
+
+static void reducing_drop(reducing *g) {
+    while (g->held > 0) PyBuffer_Release(&g->frames[--g->held].chunk);
+    free(g->frames);
+    free(g->row);
+    ending_drop(&g->e);
+    sums_drop(&g->s);
+}
+
+/* (chunks, (ny, nx), itemsize, mask, runs, binning, total, flags, top, low, first), and the ending or None.
+ * `ring`: where these frames are all, flags are of so many rows, as are the ending's values; 0: of all. */
+static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t ring) {
+    PyObject *chunks, *mask, *runs, *total, *flags;
     Py_ssize_t ny, nx;
     int itemsize, binning, first;
     unsigned long long top, low;
-    sums s = {.r = {0}};
-    ending e = {.f = {0}};
-    void *row = NULL;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "O!(nn)iOiOOO&O&pO", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &binning,
-                          &total, &flags, whole_number, &top, whole_number, &low, &first, &words))
-        return NULL;
-    const Py_ssize_t n = PyTuple_GET_SIZE(chunks);
-    Py_ssize_t held = 0;
-    frame_rows *frames = calloc((size_t)n + 1, sizeof *frames);
-    if (!frames) return PyErr_NoMemory();
-    if (!sides_fit(ny, nx, "frame")) goto done;
-    if (n < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
+    if (!PyArg_ParseTuple(words, "O!(nn)iOOiOOO&O&p", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &runs,
+                          &binning, &total, &flags, whole_number, &top, whole_number, &low, &first) ||
+        !sides_fit(ny, nx, "frame"))
+        return 0;
+    g->n = PyTuple_GET_SIZE(chunks);
+    if (g->n < 1 || (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
         PyErr_SetString(PyExc_ValueError, "there is at least one frame, of pixels of 1, 2 or 4 bytes");
-        goto done;
+        return 0;
     }
-    for (; held < n; held++)
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(chunks, held), &frames[held].chunk, PyBUF_SIMPLE) < 0) goto done;
-    if (!sums_take(&s, mask, total, flags, ny, nx, itemsize, binning, top, low, first)) goto done;
-    const int ends = words != Py_None;
-    if (ends && !ending_take(&e, words, s.total.view.shape[0], s.total.view.shape[1])) goto done;
-    if (ends && first) {
-        row = malloc(s.r.ox * (s.r.wide ? 8 : 4));
-        if (!row) {
+    g->frames = calloc((size_t)g->n, sizeof *g->frames);
+    if (!g->frames) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (; g->held < g->n; g->held++)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(chunks, g->held), &g->frames[g->held].chunk, PyBUF_SIMPLE) < 0) return 0;
+    if (!sums_take(&g->s, mask, runs, total, flags, ny, nx, itemsize, binning, top, low, first, first ? ring : 0)) return 0;
+    if (end == Py_None) return 1;
+    const Py_ssize_t oy = g->s.total.view.shape[0];
+    if (!ending_take(&g->e, end, oy, g->s.total.view.shape[1], ring ? ring : oy)) return 0;
+    if (first) {
+        g->row = malloc(g->s.r.ox * (g->s.r.wide ? 8 : 4));
+        if (!g->row) {
             PyErr_NoMemory();
-            goto done;
+            return 0;
         }
-        s.r.total = row;
-        s.r.one_row = 1;
+        g->s.r.total = g->row;
+        g->s.r.one_row = 1;
     }
+    return 1;
+}
+
+/* Runs it; returns 0 with an exception set where a chunk has a fault. */
+static int reducing_run(reducing *g, ending *e, image_chunk *c) {
     size_t bad;
     Py_BEGIN_ALLOW_THREADS
-    bad = reduce_chunks(frames, (size_t)n, &s.r, ends ? &e : NULL);
+    bad = reduce_chunks(g->frames, (size_t)g->n, &g->s.r, e, c);
     Py_END_ALLOW_THREADS
-    if (bad < (size_t)n)
-        chunk_fault(frames[bad].reader.fault, frames[bad].reader.n_done, (Py_ssize_t)bad);
+    if (bad == (size_t)g->n) return 1;
+    if (bad > (size_t)g->n)
+        PyErr_NoMemory();
     else
-        result = ends ? ending_counts(&e) : Py_NewRef(Py_None);
+        chunk_fault(g->frames[bad].reader.fault, g->frames[bad].reader.n_done, (Py_ssize_t)bad);
+    return 0;
+}
+
+static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
+    PyObject *words, *end, *result = NULL;
+    reducing g = {.n = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!O", &PyTuple_Type, &words, &end)) return NULL;
+    const int ends = end != Py_None;
+    if (reducing_take(&g, words, end, 0) && reducing_run(&g, ends ? &g.e : NULL, NULL))
+        result = ends ? ending_counts(&g.e) : Py_NewRef(Py_None);
+    reducing_drop(&g);
+    return result;
+}
+
+#ifdef BNL_CRC32
+/* The elements' buffers of bslz4_image: the stage, and room for the chunk. */
+static int image_take(image_chunk *c, array *stage, array *room, PyObject *stage_object, PyObject *room_object,
+                      const reduction *r, Py_ssize_t oy) {
+    if (!array_take(stage, stage_object, "stage", 1, "ui", 1) || !item_size_in(stage, "stage", 2, 4, 4) ||
+        !array_take(room, room_object, "room", 1, "u", 1) || !item_size_in(room, "room", 1, 1, 1))
+        return 0;
+    const size_t size = (size_t)stage->view.itemsize, n = (size_t)oy * r->ox;
+    if ((size_t)stage->view.shape[0] < stage_size(r->ox, size) || (size_t)room->view.len < bslz4_bound(n, size)) {
+        PyErr_SetString(PyExc_ValueError, "the stage or the room is too small");
+        return 0;
+    }
+    *c = (image_chunk){.stage = stage->view.buf, .ny = (size_t)oy, .nx = r->ox, .narrow_out = size == 2};
+    if (chunk_writer_open(&c->writer, n, size, room->view.buf)) return 1;
+    PyErr_NoMemory();
+    return 0;
+}
+
+/* HCompress's (scale, limit, mark) for tiles of as many rows as the ending's values have. */
+static int image_codes(image_chunk *c, PyObject *coding, const ending *e, const array *stage) {
+    unsigned long long limit;
+    long long scale, mark;
+    const int is_signed = kind_of(stage->view.format) == 'i';
+    const uint64_t greatest = (stage->view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed;
+    if (!PyArg_ParseTuple(coding, "LO&L", &scale, whole_number, &limit, &mark)) return 0;
+    if (kind_of(e->values.view.format) != 'i' || e->values.view.itemsize != 4 || scale < 0 || scale > INT32_MAX ||
+        limit > greatest || mark > (int64_t)greatest || mark < (is_signed ? -(int64_t)greatest - 1 : 0)) {
+        PyErr_SetString(PyExc_ValueError, "HCompress takes int32, a scale of 0 to 2147483647, and what fits the stage");
+        return 0;
+    }
+    c->codes = 1;
+    c->tile_rows = (size_t)e->values.view.shape[0];
+    c->values = e->values.view.buf;
+    c->limit = limit < INT32_MAX ? limit : INT32_MAX;
+    c->mark = (uint64_t)mark;
+    if (hc_memory_hold(&c->memory, c->tile_rows < c->ny ? c->tile_rows : c->ny, c->nx, scale)) return 1;
+    PyErr_NoMemory();
+    return 0;
+}
+
+static PyObject *bslz4_image(PyObject *self, PyObject *args) {
+    PyObject *words, *end, *coding, *stage_object, *room_object, *result = NULL;
+    Py_ssize_t ring;
+    array stage = {.held = 0}, room = {.held = 0};
+    reducing g = {.n = 0};
+    image_chunk c = {.codes = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!OnOOO", &PyTuple_Type, &words, &end, &ring, &coding, &stage_object, &room_object))
+        return NULL;
+    if (ring < 1 || end == Py_None) {
+        PyErr_SetString(PyExc_ValueError, "there is an ending, of at least one row at a time");
+        return NULL;
+    }
+    if (!reducing_take(&g, words, end, ring) ||
+        !image_take(&c, &stage, &room, stage_object, room_object, &g.s.r, g.s.total.view.shape[0]))
+        goto done;
+    if (coding != Py_None ? !image_codes(&c, coding, &g.e, &stage) : g.e.values.view.itemsize != stage.view.itemsize) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "values are of the stage's type where nothing codes them");
+        goto done;
+    }
+    if (reducing_run(&g, &g.e, &c)) {
+        image_flush(&c, c.have);
+        result = Py_BuildValue("KKnIdd", (unsigned long long)g.e.f.n_clipped, (unsigned long long)g.e.f.n_invalid,
+                               (Py_ssize_t)(c.writer.to - c.writer.start), (unsigned int)c.crc, c.coding, c.encoding);
+    }
 done:
-    while (held > 0) PyBuffer_Release(&frames[--held].chunk);
-    free(frames);
-    free(row);
-    ending_drop(&e);
-    sums_drop(&s);
+    hc_memory_drop(&c.memory);
+    chunk_writer_drop(&c.writer);
+    array_drop(&stage);
+    array_drop(&room);
+    reducing_drop(&g);
+    return result;
+}
+#endif
+
+static PyObject *mask_runs(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array mask = {.held = 0}, runs = {.held = 0};
+    int binning;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OiO", &objects[0], &binning, &objects[1])) return NULL;
+    if (array_take(&mask, objects[0], "mask", 2, "u", 0) && item_size_in(&mask, "mask", 1, 1, 1) &&
+        array_take(&runs, objects[1], "runs", 2, "u", 1) && item_size_in(&runs, "runs", 1, 1, 1)) {
+        const Py_ssize_t ny = mask.view.shape[0], nx = mask.view.shape[1];
+        if (binning < 1 || binning > MAX_BINNING)
+            PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", binning, MAX_BINNING);
+        else if (has_shape(&runs, "runs", (ny + binning - 1) / binning, (Py_ssize_t)runs_of((size_t)nx, (size_t)binning))) {
+            Py_BEGIN_ALLOW_THREADS
+            runs_of_mask(mask.view.buf, (size_t)ny, (size_t)nx, (size_t)binning, runs.view.buf);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        }
+    }
+    array_drop(&runs);
+    array_drop(&mask);
     return result;
 }
 
@@ -364,29 +531,38 @@ static PyObject *lz4_decode(PyObject *self, PyObject *args) {
     return decode_with(lz4_chunk_decode, args);
 }
 
-static PyObject *bslz4_encode(PyObject *self, PyObject *object) {
-    PyObject *result = NULL;
-    array in = {.held = 0};
+static PyObject *bslz4_encode(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array in = {.held = 0}, room = {.held = 0};
     (void)self;
-    if (array_take(&in, object, "array", 0, "uif", 0)) {
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1])) return NULL;
+    if (array_take(&in, objects[0], "array", 0, "uif", 0) && array_take(&room, objects[1], "room", 1, "u", 1) &&
+        item_size_in(&room, "room", 1, 1, 1)) {
         const size_t size = (size_t)in.view.itemsize, n = (size_t)in.view.len / size;
         size_t made;
-        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bslz4_bound(n, size));
-        if (result) {
-            uint8_t *to = (uint8_t *)PyBytes_AS_STRING(result);
+        if ((size_t)room.view.len < bslz4_bound(n, size)) {
+            PyErr_SetString(PyExc_ValueError, "the room is too small");
+        } else {
             Py_BEGIN_ALLOW_THREADS
-            made = bslz4_chunk_encode(in.view.buf, n, size, to);
+            made = bslz4_chunk_encode(in.view.buf, n, size, room.view.buf);
             Py_END_ALLOW_THREADS
-            if (made == 0) {
-                Py_CLEAR(result);
-                PyErr_NoMemory();
-            } else {
-                _PyBytes_Resize(&result, (Py_ssize_t)made);
-            }
+            result = made ? PyLong_FromSize_t(made) : PyErr_NoMemory();
         }
     }
+    array_drop(&room);
     array_drop(&in);
     return result;
+}
+
+static PyObject *bslz4_bound_(PyObject *self, PyObject *args) {
+    Py_ssize_t n, size;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &size)) return NULL;
+    if (n < 0 || size < 1 || size > 8) {
+        PyErr_SetString(PyExc_ValueError, "elements are of 1 to 8 bytes");
+        return NULL;
+    }
+    return PyLong_FromSize_t(bslz4_bound((size_t)n, (size_t)size));
 }
 
 static PyObject *byte_offset_decode_(PyObject *self, PyObject *args) {
@@ -436,10 +612,12 @@ static PyObject *finish(PyObject *self, PyObject *args) {
     if (array_take(&total, total_object, "total", 2, "u", 0) && item_size_in(&total, "total", 4, 8, 8) &&
         array_take(&flags, flags_object, "flags", 2, "u", 0) && item_size_in(&flags, "flags", 1, 1, 1) &&
         has_shape(&flags, "flags", total.view.shape[0], total.view.shape[1]) &&
-        ending_take(&e, words, total.view.shape[0], total.view.shape[1])) {
-        const reduction r = {.wide = total.view.itemsize == 8, .flags = flags.view.buf};
+        ending_take(&e, words, total.view.shape[0], total.view.shape[1], total.view.shape[0])) {
+        const size_t ny = (size_t)total.view.shape[0], nx = (size_t)total.view.shape[1];
+        const reduction r = {.wide = total.view.itemsize == 8, .ox = nx, .total = total.view.buf,
+                             .flags = flags.view.buf};
         Py_BEGIN_ALLOW_THREADS
-        ending_run(&e, &r, total.view.buf, 0, (size_t)total.view.shape[0] * (size_t)total.view.shape[1]);
+        for (size_t row = 0; row < ny; row++) ending_run_whole(&e, &r, row);
         Py_END_ALLOW_THREADS
         result = ending_counts(&e);
     }
@@ -744,20 +922,26 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 #endif
 
 static PyMethodDef methods[] = {
-    {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
+    {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first, runs)"},
     {"background_find", background_find_py, METH_VARARGS,
      "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
     {"background_apply", background_apply_py, METH_VARARGS,
      "background_apply(values, state, level, limit, low) -> (before, after, n_kept)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
-     "bslz4_reduce(chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first, ending)"},
+     "bslz4_reduce((chunks, (ny, nx), itemsize, mask, runs, binning, total, flags, top, low, first), ending)"},
+#ifdef BNL_CRC32
+    {"bslz4_image", bslz4_image, METH_VARARGS,
+     "bslz4_image(words, ending, rows, (scale, limit, mark), stage, room) -> (clipped, invalid, bytes, crc32, s, s)"},
+#endif
+    {"mask_runs", mask_runs, METH_VARARGS, "mask_runs(mask, binning, runs)"},
     {"byte_offset_decode", byte_offset_decode_, METH_VARARGS, "byte_offset_decode(data, out) -> (pixels, bytes)"},
     {"byte_offset_encode", byte_offset_encode_, METH_O, "byte_offset_encode(array) -> bytes"},
     {"bslz4_decode", bslz4_decode, METH_VARARGS, "bslz4_decode(chunk, out)"},
-    {"bslz4_encode", bslz4_encode, METH_O, "bslz4_encode(array) -> bytes"},
+    {"bslz4_encode", bslz4_encode, METH_VARARGS, "bslz4_encode(array, room) -> bytes made"},
+    {"bslz4_bound", bslz4_bound_, METH_VARARGS, "bslz4_bound(elements, itemsize) -> bytes"},
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
-     "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid)) -> counts"},
+     "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid, runs)) -> counts"},
     {"fill_gaps", fill_gaps, METH_VARARGS, "fill_gaps(values, pixels, sources, weights)"},
     {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
     {"strong_pixels", strong_pixels, METH_VARARGS,

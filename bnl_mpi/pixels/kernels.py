@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -40,22 +40,25 @@ __all__ = [
     "FLAG_INVALID",
     "FLAG_SATURATED",
     "HAVE_BSLZ4",
-    "ChunkError",
     "Ending",
     "accumulate",
     "bslz4_decode",
     "bslz4_encode",
-    "bslz4_reduce",
+    "bslz4_room",
     "byte_offset_decode",
     "byte_offset_encode",
     "compare",
     "compiled",
     "crc32",
     "finish",
+    "fits",
+    "flag_bounds",
     "hcompress_roundtrip",
     "lz4_decode",
     "mark",
     "mark_value",
+    "mask_runs",
+    "packed",
     "top_value",
 ]
 
@@ -85,8 +88,11 @@ def compiled() -> ModuleType | None:
 
 _NO_SATVAL = 2**64 - 1
 
+RUN = 128
+"""Columns of a frame that the compiled loops take at a time."""
 
-def _flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
+
+def flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
     """Greatest valid value, and the smallest value for which a flag is set."""
     top = top_value(dtype)
     check_satval(satval)
@@ -104,6 +110,7 @@ def accumulate(
     satval: float | None = None,
     *,
     first: bool = False,
+    runs: Array | None = None,
 ) -> None:
     """Add a frame to a binned sum.
 
@@ -120,6 +127,7 @@ def accumulate(
             its value, FLAG_SATURATED if a valid one is >= satval.
         satval: saturation value in counts, or None: FLAG_SATURATED is never set.
         first: set `total` and `flags` instead of adding to them.
+        runs: what `mask_runs` tells of `mask`, which is then hardly read; or None.
 
     Raises:
         ValueError: shapes don't agree, or binning is out of range.
@@ -128,15 +136,21 @@ def accumulate(
     if _kernels is None or frame.dtype.kind == "f" or frame.itemsize > 4:
         kernels_numpy.accumulate(frame, mask, binning, total, flags, satval, first=first)
     else:
-        _kernels.accumulate(frame, mask, binning, total, flags, *_flag_bounds(frame.dtype, satval), first)
+        _kernels.accumulate(frame, mask, binning, total, flags, *flag_bounds(frame.dtype, satval), first, runs)
 
 
-class ChunkError(ValueError):
-    """A compressed chunk is corrupt; `index` counts the chunks that were given, from 0."""
+def mask_runs(mask: Array | None, binning: int) -> Array | None:
+    """Where a mask, (ny, nx) uint8, flags anything at all: by row of the binned image, and run of columns.
 
-    def __init__(self, message: str, index: int) -> None:
-        super().__init__(message)
-        self.index = index
+    For the functions that take it beside the mask; None without one, or where NumPy does the work.
+    """
+    if _kernels is None or mask is None:
+        return None
+    ny, nx = mask.shape
+    width = RUN // binning * binning
+    runs = np.empty((-(-ny // binning), -(-nx // width)), np.uint8)
+    _kernels.mask_runs(mask, binning, runs)
+    return runs
 
 
 class Ending(NamedTuple):
@@ -149,48 +163,8 @@ class Ending(NamedTuple):
     mark_saturated: bool
     values: Array
     invalid: int = 0
-
-
-def bslz4_reduce(
-    chunks: Sequence[Any],
-    frame_shape: tuple[int, int],
-    frame_dtype: np.dtype[Any],
-    mask: Array | None,
-    binning: int,
-    total: Array,
-    flags: Array,
-    satval: float | None = None,
-    *,
-    first: bool = False,
-    ending: Ending | None = None,
-) -> tuple[int, int]:
-    """`bslz4_decode` and `accumulate` of each chunk, and `finish`, a few rows at a time: no frame is ever in memory.
-
-    Args:
-        chunks: frames as HDF5 filter 32008 with LZ4 stores them, one or more.
-        frame_shape, frame_dtype: (ny, nx), and the stored type, an integer of 1, 2 or 4 bytes.
-        mask, binning, total, flags, satval, first: as for `accumulate`; with both `first` and `ending` no `total`.
-        ending: makes the image's pixels; None if more frames are to come.
-
-    Returns:
-        What `finish` does; zeros without an ending.
-
-    Raises:
-        ChunkError: a chunk is corrupt; `total`, `flags` and the pixels then hold part of it.
-    """
-    in_c = ending if ending is not None and _fits(total, ending) else None
-    dtype = np.dtype(frame_dtype)
-    sums = (mask, binning, total, flags, *_flag_bounds(dtype, satval), first)
-    counts: tuple[int, int] | None
-    try:
-        counts = _kernels.bslz4_reduce(tuple(chunks), frame_shape, dtype.itemsize, *sums, in_c and _packed(in_c))
-    except ValueError as error:
-        if len(error.args) == 2:
-            raise ChunkError(*error.args) from None
-        raise
-    if ending is not None and in_c is None:
-        return finish(total, flags, *ending)
-    return counts or (0, 0)
+    runs: Array | None = None
+    """What `mask_runs` tells of `blank`, for a binning of 1; or None."""
 
 
 def finish(
@@ -203,6 +177,7 @@ def finish(
     mark_saturated: bool,
     values: Array,
     invalid: int = 0,
+    runs: Array | None = None,
 ) -> tuple[int, int]:
     """Turn a sum into the pixels of an image, before any lossy codec.
 
@@ -219,18 +194,19 @@ def finish(
         mark_saturated: whether pixels flagged FLAG_SATURATED get the value `limit` (`--saturation scaled`).
         values: (oy, ox) array to fill: int16, int32, uint16, uint32 or float (where a float sum isn't cut to
             integers).
+        runs: what `mask_runs` tells of `blank`, for a binning of 1; or None.
 
     Returns:
         Number of valid pixels that were cut by satval or limit or marked saturated; number of invalid pixels.
     """
-    ending = Ending(blank, satval, scale, limit, mark_saturated, values, invalid)
-    if not _fits(total, ending):
-        return kernels_numpy.finish(total, flags, *ending)
-    counts: tuple[int, int] = _kernels.finish(total, flags, _packed(ending))
+    ending = Ending(blank, satval, scale, limit, mark_saturated, values, invalid, runs)
+    if not fits(total, ending):
+        return kernels_numpy.finish(total, flags, *ending[:-1])
+    counts: tuple[int, int] = _kernels.finish(total, flags, packed(ending))
     return counts
 
 
-def _fits(total: Array, ending: Ending) -> bool:
+def fits(total: Array, ending: Ending) -> bool:
     """Whether the compiled code can take it: it knows integers only.  ValueError where nothing can."""
     check_satval(ending.satval)
     check_bounds(ending.values.dtype, ending.limit, ending.invalid, ending.scale)
@@ -242,7 +218,8 @@ def _is_whole(bound: float | None) -> bool:
     return bound is None or bound >= _NO_SATVAL or bound == np.floor(bound)
 
 
-def _packed(ending: Ending) -> tuple[Any, ...]:
+def packed(ending: Ending) -> tuple[Any, ...]:
+    """An ending as the compiled code takes it, where it `fits`."""
     # No sum is greater than the largest number that C takes.
     none = ending.satval is None or ending.satval >= _NO_SATVAL
     satval = _NO_SATVAL if none else int(ending.satval or 0)
@@ -312,10 +289,18 @@ def lz4_decode(chunk: Any, out: Array) -> None:
     _kernels.lz4_decode(chunk, out)
 
 
-def bslz4_encode(array: Array) -> bytes:
-    """Encode an array, C-contiguous, as a chunk of HDF5 filter 32008 with LZ4, in blocks of 8 KiB."""
-    chunk: bytes = _kernels.bslz4_encode(array)
-    return chunk
+def bslz4_room(n: int, itemsize: int) -> Array:
+    """Room for the chunk of any n elements; what a chunk doesn't need of it is never touched."""
+    return np.empty(_kernels.bslz4_bound(n, itemsize), np.uint8)
+
+
+def bslz4_encode(array: Array, room: Array | None = None) -> memoryview:
+    """Encode an array, C-contiguous, as a chunk of HDF5 filter 32008 with LZ4, in blocks of 8 KiB.
+
+    The chunk lies in `room`, of `bslz4_room`, if given, until that is used again.
+    """
+    room = bslz4_room(array.size, array.itemsize) if room is None else room
+    return room.data[: _kernels.bslz4_encode(array, room)]
 
 
 def byte_offset_decode(data: Any, out: Array) -> int:

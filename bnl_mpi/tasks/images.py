@@ -39,13 +39,18 @@ class Stopwatch:
         finally:
             self.seconds[name] += time.perf_counter() - begin
 
+    def move(self, name: str, to: str, seconds: float) -> None:
+        """Count seconds of the stage `name` as those of another that went on within."""
+        self.seconds[name] -= seconds
+        self.seconds[to] += seconds
+
 
 class ImageSink(Protocol):
     """What takes a block's images: its data file's writer, or what only looks at them."""
 
     record: BlockRecord
 
-    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None: ...
+    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range, crc32: int | None = None) -> None: ...
 
 
 class Caught:
@@ -56,7 +61,7 @@ class Caught:
         self.chunk: Any = b""
         self.pixels: np.ndarray[Any, Any] | None = None
 
-    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range) -> None:
+    def add(self, chunk: Any, image: np.ndarray[Any, Any] | None, frames: range, crc32: int | None = None) -> None:
         self.chunk, self.pixels = chunk, image
         if self._copies:
             self.chunk, self.pixels = bytes(chunk), None if image is None else image.copy()

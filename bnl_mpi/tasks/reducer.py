@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..job import Job, blank_map, transform_counts
-from ..pixels import kernels, maps
+from ..pixels import fused, kernels, maps
 from ..pixels.gaps import GapFiller
 from ..pixels.patterns import ZeroPattern
 
@@ -44,6 +44,8 @@ class Reducer:
         self._plan = plan
         self._flagged = job.flagged()
         self._blank = blank_map(job, self._flagged)
+        self._runs = kernels.mask_runs(self._flagged, plan.binning)
+        self._blank_runs = kernels.mask_runs(self._blank, 1)
         self._n_blank = 0 if self._blank is None else int(np.count_nonzero(self._blank))
         ny, nx = maps.binned_shape(plan.shape_in, plan.binning)
         source = np.dtype(plan.dtype_in)
@@ -62,6 +64,7 @@ class Reducer:
         self._cut = None if self._scaled else plan.satval
         self._zeroed = zeroed((ny, nx), self._options.zero) if self._options.zero else None
         self._gaps = GapFiller(self._blank) if self._options.fill_gaps and not self._options.keep else None
+        self._chunks: fused.ImageChunks | None = None
         self.n_clipped = self.n_invalid = 0
         self._first = True
 
@@ -90,7 +93,7 @@ class Reducer:
     def values(self, frames: range, chunks: Sequence[Any] = ()) -> Array:
         """The image that the frames added so far make, and those of `chunks`, which `add_chunks` takes.
 
-        As it is before the codec: invalid pixels are 0, or filled.  ChunkError as from `kernels.bslz4_reduce`.
+        As it is before the codec: invalid pixels are 0, or filled.  ChunkError as from `fused.bslz4_reduce`.
         """
         if self._plain:
             self._finish(chunks, self._values, 0)
@@ -112,18 +115,42 @@ class Reducer:
         self._first = True
         return self._out
 
+    def streams(self, tiling: fused.Tiling | None) -> bool:
+        """Whether `chunk` can be called from now on, with that tiling."""
+        plain = self._plain and self._gaps is None and fused.have_images()
+        if plain and kernels.fits(self._total, self._ending(self._out, 0)):
+            self._chunks = fused.ImageChunks(self._plan.shape_out, self._dtype, tiling)
+        return self._chunks is not None
+
+    def chunk(self, chunks: Sequence[Any]) -> fused.Made:
+        """The bslz4 chunk of the image that the frames added so far make, and those of `chunks`, at least one.
+
+        No pixels are left; `invalid` and what else looks at flags must not be asked.
+        """
+        assert self._chunks is not None
+        ending = self._ending(self._out, int(kernels.mark_value(self._dtype)))
+        shape, dtype = self._plan.shape_in, self.frame.dtype
+        made = self._chunks.make(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+        self._first = True
+        self.n_clipped, self.n_invalid = made.n_clipped, made.n_invalid
+        return made
+
     def _how(self) -> dict[str, Any]:
         first, self._first = self._first, False
-        return {"satval": self._plan.satval if self._scaled else None, "first": first}
+        return {"satval": self._plan.satval if self._scaled else None, "first": first, "runs": self._runs}
 
     def _reduce(self, chunks: Sequence[Any], ending: kernels.Ending | None) -> tuple[int, int]:
         shape, dtype = self._plan.shape_in, self.frame.dtype
-        return kernels.bslz4_reduce(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+        return fused.bslz4_reduce(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+
+    def _ending(self, out: Array, invalid: int) -> kernels.Ending:
+        limit = int(self._plan.limit)
+        return kernels.Ending(
+            self._blank, self._cut, self._plan.scale, limit, self._scaled, out, invalid, self._blank_runs
+        )
 
     def _finish(self, chunks: Sequence[Any], out: Array, invalid: int) -> None:
-        ending = kernels.Ending(
-            self._blank, self._cut, self._plan.scale, int(self._plan.limit), self._scaled, out, invalid
-        )
+        ending = self._ending(out, invalid)
         finished = self._reduce(chunks, ending) if chunks else kernels.finish(self._total, self._flags, *ending)
         self.n_clipped, self.n_invalid = finished
 

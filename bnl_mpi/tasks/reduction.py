@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..output.blockfile import SquashWriter, whole_file
 from ..output.filters import Filter
 from ..output.places import listed
 from ..output.record import BlockRecord
-from ..pixels import kernels
+from ..pixels import fused, kernels
 from ..plan import Block
 from ..run.task import Masters
 from . import inputs
@@ -50,6 +50,18 @@ _Chunks = dict[int, Any]
 """Stored bslz4 chunks by frame."""
 
 
+class Finished(NamedTuple):
+    """An image that is ready to be stored."""
+
+    passed: Passed
+    pixels: Any
+    """(ny, nx) as a reader decodes them; None where nobody needed them."""
+    chunk: Any = None
+    """None where the pixels are to be encoded."""
+    crc32: int | None = None
+    """Of the pixels, where these are None."""
+
+
 class Pipeline(ImageMaker):
     """Makes blocks out of frames; keeps its buffers, its codec and the input file at hand from block to block."""
 
@@ -70,10 +82,20 @@ class Pipeline(ImageMaker):
         self._bad: list[int] = []
         """Frames of the block in hand, from 0, that couldn't be read."""
         self._fuses = integers and kernels.HAVE_BSLZ4
+        self._streams = self._fuses and self._can_stream()
         self._first_image = 0
 
     def close(self) -> None:
         self._reader.close()
+
+    def _can_stream(self) -> bool:
+        """Whether images become chunks on the way, so that nobody needs their pixels."""
+        options, codec = self._job.options, self._codec
+        looked_at = self._keeper is not None or self._guard is not None or options.out_squash or self._lists_invalid
+        if options.compression != "bslz4" or looked_at:
+            return False
+        tiling = None if codec is None else codec.tiling(self._job.plan.shape_out)
+        return (codec is None or tiling is not None) and self._reducer.streams(tiling)
 
     def _record(self, block: Block) -> BlockRecord:
         record = super()._record(block)
@@ -120,27 +142,31 @@ class Pipeline(ImageMaker):
         return identity.block_input(self._reader, inputs.frames_of(self._job, block), self._bad)
 
     def _decoded(self, chunk: bytes) -> Any:
-        assert self._codec is not None
-        return self._codec.decode(chunk)
+        if self._stores_codestream:
+            assert self._codec is not None
+            return self._codec.decode(chunk)
+        pixels = np.empty(self._job.plan.shape_out, self._job.plan.dtype_out)
+        kernels.bslz4_decode(chunk, pixels)
+        return pixels
 
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         try:
-            passed, pixels = self._finish(image, self._add_frames(frames), report, keep=squash is not None)
+            made = self._finish(image, self._add_frames(frames), report, keep=squash is not None)
         except FrameError:
             if not self._job.options.skip_bad_frames:
                 raise
             self._find_bad(frames)
             reducer.blot()
-            passed, pixels = self._finish(image, {}, report, keep=squash is not None)
-        chunk = passed.codestream
-        if not self._stores_codestream:
+            made = self._finish(image, {}, report, keep=squash is not None)
+        passed, chunk = made.passed, made.chunk
+        if chunk is None:
             with watch.stage("encode"):
-                chunk = self._encode(pixels)
+                chunk = self._encode(made.pixels)
         with watch.stage("write"):
-            writer.add(chunk, pixels, frames)
+            writer.add(chunk, made.pixels, frames, made.crc32)
             if squash is not None and passed.codestream is not None:
-                squash.add(passed.codestream, pixels, frames, self._about_codec())
+                squash.add(passed.codestream, made.pixels, frames, self._about_codec())
             for record in (writer.record, squash.record if squash else None):
                 if record is not None and record.invalid is not None:
                     record.invalid.append(reducer.invalid_beyond_blank())
@@ -148,13 +174,19 @@ class Pipeline(ImageMaker):
         report.n_invalid += reducer.n_invalid
         report.add(passed)
 
-    def _finish(self, image: int, last: _Chunks, report: ImageReport, *, keep: bool) -> tuple[Passed, Any]:
-        """What the codec made of the image of the frames that were added and of `last`, and its pixels as stored."""
+    def _finish(self, image: int, last: _Chunks, report: ImageReport, *, keep: bool) -> Finished:
+        """The image of the frames that were added and of `last`."""
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
+        if self._streams and last:
+            with self._decoding(last) as chunks:
+                made = reducer.chunk(chunks)
+            watch.move("decode", "code", made.code_seconds)
+            watch.move("decode", "encode", made.encode_seconds)
+            return Finished(Passed(None), None, made.chunk, made.crc32)
         if self._codec is None and self._keeper is None:
             with self._decoding(last) as chunks:
                 pixels = reducer.image(frames, chunks)
-            return Passed(pixels), pixels
+            return Finished(Passed(pixels), pixels)
         with self._decoding(last) as chunks:
             values = reducer.values(frames, chunks)
         kept = self._keep(values, image, report)
@@ -164,10 +196,10 @@ class Pipeline(ImageMaker):
                 decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
                 passed = self._pass(self._codec, values, image, report, kept, keep=keep, pixels=decode)
         if self._lists_invalid:
-            return passed, passed.image
+            return Finished(passed, passed.image, passed.codestream if self._stores_codestream else None)
         assert passed.image is not None
         with watch.stage("reduce"):
-            return passed, reducer.mark(passed.image)
+            return Finished(passed, reducer.mark(passed.image))
 
     def _keep(self, values: Any, image: int, report: ImageReport) -> Any:
         """`--keep`'s part: changes `values` in place; returns the flat indices of what is kept, None without it."""
@@ -224,7 +256,7 @@ class Pipeline(ImageMaker):
         with self._watch.stage("decode" if waiting else "reduce"):
             try:
                 yield list(waiting.values())
-            except kernels.ChunkError as error:
+            except fused.ChunkError as error:
                 raise self._reader.fault(list(waiting)[error.index], error) from error
 
     def _pass(

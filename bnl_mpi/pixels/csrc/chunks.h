@@ -153,34 +153,54 @@ static size_t bslz4_bound(size_t n_elements, size_t size) {
     return HEADER + (n_bytes / block + 1) * (4 + lz4_bound(block)) + 8 * size + 2 * LZ4_SLACK;
 }
 
+/* A chunk of filter 32008 in the making. */
+typedef struct {
+    uint8_t *start, *to;
+    size_t size, block; /* bytes of an element, elements of a block */
+    uint8_t *rows, *planes;
+    uint16_t *table;
+} chunk_writer;
+
+static void chunk_writer_drop(chunk_writer *w) {
+    free(w->rows);
+    free(w->planes);
+    free(w->table);
+}
+
+/* Begins a chunk of n elements in `out` of bslz4_bound bytes; returns 0 if memory ran out. */
+static int chunk_writer_open(chunk_writer *w, size_t n_elements, size_t size, uint8_t *out) {
+    *w = (chunk_writer){.start = out, .to = out + HEADER, .size = size, .block = BLOCK_BYTES / size / 8 * 8,
+                        .rows = malloc(BLOCK_BYTES + LZ4_SLACK), .planes = malloc(BLOCK_BYTES + LZ4_SLACK),
+                        .table = malloc(sizeof(uint16_t) << LZ4_HASH_BITS)};
+    store_be32(out, (uint32_t)((uint64_t)n_elements * size >> 32));
+    store_be32(out + 4, (uint32_t)(n_elements * size));
+    store_be32(out + 8, (uint32_t)(w->block * size));
+    return w->rows && w->planes && w->table;
+}
+
+/* The next n elements: whole blocks, but for the chunk's last ones. */
+static void chunk_put(chunk_writer *w, const uint8_t *in, size_t n_elements) {
+    const size_t size = w->size;
+    while (n_elements >= 8) {
+        const size_t n = n_elements < w->block ? n_elements & ~(size_t)7 : w->block;
+        bit_shuffle(in, n, size, w->planes, w->rows);
+        const size_t stored = lz4_encode_block(w->rows, n * size, w->to + 4, w->table);
+        store_be32(w->to, (uint32_t)stored);
+        w->to += 4 + stored;
+        in += n * size;
+        n_elements -= n;
+    }
+    memcpy(w->to, in, n_elements * size);
+    w->to += n_elements * size;
+}
+
 /* Filter 32008 into `out` of bslz4_bound bytes; returns the bytes made, 0 if memory ran out. */
 static size_t bslz4_chunk_encode(const uint8_t *in, size_t n_elements, size_t size, uint8_t *out) {
-    const size_t block = BLOCK_BYTES / size / 8 * 8;
-    uint8_t *rows = malloc(BLOCK_BYTES + LZ4_SLACK), *planes = malloc(BLOCK_BYTES + LZ4_SLACK);
-    uint16_t *table = malloc(sizeof(uint16_t) << LZ4_HASH_BITS);
-    uint8_t *to = out;
-    if (rows && planes && table) {
-        store_be32(to, (uint32_t)((uint64_t)n_elements * size >> 32));
-        store_be32(to + 4, (uint32_t)(n_elements * size));
-        store_be32(to + 8, (uint32_t)(block * size));
-        to += HEADER;
-        size_t left = n_elements;
-        while (left >= 8) {
-            const size_t n = left < block ? left & ~(size_t)7 : block;
-            bit_shuffle(in, n, size, planes, rows);
-            const size_t stored = lz4_encode_block(rows, n * size, to + 4, table);
-            store_be32(to, (uint32_t)stored);
-            to += 4 + stored;
-            in += n * size;
-            left -= n;
-        }
-        memcpy(to, in, left * size);
-        to += left * size;
-    }
-    free(rows);
-    free(planes);
-    free(table);
-    return (size_t)(to - out);
+    chunk_writer w;
+    const int ok = chunk_writer_open(&w, n_elements, size, out);
+    if (ok) chunk_put(&w, in, n_elements);
+    chunk_writer_drop(&w);
+    return ok ? (size_t)(w.to - out) : 0;
 }
 
 #endif

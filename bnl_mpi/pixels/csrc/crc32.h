@@ -46,11 +46,13 @@ __attribute__((target("pclmul"))) static uint32_t crc32_folding(uint32_t crc, co
     return crc32_bytes(crc32_bytes(0, last, 16), p + n / 16 * 16, n % 16);
 }
 
-static uint32_t crc32_of(const uint8_t *p, size_t n) {
-    const uint32_t all = UINT32_MAX;
-    if (n >= 64 && __builtin_cpu_supports("pclmul")) return ~crc32_folding(all, p, n);
-    return ~crc32_bytes(all, p, n);
+/* Goes on from the CRC of what came before, 0 of nothing. */
+static uint32_t crc32_more(uint32_t before, const uint8_t *p, size_t n) {
+    if (n >= 64 && __builtin_cpu_supports("pclmul")) return ~crc32_folding(~before, p, n);
+    return ~crc32_bytes(~before, p, n);
 }
+
+static uint32_t crc32_of(const uint8_t *p, size_t n) { return crc32_more(0, p, n); }
 
 #endif
 #endif

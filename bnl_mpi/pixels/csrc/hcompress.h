@@ -92,35 +92,51 @@ static int hc_fits_32(uint64_t v, int n, int64_t scale) {
            ((uint64_t)1 << 31);
 }
 
+/* Memory for tiles of up to so many rows. */
+typedef struct {
+    hc_step q;
+    int64_t scale;
+    size_t rows, nx;
+    int32_t *narrow;
+    int64_t *wide, *wide_tile;
+} hc_memory;
+
+static void hc_memory_drop(hc_memory *m) {
+    free(m->narrow);
+    free(m->wide);
+    free(m->wide_tile);
+}
+
+static int hc_memory_hold(hc_memory *m, size_t rows, size_t nx, int64_t scale) {
+    *m = (hc_memory){.q = hc_step_of(scale), .scale = scale, .rows = rows, .nx = nx,
+                     .narrow = malloc(hc_workspace(rows, nx) * sizeof(int32_t))};
+    return m->narrow != NULL;
+}
+
+/* Round trip of one tile, in place. Returns 0 if memory ran out. */
+static int hc_tile(hc_memory *m, int32_t *pixels, size_t n_rows) {
+    const size_t n = n_rows * m->nx;
+    if (hc_fits_32(hc_greatest(pixels, n), hc_levels(n_rows, m->nx), m->scale)) {
+        hc_tile_32(pixels, n_rows, m->nx, m->q, m->narrow);
+        return 1;
+    }
+    if (!m->wide) m->wide = malloc(hc_workspace(m->rows, m->nx) * sizeof(int64_t));
+    if (!m->wide_tile) m->wide_tile = malloc(m->rows * m->nx * sizeof(int64_t));
+    if (!m->wide || !m->wide_tile) return 0;
+    for (size_t i = 0; i < n; i++) m->wide_tile[i] = pixels[i];
+    hc_tile_64(m->wide_tile, n_rows, m->nx, m->q, m->wide);
+    for (size_t i = 0; i < n; i++) pixels[i] = (int32_t)(uint32_t)(uint64_t)m->wide_tile[i];
+    return 1;
+}
+
 /* Round trip of an image in tiles of `tile` whole rows, in place. Returns 0 if memory ran out. */
 static int hc_roundtrip(int32_t *image, size_t ny, size_t nx, size_t tile, int64_t scale) {
-    const hc_step q = hc_step_of(scale);
     const size_t rows = tile < ny ? tile : ny;
-    int32_t *narrow = malloc(hc_workspace(rows, nx) * sizeof(int32_t));
-    int64_t *wide = NULL, *wide_tile = NULL;
-    int ok = narrow != NULL;
-    for (size_t y = 0; ok && y < ny; y += rows) {
-        const size_t n_rows = ny - y < rows ? ny - y : rows;
-        int32_t *pixels = image + y * nx;
-        if (hc_fits_32(hc_greatest(pixels, n_rows * nx), hc_levels(n_rows, nx), scale)) {
-            hc_tile_32(pixels, n_rows, nx, q, narrow);
-            continue;
-        }
-        if (!wide) {
-            wide = malloc(hc_workspace(rows, nx) * sizeof(int64_t));
-            wide_tile = malloc(rows * nx * sizeof(int64_t));
-            if (!wide || !wide_tile) {
-                ok = 0;
-                break;
-            }
-        }
-        for (size_t i = 0; i < n_rows * nx; i++) wide_tile[i] = pixels[i];
-        hc_tile_64(wide_tile, n_rows, nx, q, wide);
-        for (size_t i = 0; i < n_rows * nx; i++) pixels[i] = (int32_t)(uint32_t)(uint64_t)wide_tile[i];
-    }
-    free(narrow);
-    free(wide);
-    free(wide_tile);
+    hc_memory memory;
+    int ok = hc_memory_hold(&memory, rows, nx, scale);
+    for (size_t y = 0; ok && y < ny; y += rows)
+        ok = hc_tile(&memory, image + y * nx, ny - y < rows ? ny - y : rows);
+    hc_memory_drop(&memory);
     return ok;
 }
 

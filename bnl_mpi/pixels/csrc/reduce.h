@@ -25,6 +25,9 @@ typedef struct {
     int one_row;         /* total is of one output row, whichever comes */
     uint64_t top, low;   /* greatest valid value; smallest value that sets a flag */
     const uint8_t *mask; /* (ny, nx) or NULL */
+    const uint8_t *runs; /* of each output row and run: 0 where the mask flags nothing; or NULL */
+    size_t n_runs;       /* of a row */
+    size_t flag_rows;    /* flags are of so many output rows, used in turn; 0: of all */
     void *total;
     uint8_t *flags;
 } reduction;
@@ -32,6 +35,13 @@ typedef struct {
 static void *row_total(const reduction *r, size_t out_row) {
     return (uint8_t *)r->total + (r->one_row ? 0 : out_row * r->ox) * (r->wide ? 8 : 4);
 }
+
+static uint8_t *row_flags(const reduction *r, size_t out_row) {
+    return r->flags + (r->flag_rows ? out_row % r->flag_rows : out_row) * r->ox;
+}
+
+/* Runs of an output row: of RUN columns of the frame, cut to a multiple of b. */
+static size_t runs_of(size_t nx, size_t b) { return (nx + RUN / b * b - 1) / (RUN / b * b); }
 
 /* All bits set if a condition holds: what a vector comparison gives. */
 #define ALL_IF(T, condition) ((T) - (T)(condition))
@@ -177,7 +187,8 @@ DEFINE_SUMS(uint64_t, w8)
         const size_t n_rows = r->ny - y0 < b ? r->ny - y0 : b;                                               \
         const int first = r->first, halves = sizeof(T) == 2 && b == 2;                                       \
         A *total = row_total(r, out_row);                                                                    \
-        uint8_t *flags = r->flags + out_row * r->ox;                                                         \
+        uint8_t *flags = row_flags(r, out_row);                                                              \
+        const uint8_t *runs = r->runs ? r->runs + out_row * r->n_runs : NULL;                                \
         T space[2][RUN];                                                                                     \
         A column[RUN];                                                                                       \
         if (first) memset(flags, 0, r->ox);                                                                  \
@@ -185,7 +196,9 @@ DEFINE_SUMS(uint64_t, w8)
             const int ends = nx - x < in_run * b;                                                            \
             const size_t n = ends ? nx - x : in_run * b, n_out = ends ? (n + b - 1) / b : in_run;            \
             const T *src = rows + x, *pair[2] = {nothing, nothing};                                          \
-            const uint8_t *mask = r->mask ? r->mask + y0 * nx + x : NULL;                                    \
+            const int masked = r->mask && (!runs || *runs);                                                  \
+            const uint8_t *mask = masked ? r->mask + y0 * nx + x : NULL;                                     \
+            if (runs) runs++;                                                                                \
             /* A constant length leaves the loops without ends. */                                           \
             const int plain = n == RUN       ? is_plain_##NAME(src, mask, nx, n_rows, RUN, (T)r->low)        \
                               : n_out * b == n ? is_plain_##NAME(src, mask, nx, n_rows, n, (T)r->low)        \
@@ -223,6 +236,14 @@ static void reduce_row(const reduction *r, size_t out_row, const void *rows) {
     case 8: row_u4_w4(r, out_row, rows); break;
     case 9: row_u4_w8(r, out_row, rows); break;
     }
+}
+
+/* What `reduction.runs` tells of a mask (ny, nx). */
+static void runs_of_mask(const uint8_t *mask, size_t ny, size_t nx, size_t b, uint8_t *runs) {
+    const size_t width = RUN / b * b;
+    for (size_t y = 0; y < ny; y += b)
+        for (size_t x = 0; x < nx; x += width)
+            *runs++ = bits_of_all(mask + y * nx + x, nx, ny - y < b ? ny - y : b, nx - x < width ? nx - x : width) != 0;
 }
 
 /* ---- finish and mark ------------------------------------------------------------------------------ */
@@ -297,17 +318,19 @@ static uint64_t greatest_within(double scale, uint64_t limit) {
     }                                                                                                        \
                                                                                                              \
     static CLONES void finish_##SUFFIX##_##NAME(finishing *f, const void *totals, const uint8_t *flags,      \
-                                                const uint8_t *blank, void *out, size_t n_all) {             \
+                                                const uint8_t *blank, const uint8_t *runs, void *out,        \
+                                                size_t n_all) {                                              \
         uint32_t scaled[RUN];                                                                                \
         const int scales = f->scale != 1;                                                                    \
         for (size_t i = 0; i < n_all; i += RUN, flags += RUN, blank = blank ? blank + RUN : NULL) {          \
             const A *total = (const A *)totals + i;                                                          \
             V *values = (V *)out + i;                                                                        \
             const size_t n = n_all - i < RUN ? n_all - i : RUN;                                              \
-            if (!scales && n == RUN && copy_if_plain_##SUFFIX##_##NAME(f, total, flags, blank, values, RUN)) \
+            const uint8_t *here = runs && !runs[i / RUN] ? NULL : blank;                                     \
+            if (!scales && n == RUN && copy_if_plain_##SUFFIX##_##NAME(f, total, flags, here, values, RUN))  \
                 continue;                                                                                    \
             if (scales) scale_run_##SUFFIX##_##NAME(f, total, scaled, n);                                    \
-            finish_run_##SUFFIX##_##NAME(f, total, scales ? scaled : NULL, flags, blank, values, n);         \
+            finish_run_##SUFFIX##_##NAME(f, total, scales ? scaled : NULL, flags, here, values, n);          \
         }                                                                                                    \
     }
 
@@ -322,14 +345,14 @@ static void finishing_prepare(finishing *f) {
     f->most = within < f->satval ? f->limit : (uint64_t)((double)f->satval * f->scale);
 }
 
-/* The next n pixels of an image. int32 values share the code of uint32: no value exceeds limit, which fits
+/* The next n pixels of an image; `runs` tells where blank is 0, run by run, or NULL. int32 values share the code of uint32: no value exceeds limit, which fits
  * the type. */
 static void finish_pixels(finishing *f, int wide, const void *total, const uint8_t *flags, const uint8_t *blank,
-                          int value_size, void *values, size_t n) {
+                          const uint8_t *runs, int value_size, void *values, size_t n) {
     if (wide)
-        (value_size == 2 ? finish_w8_v2 : finish_w8_v4)(f, total, flags, blank, values, n);
+        (value_size == 2 ? finish_w8_v2 : finish_w8_v4)(f, total, flags, blank, runs, values, n);
     else
-        (value_size == 2 ? finish_w4_v2 : finish_w4_v4)(f, total, flags, blank, values, n);
+        (value_size == 2 ? finish_w4_v2 : finish_w4_v4)(f, total, flags, blank, runs, values, n);
 }
 
 #define DEFINE_MARK(V, NAME, O, SIZE)                                                                        \
