@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from ..errors import InputError, OutputError
+from . import steady
 
 
 def _leave_plugins_to_hdf5plugin() -> None:
@@ -65,7 +66,7 @@ def open_read(path: str | Path) -> h5py.File:
     if not Path(name).is_file():
         raise InputError(f"{name}: is a pipe or a device, not a regular file")
     try:
-        return h5py.File(name, "r", locking=False)
+        return steady.File(name)
     except PermissionError:
         raise InputError(f"{name}: permission to read it is denied") from None
     except OSError as error:
@@ -211,10 +212,12 @@ def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
 
     Raises InputError where something is there and can't be opened: it must not pass for what isn't there.
     """
-    if leads_to_no_file(group, path):
-        return None
     try:
-        found = group[path]
+        found = group.find(path) if isinstance(group, steady.Group) and path else None
+        if found is None:
+            if leads_to_no_file(group, path):
+                return None
+            found = group[path]
     except (KeyError, OSError, RuntimeError, ValueError) as error:
         if ABSENT.search(str(error)) or isinstance(link(group, path), h5py.ExternalLink):
             return None
@@ -236,6 +239,8 @@ def get_group(group: h5py.Group, path: str) -> h5py.Group | None:
 
 def identity(item: h5py.HLObject) -> tuple[int, int]:
     """File number and address: equal for two names of one object."""
+    if isinstance(item, steady.Item):
+        return item.identity
     info = h5py.h5o.get_info(item.id)
     return int(info.fileno), int(info.addr)
 
@@ -243,6 +248,10 @@ def identity(item: h5py.HLObject) -> tuple[int, int]:
 def link(group: h5py.Group, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
     """The link itself; None for kinds that h5py doesn't know (user-defined ones)."""
     try:
+        if isinstance(group, steady.Group) or "/" in name or not group.id.links.exists(name.encode()):
+            return group.get(name, getlink=True)
+        if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
+            return h5py.HardLink()
         return group.get(name, getlink=True)
     except (TypeError, OSError, KeyError):
         return None

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from . import access
+from .steady import room
 
 AT_ONCE = 1 << 20
 """Bytes of one dataset in memory at a time: few, so that they are in the processor's cache when they are hashed."""
@@ -40,30 +41,35 @@ def content_sha256(
 
 
 class _Walk:
+    """By HDF5's own calls, as few as can be: a master has hundreds of items, and each call costs microseconds."""
+
     def __init__(self, leave_out: frozenset[str], checked_elsewhere: Callable[[str], bool]) -> None:
         self.sha256 = hashlib.sha256()
         self._leave_out, self._checked_elsewhere = leave_out, checked_elsewhere
-        self._seen: dict[tuple[int, int], str] = {}
+        self._seen: dict[int, str] = {}
+        """By address: all are in one file."""
 
     def _tell(self, *words: object) -> None:
         """Words with their lengths, so that no two sequences of them make the same bytes."""
+        told: list[bytes] = []
         for word in words:
             data = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
-            self.sha256.update(len(data).to_bytes(8, "little"))
-            self.sha256.update(data)
+            told += (len(data).to_bytes(8, "little"), data)
+        self.sha256.update(b"".join(told))
 
     def group(self, group: h5py.Group, path: str) -> None:
-        """Of all below, by HDF5's own calls: h5py's objects cost several times what is read through them here."""
-        self._seen[access.identity(group)] = path
+        """All below."""
+        self._seen[access.identity(group)[1]] = path
         self._group(group.id, path)
 
     def _group(self, group: h5py.h5g.GroupID, path: str) -> None:
         self._attributes(group, path)
-        for name in sorted(group):
-            self._name(group, name, f"{path}/{name.decode('utf-8', 'surrogateescape')}")
+        links: list[tuple[bytes, int, int]] = []
+        group.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
+        for name, kind, address in sorted(links):
+            self._name(group, name, kind, address, f"{path}/{name.decode('utf-8', 'surrogateescape')}")
 
-    def _name(self, group: h5py.h5g.GroupID, name: bytes, path: str) -> None:
-        kind = group.links.get_info(name).type
+    def _name(self, group: h5py.h5g.GroupID, name: bytes, kind: int, address: int, path: str) -> None:
         if kind == h5py.h5l.TYPE_SOFT:
             self._tell("soft", path, group.links.get_val(name))
         elif kind == h5py.h5l.TYPE_EXTERNAL:
@@ -71,24 +77,22 @@ class _Walk:
             self._tell("external", path, os.fsdecode(filename), inner)
         elif kind != h5py.h5l.TYPE_HARD:
             self._tell("link", path)
+        elif address in self._seen:
+            self._tell("same", path, self._seen[address])
         else:
+            self._seen[address] = path
             self._item(h5py.h5o.open(group, name), path)
 
     def _item(self, item: Any, path: str) -> None:
-        info = h5py.h5o.get_info(item)
-        identity = (int(info.fileno), int(info.addr))
-        if identity in self._seen:
-            self._tell("same", path, self._seen[identity])
-            return
-        self._seen[identity] = path
         if isinstance(item, h5py.h5g.GroupID):
             self._tell("group", path)
             self._group(item, path)
         elif isinstance(item, h5py.h5d.DatasetID):
-            self._tell("dataset", path, type_text(item.get_type()), _shape(item.get_space()))
+            kind, space = item.get_type(), item.get_space()
+            self._tell("dataset", path, known_type_text(kind), _shape(space))
             self._attributes(item, path)
             if path not in self._leave_out:
-                self._content(h5py.Dataset(item), path)
+                self._content(item, kind, space, path)
         else:
             self._tell("type", path, type_text(item))
             self._attributes(item, path)
@@ -100,25 +104,31 @@ class _Walk:
             if f"{path}@{text}" in self._leave_out:
                 continue
             kind, space = attribute.get_type(), attribute.get_space()
-            self._tell("attribute", text, type_text(kind), _shape(space))
+            self._tell("attribute", text, known_type_text(kind), _shape(space))
             if space.get_simple_extent_npoints():
-                values = _buffer(attribute.shape, attribute.dtype, kind)
-                attribute.read(values, mtype=None if attribute.dtype.hasobject else kind)
+                values, as_stored = room(space.get_simple_extent_dims(), attribute, kind)
+                attribute.read(values, mtype=as_stored)
                 self._values(values, item)
 
-    def _content(self, dataset: h5py.Dataset, path: str) -> None:
-        plist = dataset.id.get_create_plist()
+    def _content(self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID, path: str) -> None:
+        plist = dataset.get_create_plist()
         if self._checked_elsewhere(path):
             filters = [plist.get_filter(k) for k in range(plist.get_nfilters())]
             self._tell("stored", *((number, flags, values) for number, flags, values, _ in filters))
-        elif dataset.is_virtual:
-            self._tell("virtual", np.asarray(dataset.fillvalue).tobytes())
-            for to, file, name, source in sorted(dataset.virtual_sources(), key=lambda one: _bounds(one[0])):
+        elif plist.get_layout() == h5py.h5d.VIRTUAL:
+            whole = h5py.Dataset(dataset)
+            self._tell("virtual", np.asarray(whole.fillvalue).tobytes())
+            for to, file, name, source in sorted(whole.virtual_sources(), key=lambda one: _bounds(one[0])):
                 self._tell(_bounds(to), file, name, _bounds(source))
-        elif dataset.size:
-            access.check_storage(dataset)
-            for part in _parts(dataset):
-                self._values(part, dataset.id)
+        elif n_values := space.get_simple_extent_npoints():
+            if plist.get_layout() != h5py.h5d.CHUNKED and n_values * kind.get_size() <= AT_ONCE:
+                values, as_stored = room(space.get_simple_extent_dims(), dataset, kind)
+                dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, as_stored)
+                self._values(values, dataset)
+                return
+            access.check_storage(h5py.Dataset(dataset))
+            for part in _parts(h5py.Dataset(dataset)):
+                self._values(part, dataset)
 
     def _values(self, values: np.ndarray[Any, Any], item: Any) -> None:
         if not values.dtype.hasobject:
@@ -143,18 +153,13 @@ class _Walk:
             self._tell("value", value.tobytes() if isinstance(value, np.generic) else repr(value))
 
 
-def _buffer(shape: tuple[int, ...], dtype: np.dtype[Any], kind: h5py.h5t.TypeID) -> np.ndarray[Any, Any]:
-    """Room for values as they are stored, bits that mean nothing included; objects where they have no one size."""
-    return np.empty(shape, dtype if dtype.hasobject else f"V{kind.get_size()}")
-
-
 def _parts(dataset: h5py.Dataset) -> Any:
     """The values in C order, some rows of the first axis at a time."""
     access.enable_filters(dataset)
     kind = dataset.id.get_type()
     if not dataset.shape:
-        values = _buffer((), dataset.dtype, kind)
-        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, None if values.dtype.hasobject else kind)
+        values, as_stored = room((), dataset, kind)
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, as_stored)
         yield values
         return
     n_rows, row_bytes = dataset.shape[0], kind.get_size() * int(np.prod(dataset.shape[1:]))
@@ -165,10 +170,10 @@ def _parts(dataset: h5py.Dataset) -> Any:
     space = dataset.id.get_space()
     for first in range(0, n_rows, step):
         shape = (min(step, n_rows - first), *dataset.shape[1:])
-        values = _buffer(shape, dataset.dtype, kind)
+        values, as_stored = room(shape, dataset, kind)
         space.select_hyperslab((first, *(0,) * (len(shape) - 1)), shape)
         memory = h5py.h5s.create_simple(shape)
-        dataset.id.read(memory, space, values, None if values.dtype.hasobject else kind)
+        dataset.id.read(memory, space, values, as_stored)
         yield values
 
 
@@ -185,6 +190,21 @@ def _bounds(space: h5py.h5s.SpaceID) -> str:
         return "all"
     first, last = space.get_select_bounds()
     return f"{tuple(first)} {tuple(last)} {space.get_select_npoints()}"
+
+
+_texts: dict[bytes, str] = {}
+MOST_TEXTS = 4096
+
+
+def known_type_text(kind: Any) -> str:
+    """`type_text`, remembered by the type's stored form."""
+    stored = kind.encode()
+    text = _texts.get(stored)
+    if text is None:
+        if len(_texts) >= MOST_TEXTS:
+            _texts.clear()
+        text = _texts[stored] = type_text(kind)
+    return text
 
 
 def type_text(kind: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from . import access
+from . import access, steady
 
 KEPT = "/"
 """No name in HDF5: stands for all names of an object that is copied as it is."""
@@ -75,7 +75,8 @@ class TreeCopy:
     """Whether large maps that are replaced get gzip; XDS's reader takes none, all others do."""
     fixed_strings: bool = False
     """Whether strings of variable length get a fixed one, which programs in C take more of."""
-    _made: dict[tuple[tuple[int, int], str], h5py.HLObject] = field(default_factory=dict)
+    _made: dict[tuple[tuple[int, int], str], Any] = field(default_factory=dict)
+    """What is new, as HDF5's own calls know it, by the identity of what it is a copy of, and a name."""
     _open: list[h5py.HLObject] = field(default_factory=list)
     """Of other files: a file that is closed and opened again has another identity."""
 
@@ -85,8 +86,8 @@ class TreeCopy:
         `outside` says that `source` lies in another file than the master, where links have another meaning
         and so are replaced by what they lead to.
         """
-        self._made[access.identity(source), ""] = target
-        self._copy_attributes(source, target, path or "/")
+        self._made[access.identity(source), ""] = target.id
+        copy_attributes(source, target, path or "/", self.warnings, fixed_strings=self.fixed_strings)
         for name in source:
             if self.keeps_name(f"{path}/{name}", source, name):
                 self._copy_name(source, target, name, f"{path}/{name}", outside)
@@ -112,15 +113,17 @@ class TreeCopy:
     def _copy_group(self, found: h5py.Group, target: h5py.Group, name: str, path: str, outside: bool) -> None:
         made = self._made.get((access.identity(found), ""))
         if made is not None:
-            target[name] = made
+            _link(target, name, made)
             return
-        self.copy(found, target.create_group(name), path, outside)
+        # With a name that isn't ASCII, h5py notes its character set.
+        new = h5py.Group(h5py.h5g.create(target.id, name.encode())) if name.isascii() else target.create_group(name)
+        self.copy(found, new, path, outside)
 
     def _copy_dataset(self, item: Item, target: h5py.Group) -> None:
         # Two names of one dataset stay so where the rules, which go by the name, treat both alike.
         identity = access.identity(item.dataset)
         if (made := self._made.get((identity, item.name))) is not None:
-            target[item.name] = made
+            _link(target, item.name, made)
             return
         decision = self.decide(item)
         if isinstance(decision, Drop):
@@ -130,11 +133,11 @@ class TreeCopy:
             return
         key = (identity, KEPT if isinstance(decision, Keep) else item.name)
         if key in self._made:
-            target[item.name] = self._made[key]
+            _link(target, item.name, self._made[key])
             return
         try:
             if isinstance(decision, Keep) and self.fixed_strings and _is_variable(item.dataset.dtype):
-                made = target.create_dataset(item.name, data=_fixed(access.read(item.dataset)))
+                made = target.create_dataset(item.name, data=_fixed(access.read(item.dataset))).id
             elif isinstance(decision, Keep):
                 made = copy_dataset(item.dataset, target, item.name)
             else:
@@ -142,14 +145,8 @@ class TreeCopy:
         except (TypeError, ValueError, NotImplementedError, access.UnknownFilter) as error:
             self.warnings.append(f"{item.path} is left out: it can't be read or written ({error})")
             return
-        self._copy_attributes(item.dataset, made, item.path)
+        _copy_attributes(item.dataset, made, item.path, self.warnings, fixed_strings=self.fixed_strings)
         self._made[key] = made
-
-    def _copy_attributes(self, source: h5py.HLObject, target: h5py.HLObject, path: str) -> None:
-        copy_attributes(source, target, path, self.warnings)
-        for name in target.attrs if self.fixed_strings else ():
-            if _is_variable(h5py.h5a.open(target.id, name.encode()).dtype):
-                target.attrs[name] = _fixed(target.attrs[name])
 
     def _copy_named_type(self, source: h5py.Group, target: h5py.Group, name: str, path: str) -> None:
         found = source.get(name)
@@ -158,6 +155,11 @@ class TreeCopy:
             return
         found.id.copy().commit(target.id, name.encode())
         copy_attributes(found, target[name], path, self.warnings)
+
+
+def _link(target: h5py.Group, name: str, made: Any) -> None:
+    """Another name for what was made already."""
+    target[name] = h5py.Group(made) if isinstance(made, h5py.h5g.GroupID) else h5py.Dataset(made)
 
 
 def _is_variable(dtype: np.dtype[Any]) -> bool:
@@ -190,49 +192,52 @@ def _holds_references(dtype: np.dtype[Any]) -> bool:
     return any(_holds_references(dtype[name]) for name in dtype.names or ())
 
 
+NUMBERS = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)
+SCALAR = h5py.h5s.create(h5py.h5s.SCALAR)
+
+
 def _space_copy(space: h5py.h5s.SpaceID) -> h5py.h5s.SpaceID:
     """The same extent, without the room to grow: only chunked data can have that."""
     kind = space.get_simple_extent_type()
     if kind != h5py.h5s.SIMPLE:
-        return h5py.h5s.create(kind)
+        return SCALAR if kind == h5py.h5s.SCALAR else h5py.h5s.create(kind)
     return h5py.h5s.create_simple(space.get_simple_extent_dims())
 
 
-def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.Dataset:
+def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.h5d.DatasetID:
     """Copy values, type (padding and character set of strings too) and shape, but not the way of storage.
 
     Contiguous, except for large data that was compressed: that gets gzip, which every HDF5 library has.
     """
-    if _holds_references(source.dtype):
+    kind, space = source.id.get_type(), source.id.get_space()
+    if not isinstance(kind, NUMBERS) and _holds_references(source.dtype):
         raise TypeError("it holds references")
-    space = _space_copy(source.id.get_space())
-    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), source.id.get_type().copy(), space, _storage(source)))
-    if source.size and source.dtype.hasobject:
-        made[...] = access.read(source)
-    elif source.size:
-        _copy_bytes(source, made)
+    n_values = space.get_simple_extent_npoints()
+    filters = source.id.get_create_plist().get_nfilters()
+    plist = _packed_as(source) if filters and source.ndim and n_values * kind.get_size() > COMPRESS_ABOVE else None
+    made = h5py.h5d.create(target.id, name.encode(), kind.copy(), _space_copy(space), plist)
+    if not n_values:
+        return made
+    values, as_stored = steady.room(space.get_simple_extent_dims(), source.id, kind)
+    if as_stored is None:
+        h5py.Dataset(made)[...] = access.read(source)
+        return made
+    # As they are stored: conversion would cut off a string that fills its length to the last byte.
+    try:
+        if filters:
+            access.enable_filters(source)
+        source.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
+    except OSError as error:
+        raise access.unreadable(source, error) from None
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
     return made
 
 
-def _copy_bytes(source: h5py.Dataset, made: h5py.Dataset) -> None:
-    """Values as they are stored: conversion would cut off a string that fills its length to the last byte."""
-    access.enable_filters(source)
-    tid = source.id.get_type()
-    values = np.empty(source.shape, dtype=f"V{tid.get_size()}")
-    try:
-        source.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
-    except OSError as error:
-        raise access.unreadable(source, error) from None
-    made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=tid)
-
-
-def _storage(source: h5py.Dataset) -> h5py.h5p.PropDCID:
+def _packed_as(source: h5py.Dataset) -> h5py.h5p.PropDCID:
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    filtered = source.id.get_create_plist().get_nfilters() > 0
-    if filtered and source.ndim and source.size * source.dtype.itemsize > COMPRESS_ABOVE:
-        plist.set_chunk(source.chunks)
-        plist.set_shuffle()
-        plist.set_deflate(4)
+    plist.set_chunk(source.chunks)
+    plist.set_shuffle()
+    plist.set_deflate(4)
     return plist
 
 
@@ -252,7 +257,7 @@ def write_values(
     dtype: np.dtype[Any] | None = None,
     *,
     packed: bool = False,
-) -> h5py.Dataset:
+) -> h5py.h5d.DatasetID:
     """Write a number or an array in place of `source`: of its type where that can hold the values.
 
     One number takes the source's shape, be it () or (1,).  `packed` maps are stored with gzip.
@@ -265,12 +270,17 @@ def write_values(
         tid = source.id.get_type().copy()
     else:
         tid = h5py.h5t.py_create(stored, logical=True)
-    space = h5py.h5s.create_simple(array.shape) if array.ndim else h5py.h5s.create(h5py.h5s.SCALAR)
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    space = h5py.h5s.create_simple(array.shape) if array.ndim else SCALAR
+    plist = None
     if packed:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         pack(plist, array.shape, array.size * stored.itemsize)
-    made = h5py.Dataset(h5py.h5d.create(target.id, name.encode(), tid, space, plist))
-    made[...] = array.astype(stored)
+    made = h5py.h5d.create(target.id, name.encode(), tid, space, plist)
+    new = np.ascontiguousarray(array, dtype=stored).reshape(array.shape)
+    if stored.kind not in "iuf":
+        h5py.Dataset(made)[...] = new
+    elif new.size:
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, new)
     return made
 
 
@@ -288,32 +298,40 @@ def fitting_type(values: npt.NDArray[Any], stored: np.dtype[Any]) -> np.dtype[An
     return np.dtype("<f8")
 
 
-def copy_attributes(source: h5py.HLObject, target: h5py.HLObject, path: str, warnings: list[str]) -> None:
-    """Copy attributes in kind; one that holds references, or can't be read, is left out with a warning."""
+def copy_attributes(
+    source: h5py.HLObject, target: h5py.HLObject, path: str, warnings: list[str], *, fixed_strings: bool = False
+) -> None:
+    """Copy attributes in kind; one that holds references, or can't be read, is left out with a warning.
+
+    With `fixed_strings`, strings of variable length get a fixed one.
+    """
+    _copy_attributes(source, target.id, path, warnings, fixed_strings=fixed_strings)
+
+
+def _copy_attributes(
+    source: h5py.HLObject, target: Any, path: str, warnings: list[str], *, fixed_strings: bool
+) -> None:
+    """Of an item, to one that HDF5's own calls know."""
     for name in source.attrs:
-        attribute = h5py.h5a.open(source.id, name.encode())
         try:
-            _copy_attribute(attribute, target, name)
+            _copy_attribute(source, target, name, fixed_strings)
         except (TypeError, NotImplementedError, ValueError) as error:
             warnings.append(f"{path}@{name} is left out: {error}")
         except OSError as error:
             raise InputError(f"{path}@{name} can't be read ({error})") from error
 
 
-def _copy_attribute(attribute: h5py.h5a.AttrID, target: h5py.HLObject, name: str) -> None:
-    if _holds_references(attribute.dtype):
+def _copy_attribute(source: h5py.HLObject, target: Any, name: str, fixed_strings: bool) -> None:
+    kind, space, values, as_stored = steady.stored_attribute(source, name)
+    if not isinstance(kind, NUMBERS) and _holds_references(kind.dtype):
         raise TypeError("it holds references to objects of another file")
-    if name in target.attrs:
-        del target.attrs[name]
-    space = _space_copy(attribute.get_space())
-    made = h5py.h5a.create(target.id, name.encode(), attribute.get_type().copy(), space)
-    if space.get_simple_extent_type() == h5py.h5s.NULL:
+    raw = name.encode()
+    if h5py.h5a.exists(target, raw):
+        h5py.h5a.delete(target, raw)
+    if fixed_strings and isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
+        owner = h5py.Dataset(target) if isinstance(target, h5py.h5d.DatasetID) else h5py.Group(target)
+        owner.attrs[name] = _fixed(source.attrs[name])
         return
-    if attribute.dtype.hasobject:
-        values, tid = np.empty(attribute.shape, dtype=attribute.dtype), None
-    else:
-        tid = attribute.get_type()
-        values = np.empty(attribute.shape, dtype=f"V{tid.get_size()}")
-    if values.size:
-        attribute.read(values, mtype=tid)
-        made.write(values, mtype=tid)
+    made = h5py.h5a.create(target, raw, kind.copy(), _space_copy(space))
+    if values is not None:
+        made.write(values, mtype=as_stored)

@@ -294,15 +294,15 @@ def _write_data(target: h5py.File, data_files: DataFiles, run: Reduction, scan: 
 
 def _drop_dangling(target: h5py.File, but: str | None = None) -> None:
     """Take out soft links to what isn't in this file; not those below `but`, which is yet to be written."""
-    dangling: list[str] = []
+    found: list[str] = []
 
-    def visit(name: str) -> None:
-        link = access.link(target, name)
-        if not isinstance(link, h5py.SoftLink) or (but and link.path.startswith(but)):
-            return
+    def visit(name: bytes, info: Any) -> None:
+        if info.type == h5py.h5l.TYPE_SOFT:
+            link = access.link(target, name.decode())
+            if isinstance(link, h5py.SoftLink) and not (but and link.path.startswith(but)):
+                found.append(name.decode())
+
+    target.id.links.visit(visit, info=True)
+    for name in found:
         if access.resolve(target, name) is None:
-            dangling.append(name)
-
-    target.visit_links(visit)
-    for name in dangling:
-        del target[name]
+            del target[name]

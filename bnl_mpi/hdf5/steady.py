@@ -1,0 +1,279 @@
+"""HDF5 files that are open for reading, and so don't change: what was asked of them once isn't asked again.
+
+h5py goes through HDF5 for each name, type, shape and attribute, at 20 to 130 microseconds a question, and a run asks
+some ten thousand of them of a master.  The classes here are h5py's own, and differ in their speed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+SMALL = 1 << 16
+"""Bytes: the values of larger datasets are not kept."""
+MOST_LINKS = 16
+"""Soft links that are followed on one way; HDF5 itself gives up after as many."""
+
+HARD = h5py.HardLink()
+
+
+class Attributes(h5py.AttributeManager):  # type: ignore[misc]
+    """An item's attributes, each read once."""
+
+    def __init__(self, parent: Any) -> None:
+        super().__init__(parent)
+        self._known: dict[str, Any] = {}
+
+    @cached_property
+    def _names(self) -> dict[str, None]:
+        return dict.fromkeys(super().__iter__())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(f"Unable to synchronously open attribute (can't locate attribute: '{name}')")
+        if name not in self._known:
+            self._known[name] = super().__getitem__(name)
+        return _own(self._known[name])
+
+
+def _own(value: Any) -> Any:
+    """A value that the asker may change."""
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+class Item:
+    """What groups and datasets of a steady file have in common."""
+
+    _home: File
+    id: Any
+
+    @property
+    def file(self) -> File:
+        return self._home
+
+    @cached_property
+    def attrs(self) -> Attributes:
+        return Attributes(self)
+
+    @cached_property
+    def stored_attributes(self) -> dict[str, StoredAttribute]:
+        """Those that `stored_attribute` has read."""
+        return {}
+
+    @cached_property
+    def identity(self) -> tuple[int, int]:
+        """File number and address: equal for two names of one object."""
+        info = h5py.h5o.get_info(self.id)
+        return int(info.fileno), int(info.addr)
+
+
+class StoredAttribute(NamedTuple):
+    """An attribute as it lies in its file."""
+
+    kind: Any
+    """Its type, by HDF5's own call."""
+    space: Any
+    values: np.ndarray[Any, Any] | None
+    """Bytes of each (kind "V"), objects where they have no one size; None where there are none."""
+    as_stored: Any
+    """The type to read and write `values` with: `kind`, or None for objects."""
+
+
+def stored_attribute(item: Any, name: str) -> StoredAttribute:
+    """An attribute of an open item as it is stored; of an item of a steady file it is read once."""
+    known: dict[str, StoredAttribute] = item.stored_attributes if isinstance(item, Item) else {}
+    if name not in known:
+        attribute = h5py.h5a.open(item.id, name.encode())
+        kind, space = attribute.get_type(), attribute.get_space()
+        values, as_stored = None, kind
+        if space.get_simple_extent_npoints():
+            values, as_stored = room(space.get_simple_extent_dims(), attribute, kind)
+            attribute.read(values, mtype=as_stored)
+        known[name] = StoredAttribute(kind, space, values, as_stored)
+    return known[name]
+
+
+def room(shape: tuple[int, ...], item: Any, kind: Any) -> tuple[np.ndarray[Any, Any], Any]:
+    """Room for values of a dataset or attribute (by HDF5's own call) as they are stored, bits that mean nothing
+    included, and their type; objects, and None, where they have no one size."""
+    # Numbers, as most are: their NumPy type needn't be asked for.
+    if isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)) or not (dtype := item.dtype).hasobject:
+        return np.empty(shape, f"V{kind.get_size()}"), kind
+    return np.empty(shape, dtype), None
+
+
+class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
+    """A dataset whose type and shape are looked up once, and its values where they are few."""
+
+    def __init__(self, bind: Any, home: File) -> None:
+        h5py.Dataset.__init__(self, bind, readonly=True)
+        self._home = home
+        self._values: Any = None
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = self.id.dtype
+        return found
+
+    @cached_property
+    def ndim(self) -> int:
+        return int(self.id.rank)
+
+    def __getitem__(self, part: Any, new_dtype: Any = None) -> Any:
+        is_whole = isinstance(part, tuple) and not part and new_dtype is None
+        if not is_whole or (self.size or 0) * self.dtype.itemsize > SMALL:
+            return h5py.Dataset.__getitem__(self, part, new_dtype)
+        if self._values is None:
+            self._values = h5py.Dataset.__getitem__(self, ())
+        return _own(self._values)
+
+
+class Group(Item, h5py.Group):  # type: ignore[misc]
+    """A group whose links are looked up once, and whose items are opened once."""
+
+    def __init__(self, bind: Any, home: File) -> None:
+        h5py.Group.__init__(self, bind)
+        self._home = home
+
+    @cached_property
+    def _links(self) -> dict[str, Any]:
+        """The links by name: HARD, or None for another that wasn't looked at yet."""
+        found: dict[str, Any] = {}
+        order = self.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED
+
+        def note(name: bytes, info: Any) -> None:
+            found[self._d(name)] = HARD if info.type == h5py.h5l.TYPE_HARD else None
+
+        self.id.links.iterate(note, idx_type=h5py.h5.INDEX_CRT_ORDER if order else h5py.h5.INDEX_NAME, info=True)
+        return found
+
+    @cached_property
+    def _items(self) -> dict[str, Any]:
+        return {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __contains__(self, name: object) -> bool:
+        if _is_plain(name):
+            return name in self._links
+        return bool(h5py.Group.__contains__(self, name))
+
+    def link(self, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
+        """The link of that plain name itself, or None; TypeError for kinds that h5py doesn't know."""
+        if name not in self._links:
+            return None
+        if self._links[name] is None:
+            self._links[name] = h5py.Group.get(self, name, getlink=True)
+        return self._links[name]
+
+    def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **more: Any) -> Any:
+        if not _is_plain(name) or getclass or more:
+            return h5py.Group.get(self, name, default, getclass, getlink, **more)
+        if getlink:
+            return self.link(name) if name in self._links else default
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __getitem__(self, name: Any) -> Any:
+        found = self.find(name) if isinstance(name, str) and name else None
+        return h5py.Group.__getitem__(self, name) if found is None else found
+
+    def find(self, path: str) -> Group | Dataset | None:
+        """What `path` leads to without leaving the file; None where HDF5 itself is to say what is there.
+
+        KeyError, as h5py has it, where there is nothing of that name.
+        """
+        return self._find(path, MOST_LINKS)
+
+    def _find(self, path: str, links: int) -> Group | Dataset | None:
+        here: Group | Dataset | None = self._home.top if path.startswith("/") else self
+        for part in path.split("/"):
+            if part in ("", "."):
+                continue
+            if not isinstance(here, Group):
+                return None
+            here = here._child(part, links)
+        return here
+
+    def _child(self, name: str, links: int) -> Group | Dataset | None:
+        found: Group | Dataset | None = self._items.get(name)
+        if found is not None:
+            return found
+        link = self.link(name)
+        if link is None and name not in self._links:
+            raise KeyError(f"Unable to synchronously open object (object '{name}' doesn't exist)")
+        if isinstance(link, h5py.SoftLink):
+            return self._find(link.path, links - 1) if links and isinstance(link.path, str) else None
+        if not isinstance(link, h5py.HardLink):
+            return None
+        opened = h5py.h5o.open(self.id, name.encode())
+        if isinstance(opened, h5py.h5g.GroupID):
+            found = Group(opened, self._home)
+        elif isinstance(opened, h5py.h5d.DatasetID):
+            found = Dataset(opened, self._home)
+        if found is not None:
+            self._items[name] = found
+        return found
+
+
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".") and "/" not in name
+
+
+class File(Group, h5py.File):  # type: ignore[misc]
+    """A file open for reading, without a lock."""
+
+    def __init__(self, path: str) -> None:
+        h5py.File.__init__(self, path, "r", locking=False)
+
+    @property
+    def file(self) -> File:
+        return self
+
+    @property
+    def _home(self) -> File:  # type: ignore[override]
+        return self
+
+    @cached_property
+    def top(self) -> Group:
+        """The root as a group like all others."""
+        return Group(h5py.h5o.open(self.id, b"/"), self)
+
+    @property
+    def _links(self) -> dict[str, Any]:
+        links: dict[str, Any] = self.top._links
+        return links
+
+    @property
+    def _items(self) -> dict[str, Any]:
+        items: dict[str, Any] = self.top._items
+        return items
+
+    @property
+    def attrs(self) -> Attributes:
+        found: Attributes = self.top.attrs
+        return found
+
+    def close(self) -> None:
+        h5py.File.close(self)
+        # Items know their file, which need not know them any longer: so memory is free at once.
+        self.__dict__.pop("top", None)
