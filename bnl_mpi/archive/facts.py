@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..errors import BnlError, InputError
 from ..hdf5 import access
 from ..hdf5.names import PROCESS, SPECIFIC
 from ..input import opening
-from ..input.experiment import Experiment, read_experiment
+from ..input.axes import RotationAxis, all_rotations
 
 ROTATION, GRID, STILL = SCANS = ("rotation", "grid", "still")
 
@@ -37,13 +37,6 @@ class Facts:
     files: tuple[str, ...] = ()
     """The master and all data files, absolute."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "files": list(self.files)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Facts:
-        return cls(**{**values, "files": tuple(values["files"])})
-
 
 def read_facts(master: str) -> Facts:
     """Read a set's facts; raises InputError where it is no set that can be reduced."""
@@ -63,13 +56,13 @@ def _read(master: str) -> Facts:
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
         source = opening.open_source(master, h5, expected)
-        experiment = read_experiment(h5, source.n_frames, np.dtype(source.dtype), source.shape)
-        scan = _scan(h5, experiment)
+        axes = all_rotations(h5, source.n_frames)
+        scan = _scan(h5, axes, counts[1] or 1)
     paths = tuple(dict.fromkeys([os.path.abspath(master), *(os.path.abspath(s.path) for s in source.segments)]))
     return Facts(
         source.n_frames,
         *source.shape,
-        _width(experiment),
+        _width(axes),
         scan,
         sum(os.stat(path).st_size for path in paths),
         stamp_of(paths),
@@ -84,8 +77,8 @@ def stamp_of(paths: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _width(experiment: Experiment) -> float:
-    moving = [axis for axis in experiment.axes if axis.moves]
+def _width(axes: Sequence[RotationAxis]) -> float:
+    moving = [axis for axis in axes if axis.moves]
     if not moving:
         return 0.0
     axis = moving[0]
@@ -94,10 +87,10 @@ def _width(experiment: Experiment) -> float:
     return float(abs(np.ptp(axis.start)) / max(1, len(axis.start) - 1))
 
 
-def _scan(h5: Any, experiment: Experiment) -> str:
-    if experiment.is_rotation:
+def _scan(h5: Any, axes: Sequence[RotationAxis], ntrigger: float) -> str:
+    if any(axis.moves for axis in axes):
         return ROTATION
-    return GRID if (experiment.ntrigger or 1) > 1 or _moves(h5) else STILL
+    return GRID if ntrigger > 1 or _moves(h5) else STILL
 
 
 def _moves(h5: Any) -> bool:

@@ -113,13 +113,11 @@ def _perform(options: Any, ranks: World, request: StopRequest) -> Any:
 
 def _check(work: Work) -> None:
     """No set is done that isn't whole."""
-    from ..check.rule import OURS
-    from ..check.verdict import judge
+    from ..check.verdict import judge_soundness
 
-    verdict = judge(work.master)
-    if verdict.missing:
-        raise OutputError(f"{work.master}: {len(verdict.missing)} data files are missing, as {verdict.missing[0]}")
-    unsound = [finding for finding in verdict.failed if finding.rule.reader == OURS and finding.rule.required]
+    missing, unsound = judge_soundness(work.master)
+    if missing:
+        raise OutputError(f"{work.master}: {len(missing)} data files are missing, as {missing[0]}")
     if unsound:
         raise OutputError(f"check: {unsound[0].line()}")
 

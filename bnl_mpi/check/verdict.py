@@ -81,6 +81,20 @@ class Verdict:
             yield reader, file, len(broken), len({f.rule.name for f in mine})
 
 
+def judge_soundness(master: str) -> tuple[tuple[str, ...], list[Finding]]:
+    """Data files that a master links and that are missing, and all that is wrong with a set whoever reads it.
+
+    Raises InputError where a file can't be opened as HDF5.
+    """
+    with guard.understood(master), Subject(master) as subject:
+        missing = _missing(subject)
+        return missing, [found for found in _apply(subject, {OURS}) if not found.seen.ok and found.rule.required]
+
+
+def _missing(subject: Subject) -> tuple[str, ...]:
+    return tuple(block.target for block in subject.blocks if block.problem == "missing")
+
+
 def judge(master: str, *, data: bool = False, meant_for: Sequence[str] = ()) -> Verdict:
     """Look at a master, its data files, and the .nxs file beside it; with `data` all content too.
 
@@ -95,7 +109,7 @@ def _judge(master: str, data: bool, meant_for: Sequence[str]) -> Verdict:
     nxs = sibling_nxs(master)
     findings: list[Finding] = []
     with Subject(master) as subject:
-        missing = tuple(block.target for block in subject.blocks if block.problem == "missing")
+        missing = _missing(subject)
         if nxs is None:
             findings += _apply(subject, set(READ_NXS))
         else:

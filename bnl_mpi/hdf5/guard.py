@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ..errors import InputError
-from . import access
+from . import access, steady
 
 MOST_ITEMS = 200_000
 MOST_FILES = 100
@@ -133,6 +133,11 @@ class Survey:
         return all(map(access.is_regular, there))
 
     def _look_at(self, dataset: h5py.Dataset, name: str, here: str) -> None:
+        if isinstance(dataset, steady.Dataset) and dataset.is_plain:
+            n_bytes = (dataset.size or 0) * dataset.kind.get_size()
+            if n_bytes <= LARGE:
+                self.n_bytes += n_bytes
+                return
         if dataset.external and (not self.allows_external or not self._is_harmless(dataset, name)):
             raise InputError(
                 f"{name}: {here} keeps its values in other files (external storage), which isn't followed; take it out"

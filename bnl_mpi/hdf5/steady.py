@@ -30,7 +30,7 @@ class Attributes(h5py.AttributeManager):  # type: ignore[misc]
 
     @cached_property
     def _names(self) -> dict[str, None]:
-        return dict.fromkeys(super().__iter__())
+        return dict.fromkeys(super().__iter__()) if h5py.h5a.get_num_attrs(self._id) else {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -80,6 +80,13 @@ class Item:
         return int(info.fileno), int(info.addr)
 
 
+def told(dataset: h5py.Dataset) -> tuple[Any, Any, int]:
+    """Type and extent of an open dataset, by HDF5's own calls, and the number of its filters."""
+    if isinstance(dataset, Dataset):
+        return dataset.kind, dataset.space, dataset.n_filters
+    return dataset.id.get_type(), dataset.id.get_space(), dataset.id.get_create_plist().get_nfilters()
+
+
 class StoredAttribute(NamedTuple):
     """An attribute as it lies in its file."""
 
@@ -119,9 +126,54 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
     """A dataset whose type and shape are looked up once, and its values where they are few."""
 
     def __init__(self, bind: Any, home: File) -> None:
-        h5py.Dataset.__init__(self, bind, readonly=True)
+        # h5py's own part comes when something is asked for that it makes: most items are looked at only.
+        self._id = bind
         self._home = home
         self._values: Any = None
+        self._is_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self._is_begun:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        self._is_begun = True
+        h5py.Dataset.__init__(self, self._id, readonly=True)
+        return getattr(self, name)
+
+    @cached_property
+    def kind(self) -> Any:
+        """Its type, by HDF5's own call."""
+        return self._id.get_type()
+
+    @cached_property
+    def space(self) -> Any:
+        """Its extent, by HDF5's own call."""
+        return self._id.get_space()
+
+    @cached_property
+    def creation(self) -> Any:
+        """The properties that it was made with, by HDF5's own call."""
+        return self._id.get_create_plist()
+
+    @cached_property
+    def n_filters(self) -> int:
+        return int(self.creation.get_nfilters())
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether its values lie in the file, in one piece."""
+        layout = self.creation.get_layout()
+        one_piece = layout in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS)
+        return bool(one_piece and self.creation.get_external_count() == 0)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...] | None:
+        if self.space.get_simple_extent_type() == h5py.h5s.NULL:
+            return None
+        return tuple(int(n) for n in self.space.get_simple_extent_dims())
+
+    @cached_property
+    def size(self) -> int | None:
+        return None if self.shape is None else int(self.space.get_simple_extent_npoints())
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -130,7 +182,7 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
 
     @cached_property
     def ndim(self) -> int:
-        return int(self.id.rank)
+        return int(self.space.get_simple_extent_ndims())
 
     def __getitem__(self, part: Any, new_dtype: Any = None) -> Any:
         is_whole = isinstance(part, tuple) and not part and new_dtype is None
@@ -274,6 +326,6 @@ class File(Group, h5py.File):  # type: ignore[misc]
         return found
 
     def close(self) -> None:
-        h5py.File.close(self)
         # Items know their file, which need not know them any longer: so memory is free at once.
         self.__dict__.pop("top", None)
+        h5py.File.close(self)

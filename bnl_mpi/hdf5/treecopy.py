@@ -204,18 +204,22 @@ def _space_copy(space: h5py.h5s.SpaceID) -> h5py.h5s.SpaceID:
     return h5py.h5s.create_simple(space.get_simple_extent_dims())
 
 
+def _own_type(kind: h5py.h5t.TypeID) -> h5py.h5t.TypeID:
+    """A type to make something with in another file: one that has a name in its own can't be used there."""
+    return kind.copy() if kind.committed() else kind
+
+
 def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.h5d.DatasetID:
     """Copy values, type (padding and character set of strings too) and shape, but not the way of storage.
 
     Contiguous, except for large data that was compressed: that gets gzip, which every HDF5 library has.
     """
-    kind, space = source.id.get_type(), source.id.get_space()
+    kind, space, filters = steady.told(source)
     if not isinstance(kind, NUMBERS) and _holds_references(source.dtype):
         raise TypeError("it holds references")
     n_values = space.get_simple_extent_npoints()
-    filters = source.id.get_create_plist().get_nfilters()
     plist = _packed_as(source) if filters and source.ndim and n_values * kind.get_size() > COMPRESS_ABOVE else None
-    made = h5py.h5d.create(target.id, name.encode(), kind.copy(), _space_copy(space), plist)
+    made = h5py.h5d.create(target.id, name.encode(), _own_type(kind), _space_copy(space), plist)
     if not n_values:
         return made
     values, as_stored = steady.room(space.get_simple_extent_dims(), source.id, kind)
@@ -267,7 +271,7 @@ def write_values(
         array = array.reshape(source.shape)
     stored = dtype or fitting_type(array, source.dtype)
     if stored == source.dtype:
-        tid = source.id.get_type().copy()
+        tid = _own_type(steady.told(source)[0])
     else:
         tid = h5py.h5t.py_create(stored, logical=True)
     space = h5py.h5s.create_simple(array.shape) if array.ndim else SCALAR
@@ -332,6 +336,6 @@ def _copy_attribute(source: h5py.HLObject, target: Any, name: str, fixed_strings
         owner = h5py.Dataset(target) if isinstance(target, h5py.h5d.DatasetID) else h5py.Group(target)
         owner.attrs[name] = _fixed(source.attrs[name])
         return
-    made = h5py.h5a.create(target, raw, kind.copy(), _space_copy(space))
+    made = h5py.h5a.create(target, raw, _own_type(kind), _space_copy(space))
     if values is not None:
         made.write(values, mtype=as_stored)

@@ -5,6 +5,8 @@ Nothing beyond this module asks which of them it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -24,6 +26,21 @@ def open_master(path: str | Path) -> h5py.File:
     from .cbf import inmemory
 
     return inmemory.open_series(name)
+
+
+@contextmanager
+def at_hand(master: str | Path | h5py.File) -> Iterator[h5py.File]:
+    """A master that is open already, and stays so; or one that is opened, and closed afterwards."""
+    if isinstance(master, h5py.File):
+        yield master
+        return
+    with open_master(master) as h5:
+        yield h5
+
+
+def name_of(master: str | Path | h5py.File) -> str:
+    """For messages."""
+    return str(master.filename if isinstance(master, h5py.File) else master)
 
 
 def open_source(

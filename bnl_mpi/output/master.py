@@ -14,11 +14,11 @@ from ..hdf5 import access, writing
 from ..hdf5.names import DATA, DETECTOR, IMAGES, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import Experiment
-from ..input.opening import open_master
+from ..input.opening import at_hand, name_of
 from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
 from . import digest, record
-from .rules import Reduction, decide, is_images
+from .rules import Known, Reduction, decide, is_images
 
 """Where a data file keeps its images."""
 REGIONS = "kept_regions"
@@ -29,7 +29,7 @@ DataFiles = Sequence[tuple[str, int]]
 
 def write_master(
     path: str | Path,
-    infile: str | Path,
+    infile: str | Path | h5py.File,
     plan: Plan,
     *,
     data_files: DataFiles,
@@ -38,15 +38,18 @@ def write_master(
     squash_files: DataFiles = (),
     data_dtype: np.dtype[Any],
     regions: bytes | None = None,
+    known: Known | None = None,
 ) -> list[str]:
     """Write the master of a reduction to `path` and return the warnings, each one line.
 
     `data_files` and `squash_files` are given in order, relative to the folder in which the master is to lie;
-    they need not exist yet.  `provenance` becomes /entry/process_bnl_mpi: text as it is, all else as JSON.
+    they need not exist yet.  `infile` is the input's path, or the input open already.  `known` takes up what the rules
+    decide, and gives it to the next call with the same plan and open input.
+    `provenance` becomes /entry/process_bnl_mpi: text as it is, all else as JSON.
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
-    run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.reading(infile), open_master(infile) as source, writing.write_at_once(path) as target:
+    run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
+    with access.reading(name_of(infile)), at_hand(infile) as source, writing.write_at_once(path) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)

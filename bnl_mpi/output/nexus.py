@@ -23,14 +23,14 @@ from ..hdf5.names import DATA, DETECTOR, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
 from ..input.experiment import Experiment
-from ..input.opening import open_master
+from ..input.opening import at_hand, name_of
 from ..pixels.maps import bin_mask
 from ..plan import Plan
 from . import digest
 from .master import DataFiles, add_data_links, add_provenance, add_virtual, is_image_name, point_to_images
 from .nxmx import BEAM_PATHS, INSTRUMENT, chain, missing, modules, put_string, sample_axis, wavelength
 from .older import place_detector, place_sample
-from .rules import Reduction, decide
+from .rules import Known, Reduction, decide
 
 IMAGES = "images"
 """The virtual dataset in /entry/data."""
@@ -38,22 +38,24 @@ IMAGES = "images"
 
 def write_nxs(
     path: str | Path,
-    infile: str | Path,
+    infile: str | Path | h5py.File,
     plan: Plan,
     *,
     data_files: DataFiles,
     experiment: Experiment,
     provenance: Mapping[str, Any],
     data_dtype: np.dtype[Any],
+    known: Known | None = None,
 ) -> list[str]:
     """Write the NXmx file of a reduction to `path`.
 
-    `data_files` are relative to the folder in which the file is to lie.  Returns what the input lacks for
+    `data_files` are relative to the folder in which the file is to lie; `infile` and `known` as for the master.
+    Returns what the input lacks for
     NXmx, each as a noun with its place; then nothing is written.  An empty list means that all went well.
     Raises InputError as write_master does.
     """
-    run = Reduction(plan, experiment, np.dtype(data_dtype))
-    with access.reading(infile), open_master(infile) as source:
+    run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
+    with access.reading(name_of(infile)), at_hand(infile) as source:
         lacking = missing(source, experiment)
         if lacking:
             return lacking

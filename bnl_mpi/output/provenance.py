@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -19,13 +20,16 @@ from ..job import Job
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
+_version = functools.lru_cache(importlib.metadata.version)
+
+
 def libraries(codec: registry.Entry | None) -> dict[str, str]:
     """Versions of what had a hand in the output's pixels and files."""
     import h5py
 
     from ..pixels import kernels
 
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {name: _version(name) for name in LIBRARIES}
     versions["hdf5"] = h5py.version.hdf5_version
     versions["kernels"] = "compiled" if kernels.COMPILED else "numpy"
     return versions if codec is None else {**versions, **codec.load().libraries()}

@@ -7,7 +7,7 @@ is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..pixels.maps import bin_mask, bin_mean
 from ..plan import Plan
 
 Array = npt.NDArray[Any]
+Known = dict[Hashable, tuple[Decision, list[str]]]
 
 MASK_NAME = re.compile(r"pixel_mask(_\d+)?|mask")
 MAP_NAMES = frozenset({"flatfield", "dark", "dark_current", "offset", "gain", "trimbit"})
@@ -41,6 +42,8 @@ class Reduction:
     warnings: list[str] = field(default_factory=list)
     signal: str | None = None
     """The virtual dataset that the output offers, where it does."""
+    known: Known = field(default_factory=dict)
+    """What rules have decided, by item: one master after another may be made of one open input."""
 
     @property
     def first_frames(self) -> npt.NDArray[np.intp]:
@@ -141,7 +144,9 @@ def _by_plane(values: Array, one: Callable[[Array], Array]) -> Array:
 
 
 def _binned_mask(item: Item, run: Reduction) -> Array:
-    return _by_plane(_values(item), lambda plane: bin_mask(plane, run.plan.binning))
+    known = run.experiment.mask if item.path == run.experiment.mask_path else None
+    values = known if known is not None and item.dataset.ndim == 2 else _values(item)
+    return _by_plane(values, lambda plane: bin_mask(plane, run.plan.binning))
 
 
 def _binned_map(item: Item, run: Reduction) -> Array:
@@ -320,6 +325,18 @@ def decide(item: Item, run: Reduction) -> Decision:
         return Keep()
     if is_images(item, run):
         return _instead_of_images(item, run)
+    key = (item.path, access.identity(item.dataset))
+    if key not in run.known:
+        begin = len(run.warnings)
+        decision = _by_rules(item, run)
+        run.known[key] = decision, run.warnings[begin:]
+        return decision
+    decision, warnings = run.known[key]
+    run.warnings += warnings
+    return decision
+
+
+def _by_rules(item: Item, run: Reduction) -> Decision:
     for rule in RULES:
         if rule.applies(item, run):
             return _decision(item, rule.change(item, run), rule.dtype)

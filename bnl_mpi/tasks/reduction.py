@@ -15,7 +15,7 @@ from ..codecs import registry
 from ..codecs.passed import Passed
 from ..errors import BnlError
 from ..hdf5 import guard
-from ..input import checks, identity
+from ..input import checks, identity, opening
 from ..input.experiment import Experiment
 from ..input.frames import FrameError, FrameReader
 from ..input.identity import BlockInput
@@ -324,17 +324,16 @@ def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str
         "experiment": experiment,
         "provenance": provenance.describe(job) | inputs.told_of_input(job),
         "data_dtype": np.dtype(job.plan.dtype_out),
+        "known": {},
     }
     squash = listed(job, options.squash_path) if options.out_squash else []
     warnings: list[str] = []
     regions = None if job.keeping is None else job.keeping.regions
-    with guard.understood(options.infile):
-        missing = nexus.write_nxs(new_nxs, options.infile, job.plan, **shared)
+    with guard.understood(options.infile), opening.open_master(options.infile) as source:
+        missing = nexus.write_nxs(new_nxs, source, job.plan, **shared)
         if missing:
             warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
-        warnings += master.write_master(
-            new_master, options.infile, job.plan, squash_files=squash, regions=regions, **shared
-        )
+        warnings += master.write_master(new_master, source, job.plan, squash_files=squash, regions=regions, **shared)
     if not missing:
         digest.join(new_master, new_nxs)
     return Masters(not missing, tuple(warnings))
