@@ -274,8 +274,11 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         if link is None and name not in self._links:
             raise KeyError(f"Unable to synchronously open object (object '{name}' doesn't exist)")
         if isinstance(link, h5py.SoftLink):
-            return self._find(link.path, links - 1) if links and isinstance(link.path, str) else None
-        if not isinstance(link, h5py.HardLink):
+            # What it leads to has this name too, so it is opened by it.
+            stays = links and isinstance(link.path, str) and self._find(link.path, links - 1) is not None
+            if not stays:
+                return None
+        elif not isinstance(link, h5py.HardLink):
             return None
         opened = h5py.h5o.open(self.id, name.encode())
         if isinstance(opened, h5py.h5g.GroupID):
