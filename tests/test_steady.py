@@ -67,16 +67,8 @@ def told(ask: Callable[[], Any]) -> Any:
     except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         return type(error)
     if isinstance(found, h5py.Dataset):
-        return (
-            "dataset",
-            plain_name(found),
-            found.shape,
-            found.size,
-            found.ndim,
-            found.dtype,
-            found.chunks,
-            attributes(found),
-        )
+        facts = found.shape, found.size, found.ndim, found.dtype, found.chunks
+        return "dataset", str(found.name), facts, attributes(found)
     if isinstance(found, h5py.Group):
         return "group", str(found.name), list(found), len(found), attributes(found)
     if isinstance(found, (h5py.SoftLink, h5py.ExternalLink)):

@@ -18,7 +18,8 @@ from ..input.opening import at_hand, name_of
 from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
 from . import digest, record
-from .rules import Known, Reduction, decide, is_images
+from .reduction import Known, Reduction
+from .rules import decide, is_images
 
 """Where a data file keeps its images."""
 REGIONS = "kept_regions"

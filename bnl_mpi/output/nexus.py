@@ -30,7 +30,8 @@ from . import digest
 from .master import DataFiles, add_data_links, add_provenance, add_virtual, is_image_name, point_to_images
 from .nxmx import BEAM_PATHS, INSTRUMENT, chain, missing, modules, put_string, sample_axis, wavelength
 from .older import place_detector, place_sample
-from .rules import Known, Reduction, decide
+from .reduction import Known, Reduction
+from .rules import decide
 
 IMAGES = "images"
 """The virtual dataset in /entry/data."""

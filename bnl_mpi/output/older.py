@@ -18,7 +18,7 @@ from ..hdf5.names import DETECTOR
 from ..input.axes import RotationAxis
 from ..input.experiment import Experiment
 from .nxmx import PARALLEL_ROTATIONS, SAMPLE, put_string
-from .rules import Reduction
+from .reduction import Reduction
 
 Vector = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,48 +18,16 @@ from ..errors import InputError
 from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
 from ..input.axes import ROTATION_NAMES, axis_base, is_axis
-from ..input.experiment import Experiment
 from ..pixels.maps import bin_mask, bin_mean
-from ..plan import Plan
+from .reduction import Reduction
 
 Array = npt.NDArray[Any]
-Known = dict[Hashable, tuple[Decision, list[str]]]
 
 MASK_NAME = re.compile(r"pixel_mask(_\d+)?|mask")
 MAP_NAMES = frozenset({"flatfield", "dark", "dark_current", "offset", "gain", "trimbit"})
 EXPOSURE_NAMES = frozenset({"count_time", "frame_time", "frame_count_time", "frame_period"})
 BEAM_NAMES = frozenset({"incident_wavelength", "incident_energy", "flux", "total_flux"})
 PIXEL_COUNTS = re.compile(r"[xy]_pixels(_in_detector)?")
-
-
-@dataclass
-class Reduction:
-    """What the rules know of the run; the warnings are theirs to add to."""
-
-    plan: Plan
-    experiment: Experiment
-    data_dtype: np.dtype[Any]
-    warnings: list[str] = field(default_factory=list)
-    signal: str | None = None
-    """The virtual dataset that the output offers, where it does."""
-    known: Known = field(default_factory=dict)
-    """What rules have decided, by item: one master after another may be made of one open input."""
-
-    @property
-    def first_frames(self) -> npt.NDArray[np.intp]:
-        """(n_images,): the first frame of each image, counted from 0."""
-        plan = self.plan
-        return plan.first_frame + np.arange(plan.n_images, dtype=np.intp) * plan.sum
-
-    @property
-    def last_frames(self) -> npt.NDArray[np.intp]:
-        """(n_images,): the last frame of each image; a partial last image's is the range's."""
-        return np.minimum(self.first_frames + self.plan.sum, self.end_frame) - 1
-
-    @property
-    def end_frame(self) -> int:
-        """The frame after the last selected one."""
-        return self.plan.first_frame + self.plan.n_frames
 
 
 @dataclass(frozen=True)
