@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import h5py
+import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 
+import bnl_mpi
 from bnl_mpi.estimate import names
 from bnl_mpi.quality import chain, settings, study
+from bnl_mpi.simulate import simulate
 
 pytestmark = pytest.mark.dials
 
@@ -87,3 +93,60 @@ def test_a_set_of_kept_reflections_is_integrated_as_well_as_a_larger_one(records
     mean = {name: np.mean([s["cc_reference"] for s in found["shells"][1:]]) for name, found in records.items()}
     assert mean["kept"] > mean["raw"] - 0.02
     assert mean["kept"] > mean["reduced"] - 0.01
+
+
+@pytest.fixture(scope="module")
+def two_lattices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of 20 frames with the spots of two crystals, and a table of those of the first alone."""
+    folder = tmp_path_factory.mktemp("two")
+    for name, seed in (("in", 0), ("other", 7)):
+        simulate(
+            folder / name, frames=20, osc=0.5, resolution=3.2, brightness=1000, background=4, bad_pixels=0, seed=seed
+        )
+    with h5py.File(folder / "in_data_000001.h5", "r+") as first, h5py.File(folder / "other_data_000001.h5") as second:
+        frames, others = first["entry/data/data"], second["entry/data/data"][()]
+        whole = frames[()]
+        frames[...] = np.where(whole < 60000, whole + np.minimum(others, 5000), whole)
+    with h5py.File(folder / "in_truth.h5") as file:
+        spots = file["predictions"]
+        rows = np.stack([spots["fast"][()], spots["slow"][()], np.floor(spots["frame"][()]) + 1], 1)
+    rows = rows[(rows[:, 2] >= 1) & (rows[:, 2] <= 20)]
+    np.savetxt(folder / "first.txt", rows, "%.2f %.2f %d")
+    return folder
+
+
+def test_a_second_lattice_that_nobody_predicted_still_indexes(two_lattices: Path) -> None:
+    """Its strong spots stand out of their surroundings, and so stay."""
+    if reason := chain.missing_dials():
+        pytest.skip(reason)
+    folder = two_lattices
+    bnl_mpi.reduce(
+        str(folder / "in_master.h5"),
+        out_file=str(folder / "o"),
+        bin=2,
+        compression="zstd",
+        keep=(str(folder / "first.txt"),),
+        keep_frames=1,
+    )
+    cell = "unit_cell=78.54,78.54,37.77,90,90,90"
+    quick = ["indexing.method=fft1d", "n_macro_cycles=1", "reflections_per_degree=30", "detector.fix=all"]
+    for words in (
+        ["import", str(folder / "o.nxs")],
+        ["find_spots", "imported.expt", "nproc=2", "spotfinder.threshold.algorithm=dispersion"],
+        ["index", "imported.expt", "strong.refl", "max_lattices=2", "space_group=P43212", cell, *quick],
+    ):
+        done = subprocess.run(
+            [f"dials.{words[0]}", *words[1:]],
+            cwd=folder,
+            env=chain.dials_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+    experiments = json.loads((folder / "indexed.expt").read_text())
+    first, second = (np.array([crystal[f"real_space_{axis}"] for axis in "abc"]) for crystal in experiments["crystal"])
+    for axes in (first, second):
+        np.testing.assert_allclose(np.linalg.norm(axes, axis=1), [78.54, 78.54, 37.77], rtol=0.003)
+    between = np.degrees(np.arccos(abs(first[2] @ second[2]) / 37.77**2))
+    assert between > 10  # their fourfold axes: another crystal, and not the same one again

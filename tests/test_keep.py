@@ -24,6 +24,7 @@ from bnl_mpi.options import Options
 from bnl_mpi.pixels import background
 from bnl_mpi.pixels.background import KEPT
 from bnl_mpi.plan import Plan
+from bnl_mpi.simulate import simulate
 from bnl_mpi.verify.replaying import NAMES, checked_words
 
 pytest.importorskip("imagecodecs")
@@ -447,3 +448,45 @@ def test_check_knows_such_sets_and_sees_damage(made: Path, tmp_path: Path) -> No
     done = bnl("check", master, ok=False)
     assert done.returncode != 0
     assert "kept_regions" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four frames of 0.1 degrees of a crystal whose rocking curves are ten frames wide."""
+    folder = tmp_path_factory.mktemp("wide")
+    simulate(
+        folder / "in", detector="500k", frames=24, osc=0.1, mosaicity=0.4, resolution=3.5, brightness=150, bad_pixels=0
+    )
+    return folder
+
+
+def test_wide_rocking_is_kept_over_all_its_images(wide: Path, tmp_path: Path) -> None:
+    """A table of single frames with `--keep_frames`, of reflections that last longer than an image."""
+    with h5py.File(wide / "in_truth.h5") as file:
+        spots = file["predictions"]
+        x, y, frame = (spots[name][()] for name in ("fast", "slow", "frame"))
+    inside = (frame >= 0) & (frame < 24)
+    rows = np.stack([x, y, np.floor(frame) + 1], 1)[inside]
+    np.savetxt(wide / "spots.txt", rows, "%.2f %.2f %d")
+    (tmp_path / "plain").mkdir()
+    run(wide, tmp_path / "plain", keep=(), data_block_size=100)
+    images = {}
+    for more in (0, 10):
+        (tmp_path / f"kept{more}").mkdir()
+        run(wide, tmp_path / f"kept{more}", keep_frames=more, keep_exact=True, data_block_size=100)
+        images[more] = read_images(tmp_path / f"kept{more}" / "o_master.h5").astype(int)
+    plain = read_images(tmp_path / "plain" / "o_master.h5").astype(int)
+    whole = (frame > 6) & (frame < 18)
+    assert np.count_nonzero(whole) > 50
+    n_changed = dict.fromkeys(images, 0)
+    for at_x, at_y, middle in zip(x[whole] / 2, y[whole] / 2, frame[whole], strict=True):
+        first, last = int(middle - 6) // 2, int(middle + 6) // 2
+        around = (
+            slice(first, last + 1),
+            slice(max(0, int(at_y) - 1), int(at_y) + 2),
+            slice(max(0, int(at_x) - 1), int(at_x) + 2),
+        )
+        for more, kept in images.items():
+            n_changed[more] += int(np.count_nonzero(kept[around] != plain[around]))
+    assert n_changed[10] == 0
+    assert n_changed[0] > 1000

@@ -17,7 +17,7 @@ import pytest
 from bnl_mpi import cli
 from bnl_mpi.errors import BnlError
 from bnl_mpi.estimate import names
-from bnl_mpi.quality import chain, merging, observations, page, records, reduced, settings, sizes, study
+from bnl_mpi.quality import chain, kept, merging, observations, page, records, reduced, settings, sizes, study
 from bnl_mpi.simulate import simulate
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
@@ -269,8 +269,50 @@ def test_page_without_records_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_all_series_are_known() -> None:
-    for tried in (settings.FOR_INPUT, *(series.settings for series in settings.SIMULATED.values())):
+    of_series = [series.settings for series in settings.SIMULATED.values()]
+    for tried in (settings.FOR_INPUT, *of_series, *map(tuple, kept.STUDY.values())):
         assert [settings.name_of(one) for one in settings.settings_of(tried)] == ["raw", *tried]
+
+
+def test_a_seed_makes_another_series_of_the_same_kind(tmp_path: Path) -> None:
+    first, second = (settings.simulated_series(name, tmp_path) for name in ("anomalous", "anomalous:2"))
+    assert second.simulate == f"{first.simulate} --seed 2"
+    assert second.title == f"{first.title}, seed 2"
+    assert second.name == second.master.parent.name == "anomalous_2"
+    changed = replace(
+        second,
+        name=first.name,
+        title=first.title,
+        simulate=first.simulate,
+        master=first.master,
+        truth=first.truth,
+    )
+    assert changed == first
+    for wrong in ("weak:", "weak:x", "other:1"):
+        with pytest.raises(BnlError, match="weak:2"):
+            settings.simulated_series(wrong, tmp_path)
+
+
+def test_the_page_of_kept_sets_tells_series_and_seeds(tmp_path: Path) -> None:
+    for series, better in (("weak", 0.0), ("weak_1", 0.02), ("weak_2", 0.04), ("anomalous", 0.0)):
+        (tmp_path / series).mkdir()
+        for one in (
+            record("raw", "", 12, 0.9 + better, 3.0),
+            record("b2s2keep:zstd9", "-b 2 -s 2 --keep {predicted} -c zstd -l 9", 170, 0.8 + better, 2.0),
+            record("b3s3", "-b 3 -s 3", 99, 0.7, 2.0),
+        ):
+            place = settings.place_of(one["wish"]["name"])
+            (tmp_path / series / f"result_{place}.json").write_text(json.dumps(one))
+    kept.write_page(tmp_path / "page.md", tmp_path)
+    text = (tmp_path / "page.md").read_text()
+    assert "| `b2s2keep:zstd9` | `-b 2 -s 2 --keep FILE -c zstd -l 9` | zstd 9 | 170 |" in text
+    assert "b3s3" not in text  # no part of the study
+    losses = [line for line in text[text.index("## Other seeds") :].splitlines() if line.startswith("| `b2s2keep")]
+    assert len(losses) == 1
+    assert "| 170 to 170 |" in losses[0]
+    assert losses[0].endswith("| 0.0000 |")
+    with pytest.raises(BnlError, match="no records"):
+        kept.write_page(tmp_path / "page.md", tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -327,6 +369,8 @@ def test_an_input_without_geometry_needs_a_resolution(master: Path, tmp_path: Pa
         ("", "MASTER"),
         ("RAW --series weak", "MASTER"),
         ("--series strong", "strong"),
+        ("--series weak --kept", "--kept"),
+        ("--kept --try b2", "--kept has settings"),
         ("RAW --try b9Q", "b9Q"),
         ("RAW --d_min 0", "--d_min 0"),
         ("RAW --truth absent.h5", "absent.h5"),

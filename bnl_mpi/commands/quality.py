@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--series", nargs="+", metavar="NAME", help="simulated sets in its place: weak, anomalous, long")
     add_option(
         parser,
+        "--kept",
+        action="store_true",
+        help="what --keep leaves, on the simulated sets and three seeds (docs/kept.md)",
+    )
+    add_option(
+        parser,
         "--try",
         dest="settings",
         metavar="NAMES",
@@ -66,7 +72,11 @@ def run(namespace: argparse.Namespace) -> int:
     failed = [] if namespace.page_only else _run_all(jobs, namespace)
     for line in failed:
         print(f"bnl-mpi: {line}", file=sys.stderr)
-    if namespace.page:
+    if namespace.page and namespace.kept:
+        from ..quality import kept
+
+        kept.write_page(namespace.page, namespace.work)
+    elif namespace.page:
         from ..quality.page import write_page
 
         write_page(namespace.page, [namespace.work / series.name for series, _ in jobs])
@@ -96,21 +106,25 @@ def _run_all(jobs: list[tuple[Series, tuple[Setting | None, ...]]], namespace: a
 
 def _jobs(namespace: argparse.Namespace) -> list[tuple[Series, tuple[Setting | None, ...]]]:
     """Each series with its settings, the unreduced data first."""
-    from ..quality import settings
+    from ..quality import kept, settings
 
-    if (namespace.master is None) == (namespace.series is None):
-        raise UsageError("give a data set's MASTER, or --series weak anomalous for the simulated ones")
+    if [namespace.master is not None, namespace.series is not None, namespace.kept].count(True) != 1:
+        raise UsageError("give a data set's MASTER, or --series weak anomalous for the simulated ones, or --kept")
     if namespace.parallel < 1:
         raise UsageError(f"--parallel {namespace.parallel}: must be 1 or more")
     tried = None if namespace.settings is None else namespace.settings.replace(",", " ").split()
+    if namespace.kept and tried:
+        raise UsageError("--kept has settings of its own: drop --try, or give --series")
     if namespace.master is not None:
         return [(_given(namespace), settings.settings_of(tried or settings.FOR_INPUT))]
     return [
         (
             settings.simulated_series(name, namespace.work, namespace.quick),
-            settings.settings_of(tried or settings.SIMULATED[name.partition(":")[0]].settings),
+            settings.settings_of(
+                kept.STUDY[name] if namespace.kept else tried or settings.SIMULATED[name.partition(":")[0]].settings
+            ),
         )
-        for name in dict.fromkeys(namespace.series)
+        for name in (kept.STUDY if namespace.kept else dict.fromkeys(namespace.series))
     ]
 
 

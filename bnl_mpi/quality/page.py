@@ -36,9 +36,10 @@ FINE = 0.97
 
 _INTRODUCTION = """# What the reductions keep of the diffraction
 
-This page is made by `bnl-mpi quality --series weak anomalous long --page docs/quality.md`; don't edit it by hand.
+This page is made by `bnl-mpi quality --series weak anomalous --page docs/quality.md`; don't edit it by hand.
 `bnl-mpi quality MASTER --page PAGE` makes such a page of your own data, which is what to trust for your own detector
 and crystals. `--try 'b2s2 b2s2H12'` chooses settings, by the same short names as in the tables below.
+What `--keep` leaves is told in `docs/kept.md`.
 
 Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
