@@ -51,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(how, "--anomalous", action="store_true", help="keep MASTER's Friedel mates apart in scaling")
     add_option(how, "--quick", action="store_true", help="faster, less careful algorithms of DIALS")
     add_option(how, "-p", "--parallel", type=int, default=2, metavar="N", help="processes (default 2)")
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     add_option(
         out,
