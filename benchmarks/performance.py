@@ -135,10 +135,14 @@ def measure(sizes: Sizes, work: Path, results: Path, wanted: list[str]) -> None:
         (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
+ALONE = ("node", "archive")
+"""Measured by commands of their own, where and when these are run."""
+
+
 def read_results(results: Path) -> dict[str, Any]:
-    """What the sections found, by name, and under "machine" that of each; only what was run: sections, and `node`."""
+    """What the sections found, by name, and under "machine" that of each; only what was run."""
     found: dict[str, Any] = {"machine": {}}
-    for name in (*SECTIONS, "node"):
+    for name in (*SECTIONS, *ALONE):
         path = results / f"{name}.json"
         if path.exists():
             record = json.loads(path.read_text())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import node_page
+from benchmarks import archive_page, node_page
 from bnl_mpi.tasks.images import STAGES
 
 Found = Mapping[str, Any]
@@ -66,7 +66,7 @@ alone; none was built.
 
 def write_page(path: Path, found: Found) -> None:
     """Write the page for the sections in `found`, and plots in the folder of the page's name beside it."""
-    here = {name: machine for name, machine in found["machine"].items() if name != "node"}
+    here = {name: machine for name, machine in found["machine"].items() if name not in ("node", "archive")}
     parts = [_INTRODUCTION, _machine(here)]
     plots = Plots(path.with_suffix(""))
     sections: dict[str, Callable[[Any, Plots], str]] = {
@@ -76,6 +76,7 @@ def write_page(path: Path, found: Found) -> None:
         "memory": lambda rows, _: _memory(rows),
         "scaling": _scaling,
         "node": lambda rows, _: node_page.section(rows, found["machine"]["node"], table, figure, _laws),
+        "archive": lambda rows, _: archive_page.section(rows, found["machine"]["archive"], table, figure),
         "kernels": _kernels,
         "waiting": _waiting,
         "calls": _calls,

@@ -16,6 +16,7 @@ from small_sets import random_frames, write_set
 
 import bnl_mpi
 from benchmarks import (
+    archive,
     calls,
     inputs,
     instrumented,
@@ -340,6 +341,28 @@ def test_a_node_of_many_cores_has_its_section(tmp_path: Path) -> None:
     assert f"## Scaling on {found['machine']['node']['cores']} cores" in page
     assert "| weak | 1 | 4 |" in page
     assert "| copy of a frame |" in page
+
+
+@needs_mpi
+def test_many_small_sets_have_their_section(tmp_path: Path) -> None:
+    words = ["--quick", "--settings", WORDS, "--work", str(tmp_path), "--result", str(tmp_path / "archive.json")]
+    assert archive.main(words) == 0
+    found = performance.read_results(tmp_path)
+    row = found["archive"][0]
+    assert (row["sets"], row["frames"]) == (4, 4)
+    parts = {name: told["minimum"] for name, told in row["parts"].items()}
+    assert all(parts[name] > 0 for name in ("facts", "plan", "frames", "data file", "masters", "check"))
+    performance_page.write_page(tmp_path / "page.md", found)
+    page = (tmp_path / "page.md").read_text()
+    assert "## Many small data sets" in page
+    assert f"| `{WORDS}` | 4 | 4 |" in page
+    grows = archive.Run(1.0, 1.0, {1: [(100 + k, 9) for k in range(40)]})
+    assert (grows.growth(0) > 1.1, grows.growth(1)) == (True, 1.0)
+
+
+def test_a_failed_run_of_many_sets_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(archive.RunError, match="no such file"):
+        archive.run(["-i", str(tmp_path / "none_master.h5"), "-o", str(tmp_path / "out")])
 
 
 def test_threads_a_core_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
