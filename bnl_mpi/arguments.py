@@ -130,7 +130,8 @@ def add_kept(group: Any) -> None:
     """What `--keep` keeps, and how."""
     add(group, "--keep", optional=False, action="append", metavar="FILE",
         help="keep the pixels about a file's reflections: .refl, INTEGRATE.HKL, XDS_ASCII.HKL, SPOT.XDS, or a table of "
-        "x y frame [radius] [frames]; auto: strong spots alone; may be repeated")  # fmt: skip
+        "x y frame [radius] [frames]; auto: strong spots alone; may be repeated; smallest with -c zstd -l 9, and with "
+        "more frames summed rather than with -T")  # fmt: skip
     add(group, "--keep_radius", optional=False, type=float, metavar="PIXELS",
         help="about each reflection, in raw pixels (default: the file's spot size, at least 4)")  # fmt: skip
     add(group, "--keep_frames", optional=False, type=int, metavar="N", help="N more frames on both sides of each")

@@ -426,6 +426,40 @@ def test_poisson_gives_the_background_its_noise_and_says_that_it_is_made(made: P
         assert json.loads(file["/entry/process_bnl_mpi/options"][()])["seed"] == 5
 
 
+def test_a_set_of_any_filter_is_drawn_anew_alike(made: Path, tmp_path: Path) -> None:
+    """XDS takes bslz4 alone, and a smooth background badly; so whatever is smallest must lead there."""
+    drawn = {}
+    for name in ("htj2k", "zstd"):
+        (tmp_path / name).mkdir()
+        summary = run(made, tmp_path / name, compression=name)
+        assert any("-c bslz4 --background poisson -o" in line for line in summary.xds_obstacles)
+        for background_, out in ((None, "full"), ("poisson", "drawn")):
+            (tmp_path / f"{name}_{out}").mkdir()
+            source, stem = str(tmp_path / name / "o_master.h5"), str(tmp_path / f"{name}_{out}" / "o")
+            expand.expand(source, out_file=stem, background=background_, seed=5)
+        drawn[name] = read_images(tmp_path / f"{name}_drawn" / "o_master.h5")
+        full = read_images(tmp_path / f"{name}_full" / "o_master.h5")
+        assert (full != drawn[name]).any()
+        if name == "zstd":
+            np.testing.assert_array_equal(full, read_images(tmp_path / name / "o_master.h5"))
+    np.testing.assert_array_equal(drawn["zstd"], drawn["htj2k"])
+
+
+def test_plain_sets_of_other_filters_are_nothing_to_expand(made: Path, tmp_path: Path) -> None:
+    run(made, tmp_path, keep=(), compression="zstd")
+    with pytest.raises(BnlError, match="nor was it made with --keep"):
+        expand.expand(str(tmp_path / "o_master.h5"), out_file=str(tmp_path / "x"))
+
+
+def test_a_codec_that_blurs_kept_spots_is_told(made: Path, tmp_path: Path) -> None:
+    told = {}
+    for level in (6, 30):
+        summary = run(made, tmp_path, compression="htj2k", codec="htj2k", codec_level=level, force=True)
+        told[level] = summary.kept["rms_in_sigmas"]
+        assert any("blurs weak spots" in line for line in summary.lines()) == (level == 30)
+    assert told[6] < told[30]
+
+
 def test_poisson_needs_a_set_of_regions(made: Path, tmp_path: Path) -> None:
     run(made, tmp_path, keep=(), compression="htj2k")
     with pytest.raises(BnlError, match="not made with --keep"):

@@ -17,7 +17,7 @@ from .._version import __version__
 from ..codecs import registry
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access, guard, writing
-from ..hdf5.names import DATA, PROCESS, SQUASH
+from ..hdf5.names import DATA, HTJ2K, PROCESS, SQUASH
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
 from ..job import Job
@@ -122,6 +122,16 @@ def relink(
         add_provenance(new, told)
         digest.seal(new)
     return copy.warnings
+
+
+def is_htj2k(path: str, name: str) -> bool:
+    """Whether the chunks of the dataset `name` are HTJ2K codestreams."""
+    with guard.opened(path) as file:
+        dataset = access.get_dataset(file, name)
+        if dataset is None or dataset.chunks is None:
+            return False
+        filters = dataset.id.get_create_plist()
+        return [filters.get_filter(k)[0] for k in range(filters.get_nfilters())] == [HTJ2K]
 
 
 def coder(job: Job) -> registry.Entry | None:

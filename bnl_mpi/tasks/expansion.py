@@ -1,8 +1,9 @@
 """The command `bnl-mpi expand MASTER -o OUT`: from codestreams to a full data set that XDS and DIALS read.
 
 Two kinds of sets keep codestreams: a run with `-q` beside its images (/entry/squash in its master), and one
-with `-c htj2k` as its images.  What comes out is, bit for bit, what a run of the same options without `-q`, and
-with this `-c`, stores; so its plan is that run's, and so are its blocks.
+with `-c htj2k` as its images.  One with `--keep` is small in any form, and can be had in another.  What comes out is,
+bit for bit, what a run of the same options without `-q`, and with this `-c`, stores; so its plan is that run's, and so
+are its blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .. import codecs
 from .._version import __version__
 from ..errors import BnlError, InputError, UsageError
 from ..hdf5 import access, guard
-from ..hdf5.names import DATA, HTJ2K, IMAGES, PROCESS, SQUASH
+from ..hdf5.names import DATA, IMAGES, PROCESS, SQUASH
 from ..input import identity, links
 from ..input.source import Segment, Source
 from ..job import Job, Prepared
@@ -67,6 +68,8 @@ class Expansion(Job):
     kept_sha256: str
     """Of the plan that the master tells, and the kept files must."""
     is_squash: bool
+    is_plain: bool = False
+    """Whether images are stored as they are to come out, marks and all: with `--keep` and another filter than htj2k."""
     redrawing: Redrawing | None = None
     """With `--background`."""
 
@@ -96,10 +99,11 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
             f"{master}: links {len(places)} files of codestreams, but {first} is one of {plan.n_blocks}; give the "
             "master of the whole set"
         )
-    if not is_squash and not is_htj2k(*places[0]):
+    is_plain = not is_squash and not expanded.is_htj2k(*places[0])
+    if is_plain and not told["options"].get("keep"):
         raise InputError(
             f"{master}: nothing to expand: it has neither {SQUASH}, as a run with -q makes it, nor HTJ2K images, as "
-            "-c htj2k makes them"
+            "-c htj2k makes them, nor was it made with --keep"
         )
     blocks = zip(places, plan.blocks(), strict=True)
     segments = tuple(Segment(path, name, 0, block.n_images) for (path, name), block in blocks)
@@ -113,6 +117,7 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedExpansion
         None,
         kept_sha256=sha256 or records.read_plan_sha256(first) or "",
         is_squash=is_squash,
+        is_plain=is_plain,
         redrawing=redrawing_of(options, told["options"], master),
     )
     Filter(options.compression).check()
@@ -147,15 +152,6 @@ def _read_plan(told: Mapping[str, Any], path: str) -> Plan:
             f"{path}: {records.GROUP}/plan isn't understood (written by version {version}, this is {__version__}); "
             "give a set that bnl-mpi made"
         ) from error
-
-
-def is_htj2k(path: str, name: str) -> bool:
-    with guard.opened(path) as file:
-        dataset = access.get_dataset(file, name)
-        if dataset is None or dataset.chunks is None:
-            return False
-        filters = dataset.id.get_create_plist()
-        return [filters.get_filter(k)[0] for k in range(filters.get_nfilters())] == [HTJ2K]
 
 
 def _identity_of_full_set(told: Mapping[str, Any], options: Options) -> str:
@@ -271,7 +267,7 @@ class Expander(ImageMaker):
         if zlib.crc32(codestream) != int(kept.chunk_crc32[index]):
             raise InputError(f"{where}: the codestream differs from its checksum; restore the file")
         with watch.stage("code"), as_input_error(where):
-            decoded = self._decode(kept, codestream)
+            decoded = self._decode(kept, codestream, index)
         with watch.stage("reduce"):
             pixels = self._marked(kept, decoded, index, report)
         # A squash tells the checksum of the image as it was stored, a chunk that of its decode.
@@ -294,7 +290,9 @@ class Expander(ImageMaker):
         _, chunk = kept.file[IMAGES].id.read_direct_chunk((index, 0, 0))
         return bytes(chunk)
 
-    def _decode(self, kept: KeptBlock, codestream: bytes) -> np.ndarray[Any, Any]:
+    def _decode(self, kept: KeptBlock, codestream: bytes, index: int) -> np.ndarray[Any, Any]:
+        if self._expansion.is_plain:
+            return np.asarray(kept.file[IMAGES][index], self._out.dtype)
         if kept.codec is not None:
             return kept.codec.decode_stored(codestream, self._expansion.plan.shape_out)
         from ..codecs import openjph

@@ -29,7 +29,7 @@ from ..output.cbffile import Template
 from ..output.cbfheader import Told
 from ..output.placement import read_placement
 from ..plan import Plan
-from .expansion import is_htj2k
+from .expanded import is_htj2k
 
 IMAGES_A_BLOCK = 10
 """Work is shared out, and reported, by so many images."""

@@ -29,8 +29,11 @@ def obstacles(job: Job) -> list[str]:
     options, found = job.options, []
     master = os.path.abspath(options.master_path)
     if options.compression not in XDS_COMPRESSIONS:
-        small = f"expand it, bnl-mpi expand {shlex.quote(master)} -c bslz4 -o NAME"
-        found.append(f"no {options.compression}: " + (small if options.compression == "htj2k" else "give -c bslz4"))
+        # XDS takes a background's noise for granted, which sets of --keep have none of.
+        noise = "" if job.keeping is None else " --background poisson"
+        small = f"expand it, bnl-mpi expand {shlex.quote(master)} -c bslz4{noise} -o NAME"
+        is_small = options.compression == "htj2k" or job.keeping is not None
+        found.append(f"no {options.compression}: " + (small if is_small else "give -c bslz4"))
     if (dtype := np.dtype(job.plan.dtype_out)).kind != "u":
         found.append(f"no {dtype.name} images: give -u 2 or -u 4" + (", not -f" * (dtype.kind == "f")))
     if not master.removesuffix(".h5").endswith(MASTER):
