@@ -131,7 +131,7 @@ def _child(call: Call, folder: Path, streams: Sequence[int], address_space: int 
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         # The parent's may be a test's own.
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
         # Where one hangs, in what it has said when it is killed.
         faulthandler.dump_traceback_later(0.9 * seconds, file=2)

@@ -1,7 +1,10 @@
 /* Preloaded, it makes the n-th system call that concerns a folder fail, or kills the process there.
 
    Armed by faults_arm, which a child of a warm parent calls through ctypes, or by the environment in one rank of a job:
-   FAULTS_RANK, FAULTS_FOLDER, FAULTS_AT, FAULTS_ACTION, FAULTS_MARK. */
+   FAULTS_RANK, FAULTS_FOLDER, FAULTS_AT, FAULTS_ACTION, FAULTS_MARK.
+
+   With CLOCK_JUMP and CLOCK_WHEN in the environment, the clock of the day jumps by so many seconds when a file of that
+   name is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -13,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(type, name) \
@@ -238,4 +243,38 @@ int mkdir(const char *path, mode_t mode)
 {
     REAL(int (*)(const char *, mode_t), "mkdir");
     return !reads && path_concerns(AT_FDCWD, path) && fails(0) ? -1 : real(path, mode);
+}
+
+static time_t jumped(void)
+{
+    static int has_jumped;
+    const char *by = getenv("CLOCK_JUMP"), *when = getenv("CLOCK_WHEN");
+    int kept = errno;
+    if (by && when && !has_jumped) has_jumped = !access(when, F_OK);
+    errno = kept;
+    return has_jumped ? atol(by) : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    REAL(int (*)(clockid_t, struct timespec *), "clock_gettime");
+    int done = real(clock, now);
+    if (!done && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += jumped();
+    return done;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    REAL(int (*)(struct timeval *, void *), "gettimeofday");
+    int done = real(now, zone);
+    if (!done && now) now->tv_sec += jumped();
+    return done;
+}
+
+time_t time(time_t *to)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME, &now)) return -1;
+    if (to) *to = now.tv_sec;
+    return now.tv_sec;
 }

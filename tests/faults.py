@@ -1,8 +1,9 @@
 """System calls that fail, or at which a process dies: `python -m tests.faults --n 2000 --seed 1`.
 
-For each scenario (a reduction, one with squash files, `--force` over an older set, `--resume`, an expansion) the calls
-are counted that write to the output folder, or read from the input's; then the run is done again for every one of
-them, which fails with ENOSPC, EIO, EDQUOT or the like, once, or from then on, or writes half, or ends the process.
+For each scenario (a reduction, one with squash files, `--force` over an older set, `--resume`, an expansion,
+`verify --certify`) the calls are counted that write to the output folder, or read from the input's; then the run is
+done again for every one of them, which fails with ENOSPC, EIO, EDQUOT or EACCES, once, or from then on, or writes
+half, or ends the process.
 Afterwards: no traceback; status 0 over good output alone; what has its final name is whole; the same command with
 `--resume` ends well.  All of it without a new Python a case: see `children`.
 """
@@ -34,12 +35,13 @@ from children import Outcome
 from small_sets import random_frames, random_mask, write_set
 
 SHAPE = (40, 44)
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
 WAYS = ("once", "from then on", "half, then")
 """As the C source has them."""
 SECONDS = 30.0
 
 RAW = ("-i", "../in/in_master.h5", "-s", "2", "-c", "bslz4", "-d", "2", "-o", "set")
+CERTIFY = ("verify", "set_master.h5", "--against", "../in/in_master.h5", "--certify")
 TEXTS = ("--json", "set.json", "--log_json", "set.log")
 
 
@@ -52,6 +54,8 @@ class Scenario:
     before: tuple[tuple[str, ...], ...] = ()
     """Commands that make what is there already."""
     forced: bool = False
+    adds: bool = False
+    """Whether what is there already stays, and may be all that is there afterwards."""
 
     @property
     def again(self) -> tuple[str, ...]:
@@ -67,6 +71,7 @@ SCENARIOS = (
     Scenario("force", (*RAW, "-b", "2", "--force"), (RAW,), forced=True),
     Scenario("resume", (*RAW, "--resume"), (RAW, ("rm", "set_000002.h5", "set_master.h5", "set.nxs"))),
     Scenario("expand", ("expand", "../in/small_master.h5", "-c", "bslz4", "-o", "set")),
+    Scenario("certify", CERTIFY, (RAW,), adds=True),
     Scenario("share", (*RAW, "-p", "2", "-t", "0"), ((*RAW, "-p", "2", "-t", "1"), (*RAW, "-p", "2", "-t", "2"))),
 )
 
@@ -137,7 +142,7 @@ class Attack:
     def faults(self, scenario: Scenario) -> list[Fault]:
         """All of a scenario, once its undisturbed run is known."""
         out = self._prepare(scenario)
-        old = aftermath.version_of(out) if scenario.forced else None
+        old = aftermath.version_of(out) if scenario.forced or scenario.adds else None
         counts = []
         for reads in (False, True):
             out = self._prepare(scenario)

@@ -100,12 +100,16 @@ def test_what_a_kill_around_the_link_leaves_is_swept(tmp_path: Path) -> None:
     os.link(tmp_path / f"set.lock.{host}-78", tmp_path / "set.lock")
     (tmp_path / f"set.lock.{host}-80").write_text("")
     aged(tmp_path / f"set.lock.{host}-80")
+    # Killed before it wrote a word: its name tells whose it was, if that was here.
+    (tmp_path / f"set.lock.{host}-{2**22 + 1}").write_text("")
+    far = tmp_path / "set.lock.n99-5"
+    far.write_text("")
     # One that is just being made by a run that is alive, and another stem's.
     alive = tmp_path / f"set.lock.{host}-81"
     alive.write_text(json.dumps(mine))
     (tmp_path / "set.lock_notes").write_text("mine")
     lock.acquire()
-    assert {p.name for p in tmp_path.iterdir()} == {"set.lock", alive.name, "set.lock_notes"}
+    assert {p.name for p in tmp_path.iterdir()} == {"set.lock", alive.name, "set.lock_notes", far.name}
     lock.release()
 
 

@@ -134,7 +134,20 @@ def test_check_does_not_wait_for_a_pipe_at_the_end_of_two_links(sound: Path, tmp
 def spoilt(rng: np.random.Generator, value: Any) -> Any:
     """JSON with something in it gone, or of another kind."""
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
-        kinds = (None, 3, -1.5, "", "x/../y", "file:///etc/passwd", [], {}, [[]], {"@id": "./"}, "9" * 400, True)
+        kinds: tuple[Any, ...] = (
+            None,
+            3,
+            -1.5,
+            "",
+            "x/../y",
+            "file:///etc/passwd",
+            [],
+            {},
+            [[]],
+            {"@id": "./"},
+            "9" * 400,
+            True,
+        )
         return kinds[int(rng.integers(len(kinds)))]
     keys = sorted(value) if isinstance(value, dict) else list(range(len(value)))
     key = keys[int(rng.integers(len(keys)))]

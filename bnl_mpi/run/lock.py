@@ -157,7 +157,8 @@ class Lock:
                 continue
             with contextlib.suppress(OSError):
                 found = os.lstat(path)
-                if stat.S_ISREG(found.st_mode) and _is_dead(_read(path), now - found.st_mtime):
+                holder = _read(path) or _named(name.removeprefix(f"{base}."))
+                if stat.S_ISREG(found.st_mode) and _is_dead(holder, now - found.st_mtime):
                     os.unlink(path)
 
     def _mine(self) -> dict[str, Any]:
@@ -270,6 +271,14 @@ class Lock:
 def _read(path: str) -> dict[str, Any]:
     """What a lock file holds; empty where it is gone, or was left half-written."""
     return _holder(_text_of(path))
+
+
+def _named(words: str) -> dict[str, Any]:
+    """What the name HOST-PID of a file tells whose owner was killed before it wrote into it."""
+    host, _, pid = words.rpartition("-")
+    if not pid.isdecimal():
+        return {}
+    return {"host": host, "pid": int(pid), "space": _process_space(), "start": _process_start(int(pid)) or "gone"}
 
 
 def _holder(content: str) -> dict[str, Any]:

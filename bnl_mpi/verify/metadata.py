@@ -53,7 +53,8 @@ def compare(prepared: PreparedVerification, tally: Tally) -> Iterator[Finding]:
         make_masters(job, prepared.experiment, *anew)
         raw: Any
         with opening.open_master(job.options.infile) as raw:
-            before = dict(_Items(raw).all())
+            with guard.understood(job.options.infile):
+                before = dict(_Items(raw).all())
             for made, path in zip(anew, (job.options.master_path, job.options.nxs_path), strict=True):
                 if not os.path.exists(made):
                     continue

@@ -1,0 +1,166 @@
+"""What changes around a run while it goes on: permissions are lost, the clock jumps, input is cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aftermath
+import faults
+import pytest
+from running import MAIN, background, bnl, needs_mpi, outputs, wait_for
+from small_sets import random_frames, random_mask, write_set
+
+from bnl_mpi.run.lock import STALE_SECONDS
+
+DAYS = 10 * 86400
+CAPABLE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+"""Before a command of root's: it may then do no more than the owner of a file."""
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frames = random_frames(40, (160, 170))
+    return write_set(tmp_path_factory.mktemp("in"), frames, mask=random_mask((160, 170)), per_file=20)
+
+
+# ---- permissions ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def obedient(tmp_path: Path) -> list[str]:
+    """Words before a command that make it heed permissions."""
+    before = CAPABLE if os.geteuid() == 0 else []
+    if before and not shutil.which(before[0]):
+        pytest.skip("root heeds no permissions, and there is no setpriv")
+    probe = tmp_path / "probe"
+    probe.mkdir(mode=0o555)
+    done = subprocess.run([*before, "touch", str(probe / "x")], capture_output=True, check=False)
+    probe.chmod(0o755)
+    shutil.rmtree(probe)
+    if done.returncode == 0:
+        pytest.skip("permissions aren't heeded here")
+    return before
+
+
+def test_permission_to_write_is_lost_while_running(master: Path, tmp_path: Path, obedient: list[str]) -> None:
+    words = ["-i", str(master), "-J", "20", "-d", "2", "-o", "out/set"]
+    out = tmp_path / "out"
+    out.mkdir()
+    run = subprocess.Popen(
+        [*obedient, sys.executable, MAIN, *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    wait_for(lambda: (out / "set_000001.h5").exists(), run)
+    out.chmod(0o555)
+    _, said = run.communicate(timeout=60)
+    out.chmod(0o755)
+    assert run.returncode == 1
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("bnl-mpi: ")
+    assert "ermission" in said
+    assert not (out / "set_master.h5").exists()
+    # Nobody may remove what lies in such a folder: the next run does.
+    bnl(*words, "--resume", cwd=tmp_path)
+    bnl(*words[:-1], "whole", cwd=tmp_path)
+    assert aftermath.leftovers(out) == []
+    wanted = {name.replace("whole", "set"): tree for name, tree in outputs(tmp_path, "whole").items()}
+    assert outputs(out, "set").keys() == wanted.keys()
+
+
+@pytest.mark.parametrize("what", ["set_000001.h5", "set_master.h5", "in_data_000002.h5"])
+def test_verify_without_permission_to_read(master: Path, tmp_path: Path, obedient: list[str], what: str) -> None:
+    shutil.copytree(master.parent, tmp_path, dirs_exist_ok=True)
+    bnl("-i", master.name, "-d", "10", "-c", "bslz4", "-o", "set", cwd=tmp_path)
+    (tmp_path / what).chmod(0)
+    done = subprocess.run(
+        [*obedient, sys.executable, MAIN, "verify", "set_master.h5", "--against", master.name, "--certify"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert what in done.stdout + done.stderr
+    assert "ermission" in done.stdout + done.stderr
+    assert not (tmp_path / "set.sha256").exists()
+
+
+# ---- the clock ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("gcc"):
+        pytest.skip("no gcc, which the preloaded library is compiled with")
+    return faults.build(tmp_path_factory.mktemp("shim"))
+
+
+def clock(shim: Path, jump: int, when: Path | str = "/") -> dict[str, str]:
+    """The environment of a process whose clock jumps when that file is there."""
+    return {"LD_PRELOAD": str(shim), "CLOCK_JUMP": str(jump), "CLOCK_WHEN": str(when)}
+
+
+@pytest.mark.parametrize("jump", [DAYS, -DAYS])
+def test_the_shim_makes_the_clock_jump(shim: Path, jump: int, tmp_path: Path) -> None:
+    told = []
+    for when in ("/", tmp_path / "absent"):
+        environment = {**os.environ, **clock(shim, jump, when)}
+        code = "import time; print(time.time())"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        told.append(float(done.stdout) - time.time())
+    assert abs(told[0] - jump) < 3600
+    assert abs(told[1]) < 3600
+
+
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
+@pytest.mark.parametrize("jump", [DAYS, -DAYS])
+def test_the_clock_jumps_while_running(master: Path, tmp_path: Path, shim: Path, ranks: int | None, jump: int) -> None:
+    """No run hangs, loses its lock or writes other pixels, and a certificate holds."""
+    words = ["-i", str(master), "-s", "2", "-d", "4", "-c", "bslz4"]
+    bnl(*words, "-o", "whole", cwd=tmp_path)
+    environment = clock(shim, jump, tmp_path / "set_000001.h5")
+    bnl(*words, "-o", "set", "--grace", "5", cwd=tmp_path, ranks=ranks, env=environment)
+    wanted = outputs(tmp_path, "whole")
+    for name, tree in outputs(tmp_path, "set").items():
+        if not name.endswith(("_master.h5", ".nxs")):
+            assert tree["/entry/data/data"] == wanted[name.replace("set", "whole")]["/entry/data/data"]
+    environment = clock(shim, jump, tmp_path / "set.verify")
+    certify = ["verify", "set_master.h5", "--against", str(master), "--certify"]
+    bnl(*certify, cwd=tmp_path, ranks=ranks, env=environment)
+    assert bnl("verify", "--deletable", "set.crate.json", cwd=tmp_path).stdout.count(".h5") == 3
+
+
+@pytest.mark.parametrize("jump", [DAYS, -DAYS])
+def test_a_lock_is_as_old_as_the_file_system_says(master: Path, tmp_path: Path, shim: Path, jump: int) -> None:
+    words, lock = ["-i", str(master), "-o", "set"], tmp_path / "set.lock"
+    lock.write_text(json.dumps({"host": "n99", "pid": 5}))
+    done = bnl(*words, cwd=tmp_path, env=clock(shim, jump), ok=False)
+    assert done.returncode == 1
+    assert "another run is at work" in done.stderr
+    then = time.time() - STALE_SECONDS - 60
+    os.utime(lock, (then, then))
+    bnl(*words, cwd=tmp_path, env=clock(shim, jump))
+    assert not lock.exists()
+
+
+# ---- the input ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [None, pytest.param(2, marks=[pytest.mark.mpi, needs_mpi])])
+def test_a_data_file_is_cut_short_while_running(master: Path, tmp_path: Path, ranks: int | None) -> None:
+    shutil.copytree(master.parent, tmp_path, dirs_exist_ok=True)
+    words = ["-i", master.name, "-J", "20", "-d", "2", "-o", "set"]
+    with background(*words, cwd=tmp_path, ranks=ranks) as run:
+        wait_for(lambda: (tmp_path / "set_000001.h5").exists(), run)
+        for path in tmp_path.glob("in_data_*.h5"):
+            os.truncate(path, path.stat().st_size // 2)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode not in (0, None)
+    assert "Traceback" not in said
+    assert "in_data_00000" in said
+    assert not (tmp_path / "set_master.h5").exists()
+    assert not list(tmp_path.glob("*.partial"))
