@@ -23,8 +23,9 @@ from .summary import VerifySummary
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 CRATE = "https://w3id.org/ro/crate/1.1"
-TERMS = "https://w3id.org/ro/terms/workflow-run"
+TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 VERDICT = "verdict"
+LICENCE = "#licence"
 
 Entity = dict[str, Any]
 
@@ -69,6 +70,7 @@ def make(parts: Parts) -> Entity:
         },
         _root(parts),
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
+        {"@id": LICENCE, "@type": "CreativeWork", "name": "That of the raw data", "description": "It applies here too"},
         *_actions(parts, properties),
         *properties,
         *files,
@@ -86,6 +88,7 @@ def _property(name: str, value: Any) -> Entity:
 
 def _file(one: Hashed, identifier: str) -> Entity:
     when = datetime.datetime.fromtimestamp(one.mtime_ns / 1e9, datetime.timezone.utc)
+    is_hdf5 = os.path.splitext(one.path)[1] in (".h5", ".nxs")
     return {
         "@id": identifier,
         "@type": "File",
@@ -93,6 +96,7 @@ def _file(one: Hashed, identifier: str) -> Entity:
         "contentSize": str(one.bytes),
         "sha256": one.sha256,
         "dateModified": when.isoformat(timespec="microseconds"),
+        **({"encodingFormat": "application/x-hdf5"} if is_hdf5 else {}),
     }
 
 
@@ -104,7 +108,7 @@ def _root(parts: Parts) -> Entity:
         "name": os.path.basename(job.options.out_file),
         "description": f"A reduced diffraction data set that stands for {os.path.basename(job.source.master)}",
         "datePublished": parts.now,
-        "license": "The licence of the raw data applies",
+        "license": {"@id": LICENCE},
         "conformsTo": {"@id": PROFILE},
         "hasPart": _refer([*parts.names, *parts.uris]),
         "mentions": _refer(["#reduction", "#verification"]),
