@@ -887,12 +887,19 @@ done:
 }
 
 static PyObject *background_apply_py(PyObject *self, PyObject *args) {
-    PyObject *values, *state, *level, *result = NULL;
+    PyObject *values, *state, *level, *kept_object, *result = NULL;
     background_arrays a = {.b = {0}};
+    array kept = {.held = 0};
     unsigned long limit, low;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOkk", &values, &state, &level, &limit, &low)) return NULL;
-    if (background_take(&a, values, state, level, limit)) {
+    if (!PyArg_ParseTuple(args, "OOOkkO", &values, &state, &level, &limit, &low, &kept_object)) return NULL;
+    if (background_take(&a, values, state, level, limit) && array_take(&kept, kept_object, "kept", 1, "u", 1) &&
+        item_size_in(&kept, "kept", 4, 4, 4)) {
+        if ((size_t)kept.view.shape[0] < a.b.ny * a.b.nx) {
+            PyErr_SetString(PyExc_ValueError, "there is room for as many kept pixels as there are");
+            goto done;
+        }
+        a.b.centres = kept.view.buf;
         background_sums sums;
         int ok;
         a.b.low = low > UINT32_MAX ? UINT32_MAX : (uint32_t)low;
@@ -903,6 +910,8 @@ static PyObject *background_apply_py(PyObject *self, PyObject *args) {
                                     (unsigned long long)sums.n_kept)
                     : PyErr_NoMemory();
     }
+done:
+    array_drop(&kept);
     background_drop(&a);
     return result;
 }
@@ -926,7 +935,7 @@ static PyMethodDef methods[] = {
     {"background_find", background_find_py, METH_VARARGS,
      "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
     {"background_apply", background_apply_py, METH_VARARGS,
-     "background_apply(values, state, level, limit, low) -> (before, after, n_kept)"},
+     "background_apply(values, state, level, limit, low, kept) -> (before, after, n_kept)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
      "bslz4_reduce((chunks, (ny, nx), itemsize, mask, runs, binning, total, flags, top, low, first), ending)"},
 #ifdef BNL_CRC32

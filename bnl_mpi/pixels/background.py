@@ -62,11 +62,12 @@ def smoothing(binning: int) -> Smoothing:
 
 
 class Applied(NamedTuple):
-    """What became of an image: counts of all valid pixels before and after, and how many pixels are kept."""
+    """What became of an image: counts of all valid pixels before and after, and the valid pixels that are kept."""
 
     sum_before: int
     sum_after: int
-    n_kept: int
+    kept: Array
+    """Flat indices, uint32, in order."""
 
 
 def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, how: Smoothing, limit: int) -> Array:
@@ -120,7 +121,9 @@ def apply(values: Array, state: Array, level: Array, limit: int, low: int) -> Ap
         state, level, limit: as `find` left them.
     """
     compiled = kernels.compiled()
-    found = (background_numpy.apply if compiled is None else compiled.background_apply)(
-        values, state, level, limit, low
-    )
-    return Applied(*found)
+    if compiled is None:
+        before, after, _ = background_numpy.apply(values, state, level, limit, low)
+        return Applied(before, after, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
+    kept = np.empty(values.size, np.uint32)
+    before, after, n = compiled.background_apply(values, state, level, limit, low, kept)
+    return Applied(before, after, kept[:n].copy())

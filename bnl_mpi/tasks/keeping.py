@@ -81,7 +81,7 @@ class Keeper:
 
     def apply(self, values: Array, flags: Array, image: int) -> Kept:
         """Change `values`, (ny, nx) uint16, of image `image` counted from 0; `flags` as from `kernels.accumulate`."""
-        if np.all(flags & kernels.FLAG_INVALID):
+        if flags.flat[0] & kernels.FLAG_INVALID and np.all(flags & kernels.FLAG_INVALID):
             # A frame of it couldn't be read: nothing is there to be kept.
             return self._nothing()
         discs = self._regions.on(image)
@@ -94,7 +94,7 @@ class Keeper:
         centres = background.find(values, flags, state, self._level, discs, self._how, self._limit)
         self._found.centres.append(np.sort(centres))
         applied = background.apply(values, state, self._level, self._limit, self._low)
-        return Kept(np.flatnonzero((state & (KEPT | ABSENT)) == KEPT), centres, applied.sum_before, applied.sum_after)
+        return Kept(applied.kept, centres, applied.sum_before, applied.sum_after)
 
     def _nothing(self) -> Kept:
         none = np.empty(0, np.int64)

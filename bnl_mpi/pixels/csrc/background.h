@@ -37,24 +37,38 @@ typedef struct {
     uint32_t *mean;
 } cell_grid;
 
+/* Columns of cells that are marked together. */
+enum { MARKED = 8 };
+
 typedef struct {
     cell_grid grids[32];
     size_t n_grids;
-    double *work_sum, *work_n, *row_sum, *row_n;
+    double *work_sum, *work_n, *row_sum, *row_n; /* of coarse grids in turn */
+    double *fine_sum, *fine_n;                   /* of the finest, blurred along its rows */
+    uint8_t *missing;                            /* of the finest: cells whose mean comes from wider surroundings */
+    uint8_t *marks;                              /* of the finest: where means, and levels, are to be made anew */
+    size_t n_marks;                              /* of a row */
 } pyramid;
 
 static void pyramid_drop(pyramid *p) {
     for (size_t k = 0; k < p->n_grids; k++) free(p->grids[k].sum);
     free(p->work_sum);
+    free(p->missing);
 }
 
 static int pyramid_open(pyramid *p, size_t ny, size_t nx) {
+    const size_t n = ny * nx;
     p->n_grids = 0;
-    p->work_sum = malloc((2 * ny * nx + 2 * nx) * sizeof(double));
-    if (!p->work_sum) return 0;
-    p->work_n = p->work_sum + ny * nx;
-    p->row_sum = p->work_n + ny * nx;
+    p->n_marks = (nx + MARKED - 1) / MARKED;
+    p->work_sum = malloc((4 * n + 2 * nx) * sizeof(double));
+    p->missing = malloc(n + ny * p->n_marks);
+    if (!p->work_sum || !p->missing) return 0;
+    p->work_n = p->work_sum + n;
+    p->fine_sum = p->work_n + n;
+    p->fine_n = p->fine_sum + n;
+    p->row_sum = p->fine_n + n;
     p->row_n = p->row_sum + nx;
+    p->marks = p->missing + n;
     for (;;) {
         cell_grid *g = &p->grids[p->n_grids];
         g->ny = ny;
@@ -68,6 +82,26 @@ static int pyramid_open(pyramid *p, size_t ny, size_t nx) {
         ny = (ny + 1) / 2;
         nx = (nx + 1) / 2;
     }
+}
+
+/* Marks the finest grid's cells that are within `reach` of one. */
+static void mark_around(pyramid *p, size_t y, size_t x, size_t reach) {
+    const cell_grid *g = &p->grids[0];
+    const size_t y1 = y + reach < g->ny ? y + reach : g->ny - 1, x1 = x + reach < g->nx ? x + reach : g->nx - 1;
+    for (size_t row = y > reach ? y - reach : 0; row <= y1; row++)
+        for (size_t k = (x > reach ? x - reach : 0) / MARKED; k <= x1 / MARKED; k++) p->marks[row * p->n_marks + k] = 1;
+}
+
+/* The next cells in a row that are marked, from *to on, into *from and *to; 0 if there are none. */
+static int next_marked(const pyramid *p, size_t y, size_t *from, size_t *to) {
+    const uint8_t *marks = p->marks + y * p->n_marks;
+    size_t k = (*to + MARKED - 1) / MARKED;
+    while (k < p->n_marks && !marks[k]) k++;
+    if (k == p->n_marks) return 0;
+    *from = k * MARKED;
+    while (k < p->n_marks && marks[k]) k++;
+    *to = k * MARKED < p->grids[0].nx ? k * MARKED : p->grids[0].nx;
+    return 1;
 }
 
 /* ---- what is kept ---- */
@@ -99,17 +133,20 @@ static void set_disc(const background *b, int64_t x, int64_t y, int64_t r, uint8
     }
 }
 
-/* Keeps a pixel's eight neighbours and itself; what was pooled of them is taken out again if there is a grid. */
-static void keep_around(const background *b, size_t pixel, cell_grid *g) {
+/* Keeps a pixel's eight neighbours and itself; what was pooled of them is taken out again if there is a pyramid, and
+ * the places marked whose means hang on it, or whose levels do. */
+static void keep_around(const background *b, size_t pixel, pyramid *p) {
+    cell_grid *g = p ? &p->grids[0] : NULL;
     const size_t y = pixel / b->nx, x = pixel % b->nx;
     const size_t y1 = y + 1 < b->ny ? y + 1 : y, x1 = x + 1 < b->nx ? x + 1 : x;
     for (size_t row = y ? y - 1 : 0; row <= y1; row++)
         for (size_t column = x ? x - 1 : 0; column <= x1; column++) {
             const size_t i = row * b->nx + column;
             if (!(b->state[i] & PLAIN) && g) {
-                const size_t cell = (row >> b->cell_bits) * g->nx + (column >> b->cell_bits);
-                g->sum[cell] -= b->values[i];
-                g->n[cell]--;
+                const size_t cell_y = row >> b->cell_bits, cell_x = column >> b->cell_bits;
+                g->sum[cell_y * g->nx + cell_x] -= b->values[i];
+                g->n[cell_y * g->nx + cell_x]--;
+                mark_around(p, cell_y, cell_x, b->reach + 1);
             }
             b->state[i] |= KEPT;
         }
@@ -187,95 +224,135 @@ static CLONES void pool(const background *b, cell_grid *g, uint32_t *columns) {
     }
 }
 
-/* Along the rows: what lies outside adds nothing. */
-static CLONES void blur_rows(const background *b, const cell_grid *g, const double *RESTRICT in,
-                             double *RESTRICT out) {
-    const ptrdiff_t reach = (ptrdiff_t)b->reach, nx = (ptrdiff_t)g->nx;
-    for (size_t y = 0; y < g->ny; y++) {
-        const double *RESTRICT from = in + y * g->nx;
-        double *RESTRICT to = out + y * g->nx;
-        memset(to, 0, g->nx * sizeof *to);
-        for (ptrdiff_t k = -reach; k <= reach; k++) {
-            const double w = b->weights[k + reach];
-            const ptrdiff_t first = k < 0 ? -k : 0, last = k > 0 ? nx - k : nx;
-            for (ptrdiff_t x = first; x < last; x++) to[x] += w * from[x + k];
-        }
+/* Cells x0 to x1 - 1 of a row, blurred along it: what lies outside adds nothing. */
+static CLONES void blur_row(const background *b, ptrdiff_t nx, const double *RESTRICT from, double *RESTRICT to,
+                            ptrdiff_t x0, ptrdiff_t x1) {
+    const ptrdiff_t reach = (ptrdiff_t)b->reach;
+    for (ptrdiff_t x = x0; x < x1; x++) to[x] = 0;
+    for (ptrdiff_t k = -reach; k <= reach; k++) {
+        const double w = b->weights[k + reach];
+        const ptrdiff_t first = x0 > -k ? x0 : -k, last = x1 < nx - k ? x1 : nx - k;
+        for (ptrdiff_t x = first; x < last; x++) to[x] += w * from[x + k];
     }
 }
 
-/* Down the columns, and the mean: where there is too little near, 0xffffffff. */
-static CLONES void blur_columns(const background *b, cell_grid *g, pyramid *p, double least) {
+/* Cells x0 to x1 - 1 of row y: down the columns of what is blurred along the rows, and the mean. Where there is too
+ * little near it is 0xffffffff. */
+static CLONES void mean_row(const background *b, cell_grid *g, const pyramid *p, const double *RESTRICT sums,
+                            const double *RESTRICT numbers, double least, ptrdiff_t y, size_t x0, size_t x1) {
     double *RESTRICT sum = p->row_sum, *RESTRICT n = p->row_n;
     const ptrdiff_t reach = (ptrdiff_t)b->reach, ny = (ptrdiff_t)g->ny;
-    for (ptrdiff_t y = 0; y < ny; y++) {
-        uint32_t *RESTRICT mean = g->mean + (size_t)y * g->nx;
-        for (size_t x = 0; x < g->nx; x++) sum[x] = n[x] = 0;
-        for (ptrdiff_t k = -reach; k <= reach; k++) {
-            if (y + k < 0 || y + k >= ny) continue;
-            const double w = b->weights[k + reach];
-            const size_t start = (size_t)(y + k) * g->nx;
-            const double *RESTRICT s = p->work_sum + start, *RESTRICT m = p->work_n + start;
-            for (size_t x = 0; x < g->nx; x++) {
-                sum[x] += w * s[x];
-                n[x] += w * m[x];
-            }
+    uint32_t *RESTRICT mean = g->mean + (size_t)y * g->nx;
+    for (size_t x = x0; x < x1; x++) sum[x] = n[x] = 0;
+    for (ptrdiff_t k = -reach; k <= reach; k++) {
+        if (y + k < 0 || y + k >= ny) continue;
+        const double w = b->weights[k + reach];
+        const size_t start = (size_t)(y + k) * g->nx;
+        const double *RESTRICT s = sums + start, *RESTRICT m = numbers + start;
+        for (size_t x = x0; x < x1; x++) {
+            sum[x] += w * s[x];
+            n[x] += w * m[x];
         }
-        for (size_t x = 0; x < g->nx; x++) {
-            const double level = floor(sum[x] * LEVEL_ONE / (n[x] > 0 ? n[x] : 1) + 0.5);
-            mean[x] = n[x] >= least ? (uint32_t)(int64_t)level : UINT32_MAX;
+    }
+    for (size_t x = x0; x < x1; x++) {
+        const double level = floor(sum[x] * LEVEL_ONE / (n[x] > 0 ? n[x] : 1) + 0.5);
+        mean[x] = n[x] >= least ? (uint32_t)(int64_t)level : UINT32_MAX;
+    }
+}
+
+/* Two rows' 2 x 2 cells; of a last column alone one each. */
+static CLONES void coarsen_row(const double *RESTRICT above, const double *RESTRICT below, double *RESTRICT to,
+                               size_t nx) {
+    for (size_t x = 0; x < nx / 2; x++) to[x] = above[2 * x] + above[2 * x + 1] + (below[2 * x] + below[2 * x + 1]);
+    if (nx & 1) to[nx / 2] = above[nx - 1] + below[nx - 1];
+}
+
+/* The next coarser grid: sums of 2 x 2 cells. `nothing`: a row of zeros. */
+static void coarsen(const cell_grid *fine, cell_grid *coarse, const double *nothing) {
+    for (size_t y = 0; y < coarse->ny; y++) {
+        const size_t above = 2 * y * fine->nx, below = above + fine->nx;
+        const int alone = 2 * y + 1 == fine->ny;
+        coarsen_row(fine->sum + above, alone ? nothing : fine->sum + below, coarse->sum + y * coarse->nx, fine->nx);
+        coarsen_row(fine->n + above, alone ? nothing : fine->n + below, coarse->n + y * coarse->nx, fine->nx);
+    }
+}
+
+/* Means of a coarse grid; whether there is none for some cell. */
+static int solve_coarse(const background *b, pyramid *p, cell_grid *g, double least) {
+    const ptrdiff_t nx = (ptrdiff_t)g->nx;
+    for (size_t i = 0; i < g->ny * g->nx; i += g->nx) {
+        blur_row(b, nx, g->sum + i, p->work_sum + i, 0, nx);
+        blur_row(b, nx, g->n + i, p->work_n + i, 0, nx);
+    }
+    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p, p->work_sum, p->work_n, least, (ptrdiff_t)y, 0, g->nx);
+    int missing = 0;
+    for (size_t i = 0; i < g->ny * g->nx; i++) missing |= g->mean[i] == UINT32_MAX;
+    return missing;
+}
+
+/* Means of marked cells from what is near; whether it is too little for some cell, marked or not. */
+static int solve_fine(const background *b, pyramid *p, double least) {
+    cell_grid *g = &p->grids[0];
+    for (size_t y = 0; y < g->ny; y++)
+        for (size_t i = y * g->nx, from, to = 0; next_marked(p, y, &from, &to);) {
+            blur_row(b, (ptrdiff_t)g->nx, g->sum + i, p->fine_sum + i, (ptrdiff_t)from, (ptrdiff_t)to);
+            blur_row(b, (ptrdiff_t)g->nx, g->n + i, p->fine_n + i, (ptrdiff_t)from, (ptrdiff_t)to);
+        }
+    for (size_t y = 0; y < g->ny; y++)
+        for (size_t from, to = 0; next_marked(p, y, &from, &to);) {
+            mean_row(b, g, p, p->fine_sum, p->fine_n, least, (ptrdiff_t)y, from, to);
+            for (size_t i = y * g->nx + from; i < y * g->nx + to; i++) p->missing[i] = g->mean[i] == UINT32_MAX;
+        }
+    return memchr(p->missing, 1, g->ny * g->nx) != NULL;
+}
+
+/* Cells of a coarse grid without a mean get that of the next coarser one. */
+static void fill_coarse(cell_grid *g, const cell_grid *wide) {
+    for (size_t y = 0; y < g->ny; y++)
+        for (size_t x = 0; x < g->nx; x++)
+            if (g->mean[y * g->nx + x] == UINT32_MAX) g->mean[y * g->nx + x] = wide->mean[y / 2 * wide->nx + x / 2];
+}
+
+/* The same of the finest grid; where that changes levels it is marked. */
+static void fill_fine(pyramid *p) {
+    cell_grid *g = &p->grids[0];
+    const cell_grid *wide = &p->grids[1];
+    for (size_t y = 0; y < g->ny; y++) {
+        const uint8_t *row = p->missing + y * g->nx, *end = row + g->nx;
+        for (const uint8_t *at = row; (at = memchr(at, 1, (size_t)(end - at))) != NULL; at++) {
+            const size_t x = (size_t)(at - row);
+            const uint32_t mean = wide->mean[y / 2 * wide->nx + x / 2];
+            if (mean != g->mean[y * g->nx + x]) mark_around(p, y, x, 1);
+            g->mean[y * g->nx + x] = mean;
+            if (at + 1 == end) break;
         }
     }
 }
 
-/* The next coarser grid: sums of 2 x 2 cells. */
-static void coarsen(const cell_grid *fine, cell_grid *coarse) {
-    for (size_t y = 0; y < coarse->ny; y++)
-        for (size_t x = 0; x < coarse->nx; x++) {
-            double sum = 0, n = 0;
-            for (size_t dy = 2 * y; dy < 2 * y + 2 && dy < fine->ny; dy++)
-                for (size_t dx = 2 * x; dx < 2 * x + 2 && dx < fine->nx; dx++) {
-                    sum += fine->sum[dy * fine->nx + dx];
-                    n += fine->n[dy * fine->nx + dx];
-                }
-            coarse->sum[y * coarse->nx + x] = sum;
-            coarse->n[y * coarse->nx + x] = n;
-        }
-}
-
-/* Means of all cells, from wider surroundings where there is nothing near; 0 where there is nothing at all. */
+/* Means of the finest grid, where marked and where they hang on that: from wider surroundings where there is too
+ * little near, 0 where there is nothing at all. */
 static void solve(const background *b, pyramid *p) {
-    size_t coarsest = 0;
     double full = (double)((size_t)1 << 2 * b->cell_bits) * 65536.0;
-    for (;; coarsest++) {
-        cell_grid *g = &p->grids[coarsest];
-        blur_rows(b, g, g->sum, p->work_sum);
-        blur_rows(b, g, g->n, p->work_n);
-        const int last = coarsest + 1 == p->n_grids;
-        blur_columns(b, g, p, last ? 1 : full / NEAR_SHARE);
-        int missing = 0;
-        for (size_t i = 0; i < g->ny * g->nx; i++) missing |= g->mean[i] == UINT32_MAX;
-        if (!missing) break;
-        if (last) {
-            for (size_t i = 0; i < g->ny * g->nx; i++)
-                if (g->mean[i] == UINT32_MAX) g->mean[i] = 0;
-            break;
-        }
-        coarsen(g, &p->grids[coarsest + 1]);
+    size_t coarsest = 0;
+    int missing = solve_fine(b, p, p->n_grids == 1 ? 1 : full / NEAR_SHARE);
+    while (missing && coarsest + 1 < p->n_grids) {
+        memset(p->row_sum, 0, p->grids[coarsest].nx * sizeof(double));
+        coarsen(&p->grids[coarsest], &p->grids[coarsest + 1], p->row_sum);
+        coarsest++;
         full *= 4;
+        missing = solve_coarse(b, p, &p->grids[coarsest], coarsest + 1 == p->n_grids ? 1 : full / NEAR_SHARE);
     }
-    for (size_t k = coarsest; k-- > 0;) {
-        cell_grid *g = &p->grids[k];
-        const cell_grid *wide = &p->grids[k + 1];
-        for (size_t y = 0; y < g->ny; y++)
-            for (size_t x = 0; x < g->nx; x++)
-                if (g->mean[y * g->nx + x] == UINT32_MAX)
-                    g->mean[y * g->nx + x] = wide->mean[y / 2 * wide->nx + x / 2];
-    }
+    const cell_grid *g = &p->grids[coarsest];
+    for (size_t i = 0; missing && i < g->ny * g->nx; i++)
+        if (g->mean[i] == UINT32_MAX) g->mean[i] = 0;
+    for (size_t k = coarsest; k-- > 1;) fill_coarse(&p->grids[k], &p->grids[k + 1]);
+    if (coarsest) fill_fine(p);
 }
 
-/* A row of pixels' levels from the cells' means, between whose centres they are linear. */
-INLINE void level_row(const background *b, const cell_grid *g, size_t y, uint32_t *RESTRICT cells,
-                      uint32_t *RESTRICT out, size_t c) {
+/* A row's levels from the cells' means, between whose centres they are linear: of the pixels from the centre of cell
+ * x0 to that of cell x1, or to the edge. Returns where they end; *first is where they begin. */
+INLINE size_t level_row(const background *b, const cell_grid *g, size_t y, uint32_t *RESTRICT cells,
+                        uint32_t *RESTRICT out, size_t x0, size_t x1, size_t *first, size_t c) {
     const unsigned bits = b->cell_bits + 1;
     const uint32_t half = 1u << (bits - 1);
     /* The pixel's centre, in half pixels, from the first cell's centre. */
@@ -283,30 +360,36 @@ INLINE void level_row(const background *b, const cell_grid *g, size_t y, uint32_
     const size_t top = at < 0 ? 0 : (size_t)at >> bits, below = top + 1 < g->ny ? top + 1 : top;
     const uint32_t part = at < 0 ? 0 : (uint32_t)at & (2 * (uint32_t)c - 1);
     const uint32_t *RESTRICT a = g->mean + top * g->nx, *RESTRICT d = g->mean + below * g->nx;
-    for (size_t x = 0; x < g->nx; x++) cells[x] = ((2 * (uint32_t)c - part) * a[x] + part * d[x] + half) >> bits;
-    cells[g->nx] = cells[g->nx - 1];
-    size_t x = 0;
-    for (; x < c / 2 && x < b->nx; x++) out[x] = cells[0];
-    size_t cell = 0;
-    for (; x + c <= b->nx; x += c, cell++) {
+    const size_t last = x1 + 1 < g->nx ? x1 + 1 : g->nx, centre = c / 2 < b->nx ? c / 2 : b->nx;
+    const size_t end = x1 < g->nx && centre + x1 * c < b->nx ? centre + x1 * c : b->nx;
+    for (size_t x = x0; x < last; x++) cells[x] = ((2 * (uint32_t)c - part) * a[x] + part * d[x] + half) >> bits;
+    if (last == g->nx) cells[last] = cells[last - 1];
+    size_t x = x0 ? centre + x0 * c : 0, cell = x0;
+    *first = x;
+    if (!x0)
+        for (; x < centre; x++) out[x] = cells[0];
+    for (; cell < x1 && x + c <= b->nx; x += c, cell++) {
         const uint32_t left = cells[cell], right = cells[cell + 1];
         for (size_t k = 0; k < c; k++) {
             const uint32_t w = (uint32_t)(2 * k + (c > 1));
             out[x + k] = ((2 * (uint32_t)c - w) * left + w * right + half) >> bits;
         }
     }
-    for (size_t k = 0; x < b->nx; x++, k++) {
+    for (size_t k = 0; x < end; x++, k++) {
         const uint32_t w = (uint32_t)(2 * k + (c > 1));
         out[x] = ((2 * (uint32_t)c - w) * cells[cell] + w * cells[cell + 1 < g->nx ? cell + 1 : cell] + half) >> bits;
     }
+    return end;
 }
 
-static CLONES void levels_of_row(const background *b, const cell_grid *g, size_t y, uint32_t *cells, uint32_t *out) {
+static CLONES size_t levels_of_row(const background *b, const cell_grid *g, size_t y, uint32_t *cells, size_t x0,
+                                   size_t x1, size_t *first) {
+    uint32_t *out = b->level + y * b->nx;
     switch (b->cell_bits) {
-    case 3: level_row(b, g, y, cells, out, 8); break;
-    case 2: level_row(b, g, y, cells, out, 4); break;
-    case 1: level_row(b, g, y, cells, out, 2); break;
-    default: level_row(b, g, y, cells, out, 1);
+    case 3: return level_row(b, g, y, cells, out, x0, x1, first, 8);
+    case 2: return level_row(b, g, y, cells, out, x0, x1, first, 4);
+    case 1: return level_row(b, g, y, cells, out, x0, x1, first, 2);
+    default: return level_row(b, g, y, cells, out, x0, x1, first, 1);
     }
 }
 
@@ -319,28 +402,49 @@ INLINE int stands_out(uint32_t v, uint32_t m) {
 }
 
 /* Whether some pixel could: 5 sqrt(1/2) + 1 is more than 4.5. */
-static CLONES int row_may_stand_out(const uint16_t *RESTRICT v, const uint32_t *RESTRICT m, size_t n) {
+static CLONES int some_are_high(const uint16_t *RESTRICT v, const uint32_t *RESTRICT m, size_t n) {
     uint32_t any = 0;
     for (size_t i = 0; i < n; i++) any |= (uint32_t)v[i] * 2 > (m[i] >> (LEVEL_BITS - 1)) + 8;
     return (int)any;
 }
 
-/* Keeps what stands out of its surroundings; returns how many pixels did. */
-static size_t keep_outliers(background *b, pyramid *p, uint32_t *cells) {
-    cell_grid *g = &p->grids[0];
-    const size_t before = b->n_centres, step = 64;
-    for (size_t y = 0; y < b->ny; y++) {
-        uint32_t *m = b->level; /* one row of it, overwritten later */
-        levels_of_row(b, g, y, cells, m);
-        for (size_t x = 0; x < b->nx; x += step) {
-            const size_t n = b->nx - x < step ? b->nx - x : step, start = y * b->nx + x;
-            if (!row_may_stand_out(b->values + start, m + x, n)) continue;
-            for (size_t k = 0; k < n; k++)
-                if (!(b->state[start + k] & PLAIN) && stands_out(b->values[start + k], m[x + k]))
-                    b->centres[b->n_centres++] = (uint32_t)(start + k);
-        }
+/* Whether some background pixel could: by floats, and with a little less asked for than they may be wrong. */
+static CLONES int some_may_stand_out(const uint16_t *RESTRICT v, const uint8_t *RESTRICT state,
+                                     const uint32_t *RESTRICT m, size_t n) {
+    uint32_t any = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float mean = (float)(int32_t)m[i] * (1.0f / LEVEL_ONE), over = (float)v[i] - mean - 0.999f;
+        any |= (uint32_t)((state[i] & PLAIN) == 0) & (uint32_t)(over > 0.0f) &
+               (uint32_t)(over * over > 24.9f * (mean + 0.5f));
     }
-    for (size_t k = before; k < b->n_centres; k++) keep_around(b, b->centres[k], g);
+    return (int)any;
+}
+
+/* Notes which of row y's pixels `from` to `to` - 1 stand out of their surroundings. */
+static void note_outliers(background *b, size_t y, size_t from, size_t to) {
+    const size_t step = 64, start = y * b->nx;
+    for (size_t x = from; x < to; x += step) {
+        const size_t n = to - x < step ? to - x : step, i = start + x;
+        if (!some_are_high(b->values + i, b->level + i, n) ||
+            !some_may_stand_out(b->values + i, b->state + i, b->level + i, n))
+            continue;
+        for (size_t k = i; k < i + n; k++)
+            if (!(b->state[k] & PLAIN) && stands_out(b->values[k], b->level[k])) b->centres[b->n_centres++] = (uint32_t)k;
+    }
+}
+
+/* Levels where they may have changed; and what stands out there is kept, if wanted. Returns how many pixels did. Elsewhere
+ * nothing can stand out that didn't before. */
+static size_t refresh(background *b, pyramid *p, uint32_t *cells, int keep) {
+    const cell_grid *g = &p->grids[0];
+    const size_t before = b->n_centres, c = (size_t)1 << b->cell_bits;
+    for (size_t y = 0; y < b->ny; y++)
+        for (size_t first, from, to = 0; next_marked(p, y / c, &from, &to);) {
+            const size_t end = levels_of_row(b, g, y, cells, from, to, &first);
+            if (keep) note_outliers(b, y, first, end);
+        }
+    memset(p->marks, 0, g->ny * p->n_marks);
+    for (size_t k = before; k < b->n_centres; k++) keep_around(b, b->centres[k], p);
     return b->n_centres - before;
 }
 
@@ -349,7 +453,7 @@ static size_t keep_outliers(background *b, pyramid *p, uint32_t *cells) {
 static int background_find(background *b, const int32_t *discs, size_t n_discs) {
     const size_t c = (size_t)1 << b->cell_bits, cells_y = (b->ny + c - 1) / c, cells_x = (b->nx + c - 1) / c;
     pyramid p;
-    uint32_t *cells = calloc(2 * b->nx + 1, sizeof *cells);
+    uint32_t *cells = calloc(2 * b->nx + 2, sizeof *cells);
     const int ok = pyramid_open(&p, cells_y, cells_x) && cells != NULL;
     if (ok) {
         for (size_t k = 0; k < n_discs; k++) {
@@ -361,13 +465,10 @@ static int background_find(background *b, const int32_t *discs, size_t n_discs) 
         keep_saturated(b, (uint8_t *)cells);
         memset(cells, 0, b->nx); /* of which it used one byte a pixel */
         pool(b, &p.grids[0], cells);
+        memset(p.marks, 1, cells_y * p.n_marks);
         solve(b, &p);
-        for (int round = 0; round < 2; round++) {
-            /* The second time without what the first found: strong spots hide weaker ones beside them. */
-            if (!keep_outliers(b, &p, cells)) break;
-            solve(b, &p);
-        }
-        for (size_t y = 0; y < b->ny; y++) levels_of_row(b, &p.grids[0], y, cells, b->level + y * b->nx);
+        /* The second time without what the first found: strong spots hide weaker ones beside them. */
+        for (int round = 0; refresh(b, &p, cells, round < 2); round++) solve(b, &p);
     }
     pyramid_drop(&p);
     free(cells);
@@ -391,13 +492,13 @@ INLINE uint32_t fate_of(uint32_t state, uint32_t level, uint32_t low) {
     return here * (kept * (MOVED + is_low * (STAYS - MOVED)) + (1 - kept) * around * is_low * DITHERED);
 }
 
-/* Pixels of a row that are worked on together: their sums fit 32 bits. */
-enum { STRETCH = 1024, N_FATES = STAYS + 1 };
+/* Pixels of a row that are worked on together: their sums fit 32 bits. Most stretches are plain: all background. */
+enum { STRETCH = 128, N_FATES = STAYS + 1 };
 
 /* Histograms of the levels' fractions, by fate; whole levels and counts, of what is rounded and of what is moved. */
 typedef struct {
-    uint32_t n_of[N_FATES * LEVEL_ONE];
-    uint64_t whole[2], counts[2];
+    uint32_t n_of[N_FATES * LEVEL_ONE], more[LEVEL_ONE];
+    uint64_t whole[2], counts[2], plain; /* counts of plain stretches alone */
 } level_sums;
 
 static CLONES void take_run(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
@@ -420,18 +521,45 @@ static CLONES void take_run(const uint16_t *RESTRICT values, const uint8_t *REST
     }
 }
 
-static void take_levels(const background *b, uint32_t low, level_sums *sums) {
-    uint32_t bins[STRETCH];
-    const size_t all = b->ny * b->nx;
-    memset(sums, 0, sizeof *sums);
-    for (size_t start = 0; start < all; start += STRETCH) {
-        const size_t n = all - start < STRETCH ? all - start : STRETCH;
-        take_run(b->values + start, b->state + start, b->level + start, n, low, bins, sums);
-        for (size_t i = 0; i < n; i++) sums->n_of[bins[i]]++;
+/* Of a plain stretch: whole levels and counts. */
+static CLONES void take_plain(const uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n,
+                              level_sums *sums) {
+    uint32_t whole = 0, counts = 0;
+    for (size_t i = 0; i < n; i++) {
+        whole += level[i] >> LEVEL_BITS;
+        counts += values[i];
     }
+    sums->whole[ROUNDED] += whole;
+    sums->counts[ROUNDED] += counts;
+    sums->plain += counts;
 }
 
-/* The sum of all levels of a fate. */
+/* `plain`, of each row and stretch: set to whether it is. */
+static void take_levels(const background *b, uint32_t low, level_sums *sums, uint8_t *plain) {
+    uint32_t bins[STRETCH];
+    memset(sums, 0, sizeof *sums);
+    for (size_t y = 0; y < b->ny; y++)
+        for (size_t x = 0; x < b->nx; x += STRETCH) {
+            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, start = y * b->nx + x;
+            const uint32_t *level = b->level + start;
+            *plain = (uint8_t)none_set(b->state + start, n);
+            if (*plain++) {
+                size_t i = 0;
+                take_plain(b->values + start, level, n, sums);
+                /* Neighbours are alike: two histograms, lest each increment waits for the one before. */
+                for (; i + 1 < n; i += 2) {
+                    sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
+                    sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
+                }
+                if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
+                continue;
+            }
+            take_run(b->values + start, b->state + start, level, n, low, bins, sums);
+            for (size_t i = 0; i < n; i++) sums->n_of[bins[i]]++;
+        }
+    for (size_t k = 0; k < LEVEL_ONE; k++) sums->n_of[ROUNDED * LEVEL_ONE + k] += sums->more[k];
+}
+
 static uint64_t levels_of(const level_sums *sums, int fate) {
     uint64_t sum = sums->whole[fate] << LEVEL_BITS;
     for (uint32_t k = 0; k < LEVEL_ONE; k++) sum += (uint64_t)sums->n_of[fate * LEVEL_ONE + (int)k] * k;
@@ -466,7 +594,7 @@ static CLONES void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT s
                             background_sums *sums) {
     const int32_t limit = (int32_t)b->limit;
     const uint32_t low = b->low;
-    uint32_t before = 0, after = 0, kept = 0;
+    uint32_t before = 0, after = 0;
     for (size_t i = 0; i < n; i++) {
         const uint32_t fate = fate_of(state[i], level[i], low), here = !(state[i] & ABSENT);
         const int32_t value = values[i], at = (int32_t)level[i];
@@ -482,11 +610,9 @@ static CLONES void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT s
         values[i] = (uint16_t)new_value;
         before += (uint32_t)value & (0u - here);
         after += new_value & (0u - (uint32_t)(fate != ROUNDED));
-        kept += here & state[i];
     }
     sums->sum_before += before;
     sums->sum_after += after;
-    sums->n_kept += kept;
 }
 
 static CLONES uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
@@ -503,27 +629,55 @@ static CLONES uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTR
     return after;
 }
 
+/* The same of a plain stretch. */
+static CLONES uint32_t round_plain(uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n, uint32_t limit,
+                                   uint32_t up) {
+    uint32_t after = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
+        whole = whole < limit ? whole : limit;
+        values[i] = (uint16_t)whole;
+        after += whole;
+    }
+    return after;
+}
+
+/* Notes the kept pixels among n from `start` on. */
+static void note_kept(const background *b, size_t start, size_t n, background_sums *sums) {
+    for (size_t i = start; i < start + n; i++)
+        if ((b->state[i] & PLAIN) == KEPT) b->centres[sums->n_kept++] = (uint32_t)i;
+}
+
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
- * counts stays. */
+ * counts stays. What is kept is listed in place of the centres. */
 static int background_apply(background *b, background_sums *sums) {
+    const size_t n_stretches = (b->nx + STRETCH - 1) / STRETCH;
     uint32_t thresholds[STRETCH];
-    level_sums *levels = malloc(sizeof *levels);
+    level_sums *levels = malloc(sizeof *levels + b->ny * n_stretches);
     if (!levels) return 0;
+    uint8_t *const plain = (uint8_t *)(levels + 1), *is_plain = plain;
     memset(sums, 0, sizeof *sums);
-    take_levels(b, b->low, levels);
+    take_levels(b, b->low, levels, plain);
     const uint64_t moved = (levels_of(levels, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
     uint32_t up = rounding(levels, 1, levels->counts[ROUNDED] + moved);
+    sums->sum_before = levels->plain;
     for (size_t y = 0; y < b->ny; y++) {
         thresholds_of(y, thresholds);
         for (size_t x = 0; x < b->nx; x += STRETCH) {
             const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
+            if (*is_plain++) continue;
             move_run(b->values + i, b->state + i, b->level + i, thresholds, n, b, up, sums);
+            note_kept(b, i, n, sums);
         }
     }
     up = rounding(levels, 0, sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0);
-    const size_t all = b->ny * b->nx;
-    for (size_t i = 0; i < all; i += STRETCH)
-        sums->sum_after += round_run(b->values + i, b->state + i, b->level + i, all - i < STRETCH ? all - i : STRETCH, b, up);
+    is_plain = plain;
+    for (size_t y = 0; y < b->ny; y++)
+        for (size_t x = 0; x < b->nx; x += STRETCH) {
+            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
+            sums->sum_after += *is_plain++ ? round_plain(b->values + i, b->level + i, n, b->limit, up)
+                                           : round_run(b->values + i, b->state + i, b->level + i, n, b, up);
+        }
     free(levels);
     return 1;
 }
