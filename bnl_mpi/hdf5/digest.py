@@ -98,19 +98,31 @@ class _Walk:
             self._attributes(item, path)
 
     def _attributes(self, item: Any, path: str) -> None:
-        found = [h5py.h5a.open(item, index=k) for k in range(h5py.h5a.get_num_attrs(item))]
-        for name, attribute in sorted(((one.name, one) for one in found), key=lambda pair: pair[0]):
+        names: list[bytes] = []
+        if h5py.h5a.get_num_attrs(item):
+            h5py.h5a.iterate(item, lambda name, *_: names.append(name), index_type=h5py.h5.INDEX_NAME)
+        for name in sorted(names):
             text = name.decode("utf-8", "surrogateescape")
             if f"{path}@{text}" in self._leave_out:
                 continue
-            kind, space = attribute.get_type(), attribute.get_space()
-            self._tell("attribute", text, known_type_text(kind), _shape(space))
-            if space.get_simple_extent_npoints():
-                values, as_stored = room(space.get_simple_extent_dims(), attribute, kind)
+            attribute = h5py.h5a.open(item, name)
+            kind, shape = attribute.get_type(), attribute.shape
+            self._tell("attribute", text, known_type_text(kind), "null" if shape is None else shape)
+            if shape is not None and 0 not in shape:
+                values, as_stored = room(shape, attribute, kind)
                 attribute.read(values, mtype=as_stored)
                 self._values(values, item)
 
     def _content(self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID, path: str) -> None:
+        n_values = space.get_simple_extent_npoints()
+        if (
+            not self._checked_elsewhere(path)
+            and n_values * kind.get_size() <= AT_ONCE
+            and dataset.get_offset() is not None
+        ):
+            # In one piece, as all small ones that this program writes.
+            self._at_once(dataset, kind, space)
+            return
         plist = dataset.get_create_plist()
         if self._checked_elsewhere(path):
             filters = [plist.get_filter(k) for k in range(plist.get_nfilters())]
@@ -120,15 +132,17 @@ class _Walk:
             self._tell("virtual", np.asarray(whole.fillvalue).tobytes())
             for to, file, name, source in sorted(whole.virtual_sources(), key=lambda one: _bounds(one[0])):
                 self._tell(_bounds(to), file, name, _bounds(source))
-        elif n_values := space.get_simple_extent_npoints():
-            if plist.get_layout() != h5py.h5d.CHUNKED and n_values * kind.get_size() <= AT_ONCE:
-                values, as_stored = room(space.get_simple_extent_dims(), dataset, kind)
-                dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, as_stored)
-                self._values(values, dataset)
-                return
+        elif n_values and plist.get_layout() == h5py.h5d.COMPACT:
+            self._at_once(dataset, kind, space)
+        elif n_values:
             access.check_storage(h5py.Dataset(dataset))
             for part in _parts(h5py.Dataset(dataset)):
                 self._values(part, dataset)
+
+    def _at_once(self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID) -> None:
+        values, as_stored = room(space.get_simple_extent_dims(), dataset, kind)
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, as_stored)
+        self._values(values, dataset)
 
     def _values(self, values: np.ndarray[Any, Any], item: Any) -> None:
         if not values.dtype.hasobject:
