@@ -156,3 +156,23 @@ def tree(path: Path) -> dict[str, Any]:
 def outputs(folder: Path, stem: str) -> dict[str, dict[str, Any]]:
     """The trees of all files of an output, by name."""
     return {p.name: tree(p) for p in sorted(folder.iterdir()) if p.name.startswith(stem) and p.is_file()}
+
+
+def ranks_of(folder: Path) -> dict[int, int]:
+    """Process number by rank, of the ranks that were started in `folder`."""
+    found: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "cwd") != str(folder):
+                continue
+            environment = dict(
+                item.split("=", 1) for item in (entry / "environ").read_text().split("\0") if "=" in item
+            )
+            command = (entry / "cmdline").read_text()
+        except OSError:
+            continue
+        rank = environment.get("PMI_RANK", environment.get("OMPI_COMM_WORLD_RANK"))
+        if rank is not None and MAIN in command and "mpiexec" not in command:
+            # A child that a rank forks to run a command looks like the rank for a moment.
+            found[int(rank)] = min(int(entry.name), found.get(int(rank), sys.maxsize))
+    return found

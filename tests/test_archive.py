@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_cbf import counts, write_series
 from make_inputs import InputSpec, make_input
-from running import background, bnl, needs_mpi, tree
+from running import background, bnl, needs_mpi, ranks_of, tree, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
@@ -34,6 +34,8 @@ from bnl_mpi.errors import InputError, UsageError
 
 SHAPE = (40, 50)
 WORDS = ["-b", "2", "-s", "2", "-d", "2", "-c", "bslz4"]
+SAME: dict[str, Any] = {"data_block_size": 2, "compression": "bslz4"}
+"""WORDS less -b and -s, for Python."""
 GOOD, BROKEN = 35, 5
 
 
@@ -182,6 +184,39 @@ def test_killed_at_random_and_gone_on_with(
                 assert entry.stage != DONE or (to / f"{stem}_master.h5").exists()
     bnl("archive", raw, "--to", to, *WORDS, "-p", "2", ranks=ranks, ok=False)
     check_all(to, wanted)
+
+
+@needs_mpi
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_a_rank_killed_in_one_group(tmp_path: Path, ranks: int) -> None:
+    """Whoever dies, nothing is called done that isn't whole, and the same command makes the rest."""
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write_set(raw, random_frames(60, (200, 210), seed=1), name="big", mask=random_mask((200, 210)), per_file=20)
+    for k in range(3):
+        write_set(raw, random_frames(3, SHAPE, seed=k), name=f"small{k}", mask=random_mask(SHAPE))
+    with background("archive", raw, "--to", to, *WORDS, cwd=tmp_path, ranks=ranks) as run:
+        wait_for(lambda: list(to.glob("raw/big_0*.h5*")), run)
+        # The last is of the big set's group; one rank alone has a process that makes the sets.
+        pids = ranks_of(tmp_path)
+        os.kill(pids[ranks - 1] if ranks > 1 else worker_of(pids[0]), signal.SIGKILL)
+        assert run.wait(timeout=60) != 0
+    told = entries_of(to)
+    assert all(e.stage != DONE or bnl("check", to / f"{e.stem}_master.h5", "--data") for e in told.values())
+    big = told["raw/big"]
+    assert (big.stage, "signal 9" in big.reason) == ((FAILED, True) if ranks == 1 else (REDUCING, False))
+    bnl("archive", raw, "--to", to, *WORDS, ranks=ranks)
+    assert [e.stage for e in entries_of(to).values()] == [DONE] * 4
+    bnl_mpi.reduce(str(raw / "big_master.h5"), out_file=str(tmp_path / "big"), bin=2, sum=2, **SAME)
+    for name in ("big_000001.h5", "big_000015.h5", "big_master.h5", "big.nxs"):
+        assert tree(to / "raw" / name) == tree(tmp_path / name)
+
+
+def worker_of(pid: int) -> int:
+    """The process of a pool that a process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next(int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes())
 
 
 def kill_all(run: subprocess.Popen[str], to: Path) -> None:
@@ -579,6 +614,32 @@ def test_an_aborted_collection_fails_after_the_idle_time(tmp_path: Path) -> None
     assert entry.stage == FAILED
     assert "incomplete for" in entry.reason
     assert "aborted_data_000002.h5" in entry.reason
+
+
+def test_an_aborted_collection_is_salvaged_after_the_idle_time(tmp_path: Path) -> None:
+    """With --salvage, as far as it goes and not before: what the same option makes of it alone."""
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write_set(raw, random_frames(6, SHAPE), name="whole", mask=random_mask(SHAPE), per_file=4)
+    master = write_set(raw, random_frames(6, SHAPE, seed=1), name="aborted", mask=random_mask(SHAPE), per_file=4)
+    (raw / "aborted_data_000002.h5").unlink()
+    seen: list[dict[str, str]] = []
+
+    def look() -> None:
+        seen.append({e.stem: e.stage for e in entries_of(to).values()})
+        time.sleep(0.3)
+
+    words = ("--salvage",)
+    assert follow_with(raw, to, look, words=words) == 0
+    assert follow_with(raw, to, look, look, look, words=words, idle_minutes=0.001) == 0
+    assert seen[0] == {"raw/whole": DONE}
+    assert seen[-1] == {"raw/whole": DONE, "raw/aborted": DONE}
+    entry = entries_of(to)["raw/aborted"]
+    assert (entry.frames, entry.images) == (4, 2)
+    bnl_mpi.reduce(str(master), out_file=str(tmp_path / "aborted"), bin=2, sum=2, salvage=True, **SAME)
+    bnl("archive", raw, "--to", tmp_path / "at once", *WORDS, "--salvage")
+    for name in ("aborted_000001.h5", "aborted_master.h5", "aborted.nxs"):
+        assert tree(to / "raw" / name) == tree(tmp_path / name) == tree(tmp_path / "at once" / "raw" / name)
 
 
 # ---- to the deletion ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import MAIN, background, bnl, needs_mpi, outputs, python_of, wait_for, with_option
+from running import MAIN, background, bnl, needs_mpi, outputs, python_of, ranks_of, wait_for, with_option
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi import job
@@ -121,26 +121,6 @@ def slow_words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("slow")
     master = write_set(folder, random_frames(600, (240, 250)), per_file=100)
     return ["-i", str(master), "-J", "20", "-c", "bslz4", "-o", "set"]
-
-
-def ranks_of(folder: Path) -> dict[int, int]:
-    """Process number by rank, of the ranks that were started in `folder`."""
-    found: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(entry / "cwd") != str(folder):
-                continue
-            environment = dict(
-                item.split("=", 1) for item in (entry / "environ").read_text().split("\0") if "=" in item
-            )
-            command = (entry / "cmdline").read_text()
-        except OSError:
-            continue
-        rank = environment.get("PMI_RANK", environment.get("OMPI_COMM_WORLD_RANK"))
-        if rank is not None and MAIN in command and "mpiexec" not in command:
-            # A child that a rank forks to run a command looks like the rank for a moment.
-            found[int(rank)] = min(int(entry.name), found.get(int(rank), sys.maxsize))
-    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -15,6 +15,7 @@ from ..hdf5 import access
 from ..hdf5.names import PROCESS, SPECIFIC
 from ..input import opening
 from ..input.axes import RotationAxis, all_rotations
+from ..input.discovery import STRICT, Leniency
 
 ROTATION, GRID, STILL = SCANS = ("rotation", "grid", "still")
 
@@ -38,10 +39,10 @@ class Facts:
     """The master and all data files, absolute."""
 
 
-def read_facts(master: str) -> Facts:
-    """Read a set's facts; raises InputError where it is no set that can be reduced."""
+def read_facts(master: str, lenient: Leniency = STRICT) -> Facts:
+    """Read a set's facts; raises InputError where it is no set that can be reduced, `lenient` or not."""
     try:
-        return _read(master)
+        return _read(master, lenient)
     except BnlError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -49,13 +50,13 @@ def read_facts(master: str) -> Facts:
         raise InputError(f"{master}: can't be read as a data set: {reason}") from error
 
 
-def _read(master: str) -> Facts:
+def _read(master: str, lenient: Leniency) -> Facts:
     with opening.open_master(master) as h5:
         if PROCESS in h5:
             raise InputError(f"{master}: was made by this program; archive the raw set instead")
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
-        source = opening.open_source(master, h5, expected)
+        source = opening.open_source(master, h5, expected, lenient=lenient)
         axes = all_rotations(h5, source.n_frames)
         scan = _scan(h5, axes, counts[1] or 1)
     paths = tuple(dict.fromkeys([os.path.abspath(master), *(os.path.abspath(s.path) for s in source.segments)]))

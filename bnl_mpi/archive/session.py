@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BnlError, UsageError
+from ..input.discovery import Leniency
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
 from .facts import Facts
@@ -100,10 +102,27 @@ def make_plan(
 def _rule_of(wish: Wish, one: DataSet) -> str:
     """The rule that another task's set is given to."""
     try:
-        told = facts.read_facts(one.master)
+        return _look(wish, one)[1].rule
     except BnlError:
         return ""
-    return _choose(wish, one, told).rule
+
+
+def _look(wish: Wish, one: DataSet) -> tuple[Facts, rules.Choice]:
+    """A set's facts, and the options that it is given; of a damaged one where these are `--salvage` or the like."""
+    try:
+        told = facts.read_facts(one.master)
+    except BnlError:
+        from ..arguments import options_from
+
+        with contextlib.suppress(BnlError):
+            told = facts.read_facts(one.master, Leniency(salvage=True, ignore_numbers=True))
+            choice = _choose(wish, one, told)
+            options = options_from(["-i", one.master, *choice.words])
+            if choice.skip is None and (options.salvage or options.ignore_frame_numbers):
+                lenient = Leniency(options.salvage, options.ignore_frame_numbers)
+                return facts.read_facts(one.master, lenient), choice
+        raise
+    return told, _choose(wish, one, told)
 
 
 def _choose(wish: Wish, one: DataSet, told: Facts) -> rules.Choice:
@@ -114,8 +133,7 @@ def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, foll
     """Enter one set; the name of its rule.  When `following`, what has failed isn't tried again and again."""
     entry = known if known is not None and known.master == one.master else Entry(one.stem, one.master)
     try:
-        told = facts.read_facts(one.master)
-        choice = _choose(wish, one, told)
+        told, choice = _look(wish, one)
     except BnlError as error:
         known_of = entry.stage == FAILED and entry.reason == str(error)
         plan.entries[one.stem] = entry if known_of else entry.now(FAILED, str(error))
