@@ -239,7 +239,7 @@ def kill_all(run: subprocess.Popen[str], to: Path) -> None:
 def test_a_signal_ends_it_in_step(raw: Path, tmp_path: Path) -> None:
     to = tmp_path / "out"
     with background("archive", raw, "--to", to, *WORDS, "-p", "2", cwd=tmp_path) as run:
-        time.sleep(1.5)
+        wait_for(lambda: list(to.rglob("*_000001.h5")), run)
         run.terminate()
         assert run.wait(timeout=60) == 75
     assert not [e for e in entries_of(to).values() if e.stage == REDUCING]
