@@ -124,8 +124,9 @@ ROOMS = {
     "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
     "quality": "errors hdf5 input run estimate",
     "verify": "_version errors plan pixels hdf5 codecs options input output.record job output run tasks arguments",
-    "archive": "errors hdf5 options input run tasks check arguments verify",
-    "report": "errors plan spots hdf5 options input output.record job tasks arguments estimate",
+    "report.png": "",
+    "archive": "errors pixels hdf5 options input run tasks check arguments verify report.png",
+    "report": "report.png errors plan spots hdf5 options input output.record job tasks arguments estimate",
     "commands": "_version errors hdf5 options output run tasks check simulate arguments estimate quality verify "
     "archive report",
     "cli": "errors run tasks arguments",

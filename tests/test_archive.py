@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,16 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from make_cbf import counts, write_series
 from make_inputs import InputSpec, make_input
 from running import background, bnl, needs_mpi, ranks_of, tree, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
-from bnl_mpi.archive import rules, sets, state, status
+from bnl_mpi.archive import rules, sets, state, status, thumbnails
 from bnl_mpi.archive.dealing import LEAST_CREW, Dealer, Weighed
 from bnl_mpi.archive.facts import Facts, read_facts
 from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
@@ -530,6 +536,49 @@ def test_status_tells_and_groups(tmp_path: Path) -> None:
     assert [len(failed) for _, failed in status.reasons(told)] == [3]
     # The raw files of a verified set are gone or have changed: they are nobody's to delete.
     assert status.deletable(told, str(tmp_path)) == []
+
+
+def test_the_page_has_a_picture_of_each_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, to, page = tmp_path / "raw", tmp_path / "out", tmp_path / "page.html"
+    raw.mkdir()
+    mask = np.zeros(SHAPE, np.uint32)
+    mask[:, 20:24] = 1
+    for k in range(3):
+        write_set(raw, random_frames(4, SHAPE, seed=k), name=f"set{k}", mask=mask)
+    bnl("archive", raw, "--to", to, *WORDS)
+    (to / "raw" / "set2_000001.h5").write_bytes(b"lost since")
+
+    def shown() -> dict[str, bytes]:
+        assert main(["archive", "--status", str(to), "--html", str(page)]) == 0
+        urls = re.findall(r"src='data:image/png;base64,([^']*)' alt='first image of ([^']*)'", page.read_text())
+        return {stem: base64.b64decode(url) for url, stem in urls}
+
+    found = shown()
+    assert set(found) == {"raw/set0", "raw/set1"}
+    assert "are pictured" not in page.read_text()
+    with h5py.File(to / "raw" / "set1_000001.h5") as file:
+        image = file["/entry/data/data"][0]
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(found["raw/set1"])))
+    assert pixels.shape == image.shape == (20, 25)
+    np.testing.assert_array_equal(pixels == thumbnails.LEVELS, image == 65535)
+    assert (image == 65535).sum() >= 40
+    monkeypatch.setattr(thumbnails, "MOST", 1)
+    assert set(shown()) == {"raw/set0"}
+    assert "The first 1 sets are pictured; 2 more are not." in page.read_text()
+
+
+@given(
+    arrays(st.sampled_from(["u1", "u2", "u4", "i2", "i4", "f4"]), st.tuples(*[st.integers(1, 90)] * 2), fill=st.just(7))
+)
+def test_every_image_has_a_small_picture(image: np.ndarray[Any, Any]) -> None:
+    shape = np.asarray(PIL.Image.open(io.BytesIO(thumbnails.picture(image)))).shape
+    step = -(-max(image.shape) // thumbnails.WIDEST)
+    assert shape == tuple(-(-n // step) for n in image.shape)
+
+
+def test_a_picture_of_noise_is_small() -> None:
+    image = np.random.default_rng(1).poisson(0.8, (1100, 1030)).astype("<u2")
+    assert len(thumbnails.picture(image)) < 3000
 
 
 def test_durations_and_sizes() -> None:

@@ -162,6 +162,7 @@ input { font: inherit; padding: .4rem .6rem; width: 100%; max-width: 30rem; box-
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; cursor: pointer; color: inherit; }
+td img { display: block; image-rendering: pixelated; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .failed { color: var(--bad); } .done { color: var(--good); }
 """
@@ -182,8 +183,12 @@ document.querySelectorAll('th button').forEach((button, column) => button.addEve
 """
 
 
-def as_html(entries: Mapping[str, Entry], title: str) -> str:
-    """One page with everything in it: figures, and a table that can be sorted and filtered."""
+def as_html(entries: Mapping[str, Entry], title: str, pictures: Mapping[str, str] | None = None, note: str = "") -> str:
+    """One page with everything in it: figures, a `note`, and a table that can be sorted and filtered.
+
+    `pictures` has by stem what an `img` takes.
+    """
+    shown_of = pictures or {}
     told = totals(entries)
     figures = [
         (str(told["sets"]), "data sets"),
@@ -197,7 +202,8 @@ def as_html(entries: Mapping[str, Entry], title: str) -> str:
     ]
     shown = "".join(f"<div><b>{html.escape(value)}</b>{html.escape(name)}</div>" for value, name in figures)
     head = "".join(f"<th><button type='button'>{name.replace('_', ' ')}</button></th>" for name in COLUMNS)
-    rows = "\n".join(_html_row(e) for e in entries.values())
+    head += "<th>first image</th>" if shown_of else ""
+    rows = "\n".join(_html_row(e, shown_of) for e in entries.values())
     groups = Counter({why: len(failed) for why, failed in reasons(entries)})
     failures = "".join(f"<li>{n}: {html.escape(why)}</li>" for why, n in groups.most_common())
     return (
@@ -206,13 +212,14 @@ def as_html(entries: Mapping[str, Entry], title: str) -> str:
         f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>"
         f"<div class='figures'>{shown}</div>"
         + (f"<h2>Failures</h2><ul>{failures}</ul>" if failures else "")
+        + (f"<p>{html.escape(note)}</p>" if note else "")
         + "<input type='search' placeholder='filter' aria-label='filter the table'>"
         f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
         f"<script>{SCRIPT}</script></html>\n"
     )
 
 
-def _html_row(entry: Entry) -> str:
+def _html_row(entry: Entry, pictures: Mapping[str, str]) -> str:
     cells = []
     for name, value in zip(COLUMNS, _cells(entry), strict=True):
         if isinstance(value, bool):
@@ -223,6 +230,11 @@ def _html_row(entry: Entry) -> str:
         else:
             kind = f" class='{html.escape(value)}'" if name == "stage" else ""
             cells.append(f"<td{kind}>{html.escape(str(value))}</td>")
+    if pictures:
+        url = pictures.get(entry.stem)
+        cells.append(
+            f"<td><img src='{url}' alt='first image of {html.escape(entry.stem)}'></td>" if url else "<td></td>"
+        )
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ..errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from ..archive.session import Wish
+    from ..archive.state import Entry
 
 NOT_HERE = {
     "infile": "-i: name the sets themselves, or a folder or list of them",
@@ -74,7 +75,7 @@ def _add_follow_and_status(parser: argparse.ArgumentParser) -> None:
     )
     add_option(status, "--json", action="store_true", help="with --status: everything as JSON")
     add_option(status, "--csv", action="store_true", help="with --status: a row a set")
-    add_option(status, "--html", metavar="FILE", help="with --status: a page with a table to sort and filter")
+    add_option(status, "--html", metavar="FILE", help="with --status: a page with pictures, to sort and filter")
     add_option(status, "-0", dest="null", action="store_true", help="with --failed, --deletable: end paths with NUL")
     add_option(status, "--all", action="store_true", help="with --status: every set")
 
@@ -208,12 +209,21 @@ def _status(namespace: argparse.Namespace) -> int:
         paths = status.deletable(entries, namespace.status) if namespace.deletable else status.failed_paths(entries)
         _print_paths(paths, "\0" if namespace.null else "\n")
     elif namespace.html:
-        _write(namespace.html, status.as_html(entries, f"Archive {os.path.abspath(namespace.status)}"))
+        _write(namespace.html, _page(namespace.status, entries))
     elif namespace.json or namespace.csv:
         sys.stdout.write(status.as_csv(entries) if namespace.csv else status.as_json(entries) + "\n")
     else:
         print("\n".join(status.lines(entries, every=namespace.all)))
     return 0
+
+
+def _page(folder: str, entries: Mapping[str, Entry]) -> str:
+    from ..archive import status, thumbnails
+
+    beyond = thumbnails.left_out(entries)
+    note = f"The first {thumbnails.MOST} sets are pictured; {beyond} more are not." if beyond else ""
+    title = f"Archive {os.path.abspath(folder)}"
+    return status.as_html(entries, title, thumbnails.pictures(entries, folder), note)
 
 
 def _print_paths(paths: Sequence[str], end: str) -> None:
