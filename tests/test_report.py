@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from running import bnl
+from running import MAIN, bnl
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.run import report
@@ -46,6 +50,48 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\r[###" in stream.getvalue()
     assert stream.getvalue().endswith("\r\033[K")
     assert "\n" not in stream.getvalue()
+
+
+def seen_on_a_terminal(cwd: Path, *words: str) -> str:
+    """What `bnl-mpi WORDS` writes to standard error where that is a terminal."""
+    ours, its = os.openpty()
+    with subprocess.Popen([sys.executable, MAIN, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=its) as run:
+        os.close(its)
+        seen = b""
+        while True:
+            try:
+                more = os.read(ours, 4096)
+            except OSError:
+                # Linux says so of a terminal that nobody has open any more.
+                break
+            if not more:
+                break
+            seen += more
+    os.close(ours)
+    assert run.returncode == 0, seen
+    return seen.decode()
+
+
+def test_a_user_at_a_terminal_sees_a_bar(tmp_path: Path) -> None:
+    """Of a reduction, of verifying it, and of what is left of that; no bar stays when it is done."""
+    shape = (600, 640)
+    write_set(tmp_path, random_frames(12, shape), mask=random_mask(shape))
+    reduce = ("-i", "in_master.h5", "-J", "20", "-d", "3", "-o", "set")
+    verify = ("verify", "set_master.h5", "--against", "in_master.h5")
+    for words in (reduce, verify, (*verify, "--subset", "2/2"), (*verify, "--resume")):
+        if "--resume" in words:
+            # Half of the blocks are noted: what is left is half of the frames.
+            journal = next((tmp_path / "set.verify").glob("*.jsonl"))
+            journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+        n = 6 if "--resume" in words else 12
+        seen = seen_on_a_terminal(tmp_path, *words)
+        bars = re.findall(r"\r\[(#*)(\.*)\] (\d+)/(\d+) frames, [\d.]+ a second, \d+ s left\033\[K", seen)
+        assert bars, seen
+        assert {(len(full + rest), int(of)) for full, rest, _, of in bars} == {(report.BAR_WIDTH, n)}
+        done = [int(bar[2]) for bar in bars]
+        assert done == sorted(done)
+        assert 1 <= done[0] <= done[-1] <= n
+        assert seen.endswith("\r\033[K")
 
 
 def test_summary_and_json_tell_the_same(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def _holds(job: VerifyJob, line: dict[str, Any], number: int) -> bool:
 
 def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
     block = job.plan.block(number)
-    report = VerifyReport(number, block.n_images, 0)
+    images = range(block.first_image, block.first_image + block.n_images)
+    report = VerifyReport(number, block.n_images, sum(len(job.plan.frames_of(image)) for image in images))
     for name, value in line["counts"].items():
         if name in COUNTED:
             setattr(report, name, int(value))
