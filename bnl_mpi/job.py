@@ -89,8 +89,8 @@ class PreparedReduction(Prepared):
     experiment: Experiment
 
 
-def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction:
-    """Read the master, and make and check the plan.  Opens nothing for writing."""
+def prepare(options: Options, *, trust_counts: bool = True, keeping: Keeping | None = None) -> PreparedReduction:
+    """Read the master, make and check the plan, open nothing for writing; with `keeping` `--keep` reads no file."""
     with opening.open_master(options.infile) as h5, guard.understood(options.infile):
         surveyed = guard.survey(h5, h5.filename)
         read_at = reading.stamp(h5.filename) if os.path.isfile(h5.filename) else None
@@ -120,10 +120,9 @@ def prepare(options: Options, *, trust_counts: bool = True) -> PreparedReduction
         warnings.append(f"{options.infile}: no pixel_mask, so none is written; XDS can't read a set without one")
     if not os.path.basename(options.out_master or "").endswith("_master"):
         warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
-    packed = None
-    if experiment.mask is not None:
-        packed = zlib.compress(np.packbits(experiment.mask != 0).tobytes(), 1)
-    keeping = _keeping(options, plan, warnings)
+    mask = experiment.mask
+    packed = None if mask is None else zlib.compress(np.packbits(mask != 0).tobytes(), 1)
+    keeping = keeping or _keeping(options, plan, warnings)
     if keeping is not None:
         source_items["kept"] = keeping.items()
     identity = record.identity(options.identity(), plan, source_items, __version__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from small_sets import read_images, write_set
 import bnl_mpi
 from bnl_mpi import expand
 from bnl_mpi.arguments import options_from
+from bnl_mpi.cli import main
 from bnl_mpi.errors import BnlError, UsageError
 from bnl_mpi.input.reflections.regions import Regions, pack_columns, regions_of, unpack_columns, unpacked
 from bnl_mpi.input.reflections.value import Reflections
@@ -524,3 +526,76 @@ def test_wide_rocking_is_kept_over_all_its_images(wide: Path, tmp_path: Path) ->
             n_changed[more] += int(np.count_nonzero(kept[around] != plain[around]))
     assert n_changed[10] == 0
     assert n_changed[0] > 1000
+
+
+# ---- verifying ------------------------------------------------------------------------------------------
+
+
+def verified(master: Path, *words: object) -> tuple[int, dict[str, Any]]:
+    """Status of `verify MASTER WORDS`, and what it told as JSON."""
+    told = master.with_name("told.json")
+    status = main(["verify", str(master), "--json", str(told), *map(str, words)])
+    return status, json.loads(told.read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "bslz4"},
+        {"compression": "bslz4", "keep_exact": True, "keep_also": ((10, 30, 20, 40),)},
+        {"compression": "htj2k", "codec": "htj2k", "codec_level": 8, "keep_radius": 5, "keep_frames": 1},
+        {"compression": "htj2k", "keep": ("spots.txt", "auto")},
+        {"compression": "bslz4", "keep": ("auto",)},
+    ],
+    ids=["plain", "exact and also", "T8", "auto too", "auto"],
+)
+def test_a_set_of_kept_reflections_verifies_by_itself(made: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Where no file of reflections lies, where it lies beside the set, and where it is given."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    shutil.copytree(made, raw)
+    out.mkdir()
+    keep = tuple(name if name == "auto" else str(raw / name) for name in options.pop("keep", ("spots.txt",)))
+    run(raw, out, keep=keep, **options)
+    spots = (raw / "spots.txt").rename(tmp_path / "spots.txt")
+    against, has_file = ("--against", raw / "in_master.h5", "--paranoid"), len(keep) == 2 or keep != ("auto",)
+    for words in ((), against, (*against, "--certify")):
+        status, told = verified(out / "o_master.h5", *words)
+        assert (status, told["findings"]) == (0, [])
+        absent = ["--keep spots.txt: isn't at hand; its regions are those that the set holds"]
+        assert told["kept"] == (absent if has_file else [])
+    assert ("keptReflections" in (out / "o.crate.json").read_text()) == has_file
+    if not has_file:
+        assert main(["verify", str(out / "o_master.h5"), "--keep", str(spots)]) == 2
+        return
+    status, told = verified(out / "o_master.h5", *against, "--keep", spots)
+    assert (status, told["findings"], told["kept"]) == (0, [], [f"--keep {spots}: SHA-256 as noted"])
+    shutil.copy(spots, out)
+    status, told = verified(out / "o_master.h5", *against)
+    assert (status, told["kept"]) == (0, [f"--keep {out / 'spots.txt'}: SHA-256 as noted"])
+
+
+def test_other_reflections_than_those_kept_are_found(made: Path, tmp_path: Path) -> None:
+    run(made, tmp_path, compression="bslz4")
+    master, against = tmp_path / "o_master.h5", ("--against", made / "in_master.h5")
+    lines = (made / "spots.txt").read_text().splitlines(keepends=True)
+    other = tmp_path / "spots.txt"
+    other.write_text("".join(lines[1:]))
+    # One that lies there by chance is told of; one that is given has to be it.
+    status, told = verified(master)
+    assert (status, told["kept"]) == (0, ["--keep spots.txt: isn't at hand; its regions are those that the set holds"])
+    for path in (other, tmp_path / "absent" / "spots.txt"):
+        status, told = verified(master, *against, "--keep", path)
+        assert status == 1
+        assert {f["file"] for f in told["findings"]} == {str(path)}
+    assert main(["verify", str(master), "--keep", str(made / "in_master.h5")]) == 2
+    other.unlink()
+    # Regions changed in the master: by the blocks' word, and by the images.
+    with h5py.File(master, "r+") as h5:
+        regions = unpacked(h5["/entry/bnl_mpi/kept_regions"][()].tobytes())
+        del h5["/entry/bnl_mpi/kept_regions"]
+        fewer = Regions(regions.discs[5:], regions.first[5:], regions.last[5:])
+        h5["/entry/bnl_mpi/kept_regions"] = np.frombuffer(fewer.packed(), np.uint8)
+    status, told = verified(master, *against)
+    assert status == 1
+    assert {f["where"] for f in told["findings"]} >= {"regions of --keep"}
+    assert any(f["where"].startswith("image ") for f in told["findings"])

@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write OUT.sha256 and OUT.crate.json when all images were held against the raw data",
     )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file whose reflections were kept, to be held against the set, which knows its regions; may be repeated",
+    )
     parser.add_argument("--json", metavar="FILE", help="write what was found as JSON too")
     told = parser.add_argument_group("certificates")
     told.add_argument("--certificate", metavar="CRATE", help="check files against OUT.crate.json, without raw data")
@@ -54,7 +61,12 @@ def run(namespace: argparse.Namespace) -> int:
     from ..verify.task import VerifyTask
 
     wish = Wish(
-        namespace.master, namespace.against, namespace.paranoid, parse_subset(namespace.subset), namespace.certify
+        namespace.master,
+        namespace.against,
+        namespace.paranoid,
+        parse_subset(namespace.subset),
+        namespace.certify,
+        tuple(namespace.keep),
     )
     names = ("parallel", "thread", "grace", "log_json", "verbose", "json", "resume")
     given = {name: value for name in names if (value := getattr(namespace, name, None)) is not None}

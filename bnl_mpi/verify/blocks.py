@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codecs import registry
 from ..errors import InputError
 from ..hdf5 import guard
 from ..hdf5.names import IMAGES
@@ -78,12 +79,11 @@ class Verifier:
         self._pipeline: Pipeline | None = None
         self._stores = job.options.stores_codestreams
         if job.against:
-            # The lossless filter's coder needn't run: pixels are compared.
-            options = (
-                job.options
-                if self._stores
-                else replace(job.options, compression="none", compression_level=None, out_squash=None)
-            )
+            options = job.options
+            lists_invalid = job.keeping is not None and registry.storing(options.compression) is not None
+            if not (self._stores or lists_invalid):
+                # The lossless filter's coder needn't run: pixels are compared.
+                options = replace(options, compression="none", compression_level=None, out_squash=None)
             self._again = replace(job, options=options)
             self._pipeline = Pipeline(self._again, rank)
         self._by_numpy: Pipeline | None = None

@@ -172,6 +172,7 @@ def _measured(parts: Parts) -> list[Entity]:
         "imagesComparedIndependently": sum(r.n_independent for r in reports),
         "greatestCodecError": summary.greatest_error,
         "rmsCodecError": summary.rms_error,
+        "keptReflections": "; ".join(summary.kept) or None,
     }
     return [_property(name, value) for name, value in measured.items() if value is not None]
 

@@ -20,6 +20,7 @@ from ..options import Options
 from ..output import record as records
 from ..output.contents import linked
 from ..plan import Plan
+from . import kept
 from .findings import DIFFERS, Finding
 from .replaying import checked_words, read_record
 
@@ -42,6 +43,8 @@ class VerifyJob(Job):
     """(k, n): blocks k, k + n, ... alone."""
     hashing: bool
     """Whether every file's SHA-256 is taken, for a certificate."""
+    kept_notes: tuple[str, ...] = ()
+    """What is known of the files that `--keep` kept reflections of."""
 
     def is_chosen(self, number: int) -> bool:
         k, n = self.subset
@@ -66,6 +69,8 @@ class Wish:
     paranoid: bool = False
     subset: tuple[int, int] = (1, 1)
     certify: bool = False
+    keep: tuple[str, ...] = ()
+    """Files that `--keep` kept reflections of, to be held against what the set tells."""
 
 
 def parse_subset(text: str) -> tuple[int, int]:
@@ -85,16 +90,16 @@ def prepare(wish: Wish, running: Options, *, trust_counts: bool = True) -> Prepa
     if len(data) != plan.n_blocks:
         raise InputError(f"{master}: links {len(data)} data files, its plan has {plan.n_blocks} blocks")
     options = _options(master, wish, running, plan)
-    findings: tuple[Finding, ...] = ()
     experiment: Experiment | None = None
+    keeping, findings, notes = _kept(master, told, wish, options, plan)
     if wish.against is None:
         source = Source(master, (), plan.shape_in, plan.dtype_in, channel=0, counts_known=True)
         base = Job(options, plan, source, json.dumps(told, sort_keys=True), None)
         warnings: tuple[str, ...] = ()
     else:
-        made = jobs.prepare(options, trust_counts=trust_counts)
+        made = jobs.prepare(options, trust_counts=trust_counts, keeping=keeping)
         base, warnings, experiment = made.job, made.warnings, made.experiment
-        findings = tuple(_identity(told, json.loads(base.identity), master, wish.against))
+        findings += _identity(told, json.loads(base.identity), master, wish.against)
         if base.plan != plan:
             raise InputError(
                 f"{wish.against}: {master} isn't what these raw data give: "
@@ -110,8 +115,21 @@ def prepare(wish: Wish, running: Options, *, trust_counts: bool = True) -> Prepa
         paranoid=wish.paranoid,
         subset=wish.subset,
         hashing=wish.certify,
+        kept_notes=tuple(notes),
     )
-    return PreparedVerification(job, warnings, experiment, findings)
+    return PreparedVerification(job, warnings, experiment, tuple(findings))
+
+
+def _kept(
+    master: str, told: Mapping[str, Any], wish: Wish, options: Options, plan: Plan
+) -> tuple[jobs.Keeping | None, list[Finding], list[str]]:
+    """What `--keep` kept, and what is found and known of it."""
+    found = kept.told_by(master, told)
+    kept.check_given(found, master, wish.keep)
+    if found is None:
+        return None, [], []
+    folders = dict.fromkeys(os.path.dirname(path) for path in (master, wish.against or master, ""))
+    return found.keeping, *kept.compare(found, master, options, plan, wish.keep, list(folders))
 
 
 def _files_of(master: str) -> tuple[list[str], list[str], str]:

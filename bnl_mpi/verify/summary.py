@@ -38,6 +38,8 @@ class VerifySummary:
     raw_mb_per_s: float | None
     certificate: list[str] = field(default_factory=list)
     """Files of the certificate that was written."""
+    kept: list[str] = field(default_factory=list)
+    """Of a set made with `--keep`: what is known of the files of its reflections."""
 
     @classmethod
     def of(
@@ -100,6 +102,7 @@ class VerifySummary:
         if self.against:
             what += f"; {self.compared_images} held against {self.against}, {self.independent_images} by two ways"
         out.append(what)
+        out += self.kept
         if self.raw_mb_per_s:
             out.append(f"{self.seconds:.2f} s, raw data {self.raw_mb_per_s:.1f} MB/s")
         out += [f"certificate {path}" for path in self.certificate]
@@ -139,6 +142,7 @@ class VerifySummary:
             "warnings": [],
             "raw_mb_per_s": self.raw_mb_per_s,
             "certificate": self.certificate,
+            "kept": self.kept,
             "status": self.exit_status,
         }
 

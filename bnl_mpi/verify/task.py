@@ -103,6 +103,7 @@ class VerifyTask:
     def summarise(self, job: VerifyJob, outcome: Outcome) -> VerifySummary:
         reports = sorted(_verified([*outcome.reports, *outcome.kept]), key=lambda r: r.number)
         summary = VerifySummary.of(job, reports, self._findings, self._tally, outcome.seconds)
+        summary.kept = list(job.kept_notes)
         if self._wish.certify:
             summary.certificate = certificate.certify(job, summary, reports)
         return summary
