@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,14 +22,14 @@ from .input import identity as identities
 from .input import opening, reading
 from .input.discovery import Leniency
 from .input.experiment import Experiment
-from .input.reflections import selection
-from .input.reflections.reading import ReflectionFile
-from .input.reflections.regions import NO_REGIONS
 from .input.source import Source
 from .options import Options
 from .output import record
 from .pixels import maps
 from .plan import Plan, auto_block_size
+
+if TYPE_CHECKING:
+    from .input.reflections.reading import ReflectionFile
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,10 @@ def _check_zeroed(options: Options, plan: Plan) -> list[str]:
 def _keeping(options: Options, plan: Plan, warnings: list[str]) -> Keeping | None:
     if not options.keep:
         return None
+    # Imported late: most jobs keep nothing, and start sooner without.
+    from .input.reflections import selection
+    from .input.reflections.regions import NO_REGIONS
+
     paths = [path for path in options.keep if path != selection.AUTO]
     if len(paths) < len(options.keep):
         warnings.append(

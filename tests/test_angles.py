@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from bnl_mpi.input.angles import Told, restore, setting
+from bnl_mpi.pixels.middle import median
 
 NEAR = 1e-6
 """Degrees, over a whole sweep."""
@@ -128,3 +130,12 @@ def test_what_a_single_was_set_to(value: float, meant: float) -> None:
 def test_other_numbers_stay() -> None:
     for value in (0.1234321, float(np.float32(0.1234321)), float("inf"), 1e300):
         assert setting(value) == value
+
+
+@given(
+    arrays(st.sampled_from(["f4", "f8", "i4", "u2"]), st.integers(1, 40))
+    | arrays("f8", st.integers(2, 9), elements=st.floats(-1e300, 1e300))
+)
+def test_the_median_is_numpys(values: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        assert repr(median(values)) == repr(float(np.median(values)))

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from small_sets import random_frames, random_mask, write_set
+
 import bnl_mpi
 
 PACKAGE = Path(bnl_mpi.__file__).parent
@@ -89,6 +91,21 @@ def test_the_hot_path_does_without_astropy_and_glymur() -> None:
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plain_job_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """A short one takes hardly longer than its imports."""
+    master = write_set(tmp_path, random_frames(4, (40, 50)), mask=random_mask((40, 50)))
+    code = (
+        "import sys, bnl_mpi.cli\n"
+        "assert bnl_mpi.cli.main(sys.argv[1:]) == 0\n"
+        "found = {'numpy.ma', 'astropy', 'imagecodecs', 'mpi4py', 'sqlite3'} & set(sys.modules)\n"
+        "rooms = ('input.reflections', 'input.cbf.series', 'spots', 'check', 'tasks.guard', 'tasks.keeping')\n"
+        "found |= {name for name in sys.modules if name.startswith(tuple('bnl_mpi.' + room for room in rooms))}\n"
+        "assert not found, found"
+    )
+    words = ["-i", str(master), "-b", "2", "-s", "2", "-c", "bslz4", "-H", "16", "-o", str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
 
 
 def test_no_test_imports_another() -> None:

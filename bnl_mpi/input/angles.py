@@ -16,6 +16,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from ..pixels.middle import median
+
 Angles = npt.NDArray[np.float64]
 
 START_DIGITS, WIDTH_DIGITS = 6, 5
@@ -117,7 +119,7 @@ def _parts(values: Angles, half: Angles) -> Iterator[slice]:
         yield slice(0, len(values))
         return
     steps = np.diff(values)
-    usual = float(np.median(steps))
+    usual = median(steps)
     jumps = np.flatnonzero(np.abs(steps - usual) > np.maximum(JUMP * abs(usual), 4 * ARITHMETIC * half[1:])) + 1
     bounds = [0, *(int(k) for k in jumps), len(values)]
     for first, end in itertools.pairwise(bounds):

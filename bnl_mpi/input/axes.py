@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..hdf5 import access
+from ..pixels.middle import median
 from .angles import START_DIGITS, Told, are_singles, restore, setting
 
 GONIOMETER = "entry/sample/goniometer"
@@ -196,9 +197,9 @@ def _increment(
 ) -> float | None:
     """The usual rotation in one frame: from the ends, the told increments, or the steps between starts."""
     if end is not None:
-        return float(np.median(end - start))
+        return median(end - start)
     for suffix in ("_increment_set", "_increment", "_range_average"):
         told = access.get_dataset(parent, name + suffix)
         if told is not None and told.dtype.kind in "iuf" and told.size:
-            return setting(float(np.median(told[()]))) * scale
-    return float(np.median(np.diff(start))) if len(start) > 1 else None
+            return setting(median(told[()])) * scale
+    return median(np.diff(start)) if len(start) > 1 else None

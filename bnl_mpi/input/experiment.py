@@ -19,6 +19,7 @@ from ..pixels.kernels_numpy import top_value
 from ..pixels.maps import bin_mask as bin_mask
 from ..pixels.maps import bin_mean as bin_mean
 from ..pixels.maps import mask_blank as mask_blank
+from ..pixels.middle import median
 from ..plan import Plan
 from . import sanity
 from .axes import RotationAxis, all_rotations
@@ -196,7 +197,7 @@ def jumps(axis: RotationAxis) -> list[int]:
     if len(axis.start) < 3:
         return []
     steps = np.diff(axis.start)
-    usual = float(np.median(steps))
+    usual = median(steps)
     off = (steps - usual + 180.0) % 360.0 - 180.0
     # Two steps differ by four readings, each off by the jitter.
     tolerance = max(STEP_TOLERANCE * abs(usual), 4 * axis.resolution)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -20,7 +19,12 @@ from ..job import Job
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
-_version = functools.lru_cache(importlib.metadata.version)
+@functools.lru_cache
+def _version(name: str) -> str:
+    # Imported late: it takes as long as a dozen frames.
+    import importlib.metadata
+
+    return importlib.metadata.version(name)
 
 
 def libraries(codec: registry.Entry | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ..hdf5 import access
 from ..hdf5.treecopy import Decision, Drop, Item, Keep, LinkTo, Replace
 from ..input.axes import ROTATION_NAMES, axis_base, is_axis
 from ..pixels.maps import bin_mask, bin_mean
+from ..pixels.middle import median
 from .reduction import Reduction
 
 Array = npt.NDArray[Any]
@@ -228,7 +229,7 @@ def _increment_of(item: Item, run: Reduction, base: str) -> float | None:
     for suffix in ("_increment_set", "_increment", "_range_average"):
         found = access.get_dataset(item.parent, base + suffix)
         if found is not None and found.dtype.kind in "iuf" and found.size:
-            return float(np.median(access.read(found)))
+            return median(access.read(found))
     return None
 
 

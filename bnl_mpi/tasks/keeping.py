@@ -165,10 +165,9 @@ class KeptRegions:
         return state
 
 
-def kept_figures(job: Job, reports: Sequence[Any]) -> dict[str, Any] | None:
-    """What the blocks' reports tell of `--keep`; None without it."""
-    if job.keeping is None:
-        return None
+def kept_figures(job: Job, reports: Sequence[Any]) -> dict[str, Any]:
+    """What the blocks' reports tell of `--keep`, which the job must have."""
+    assert job.keeping is not None
 
     def total(name: str) -> int:
         return sum(getattr(r, name) for r in reports)

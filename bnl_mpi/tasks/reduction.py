@@ -30,14 +30,14 @@ from ..pixels import fused, kernels
 from ..plan import Block
 from ..run.task import Masters
 from . import inputs
-from .guard import Guard
 from .images import ImageMaker, ImageSink, ImageTask
-from .keeping import Keeper
 from .reducer import Reducer
 from .report import ImageReport
 
 if TYPE_CHECKING:
     from ..codecs.contract import LossyCodec
+    from .guard import Guard
+    from .keeping import Keeper
 
 AT_ONCE = 8
 """How many frames' chunks are in memory at most: more would fill the caches that one pass over all lives from."""
@@ -68,15 +68,23 @@ class Pipeline(ImageMaker):
     def __init__(self, job: Job, rank: int = 0) -> None:
         super().__init__(job, rank)
         self._codec = codecs.make(job.options)
-        guarded = self._codec is not None and job.options.guard is not None
-        self._guard = Guard(job.options, self._codec) if guarded and self._codec else None
+        self._guard: Guard | None = None
+        if self._codec is not None and job.options.guard is not None:
+            # Imported late, as the keeper: most jobs have neither, and start sooner without.
+            from .guard import Guard
+
+            self._guard = Guard(job.options, self._codec)
         dtype = self._codec.image_dtype if self._codec else job.plan.dtype_out
         self._stores_codestream = job.options.stores_codestreams
         # What is smooth over the gaps is small; marks in them aren't.
         lossless = job.keeping is not None and registry.storing(job.options.compression) is not None
         self._lists_invalid = self._stores_codestream or lossless
         self._reducer = Reducer(job, dtype)
-        self._keeper = Keeper(job, self._reducer.blank) if job.keeping is not None else None
+        self._keeper: Keeper | None = None
+        if job.keeping is not None:
+            from .keeping import Keeper
+
+            self._keeper = Keeper(job, self._reducer.blank)
         self._reader = FrameReader(job.source)
         integers = np.dtype(job.plan.dtype_in).kind != "f"
         self._bad: list[int] = []

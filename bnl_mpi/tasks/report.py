@@ -7,14 +7,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..codecs.passed import Passed
 from ..job import Job
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome
 from . import for_xds
-from .keeping import Kept, kept_figures, kept_lines
+
+if TYPE_CHECKING:
+    from .keeping import Kept
 
 
 @dataclass
@@ -214,6 +216,8 @@ class SetSummary:
         if missed := sum(self.missed_targets.values()):
             out.append(f"{_images(missed)} off the codec's target")
         if self.kept is not None:
+            from .keeping import kept_lines
+
             out += kept_lines(self.kept)
         return out
 
@@ -287,8 +291,16 @@ def summarise(job: Job, outcome: Outcome, made: Sequence[ImageReport], kept: Seq
         xds_obstacles=obstacles,
         warnings=list(outcome.warnings),
         ranks=by_rank(made, outcome.seconds),
-        kept=kept_figures(job, [*made, *kept]),
+        kept=_kept_figures(job, [*made, *kept]),
     )
+
+
+def _kept_figures(job: Job, reports: Sequence[ImageReport]) -> dict[str, Any] | None:
+    if job.keeping is None:
+        return None
+    from .keeping import kept_figures
+
+    return kept_figures(job, reports)
 
 
 def _rates(job: Job, outcome: Outcome, made: Sequence[ImageReport]) -> dict[str, Any]:
