@@ -347,9 +347,10 @@ def test_without_geometry_losses_are_by_radius_and_said_so(tmp_path: Path, capsy
 def test_without_spots_the_background_alone_is_judged_and_said_so(tmp_path: Path, capsys: Any) -> None:
     frames = np.random.default_rng(1).poisson(4, (12, 90, 100)).astype(np.uint16)
     master = write_set(tmp_path, frames, mask=random_mask((90, 100)))
-    assert main(["estimate", str(master), "--try", "b2s2 b2s2H16"]) == 0
+    assert main(["estimate", str(master), "--try", "b2s2 b2s2H16 b2s2:zstd9"]) == 0
     told = capsys.readouterr().out
     assert "no spots were found in the sample: settings are judged by the background alone" in told
+    assert "b2s2:zstd9" in told
     assert "recommended: " in told
 
 

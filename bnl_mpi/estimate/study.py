@@ -137,7 +137,7 @@ def _options(wish: Wish, words: Sequence[str]) -> Options:
 
 
 def _exact(wish: Wish, setting: Setting) -> jobs.Job:
-    bare = replace(setting, codec=None, level=None, keep=False, compression="none")
+    bare = replace(setting, codec=None, level=None, keep=False, compression="none", compression_level=None)
     return jobs.prepare(_options(wish, bare.words()), trust_counts=False).job
 
 
