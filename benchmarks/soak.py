@@ -123,12 +123,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=3600, help="a multiple of --stored")
     parser.add_argument("--stored", type=int, default=4, help="frames that are really there")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", type=int, choices=range(1, len(SETTINGS) + 1), help="one setting, by its number")
     given = parser.parse_args(words)
     flat = True
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         short = inputs.simulated(Path(name), given.detector, 32, given.stored)
         master = inputs.multiplied(short, given.frames // given.stored)
-        for k, settings in enumerate(SETTINGS):
+        for k, settings in enumerate(SETTINGS if given.only is None else SETTINGS[given.only - 1 : given.only]):
             found = watch(master, settings, Path(name) / str(k), workers=given.workers)
             flat = flat and found.is_flat()
             print("\n".join(found.lines()), flush=True)
