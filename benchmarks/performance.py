@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     reductions,
     scaling,
+    verifying,
     waiting,
 )
 
@@ -48,11 +49,16 @@ class Sizes:
     """Images a data file while scaling."""
     moment: float
     """Seconds for which a kernel is repeated, where processes that share nothing are compared."""
+    verified: tuple[tuple[str, int], ...]
+    """(detector, frames) of the sets that are verified."""
 
 
 DETECTORS = ("1M", "4M", "9M", "16M")
-FULL = Sizes(tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 60, 5, 3, (1, 2), (2, 8, 64), 25, 0.5)
-QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02)
+_VERIFIED = (("4M", 200), ("9M", 200))
+FULL = Sizes(
+    tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 60, 5, 3, (1, 2), (2, 8, 64), 25, 0.5, _VERIFIED
+)
+QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02, (("500k", 8),))
 
 Section = Callable[[Sizes, Path], Any]
 
@@ -93,6 +99,12 @@ def _waiting(sizes: Sizes, work: Path) -> Any:
     return waiting.measure(_set(sizes, work), work, max(2, sizes.repeats // 2))
 
 
+def _verifying(sizes: Sizes, work: Path) -> Any:
+    stored = [(inputs.simulated(work, detector, 16, sizes.frames), n) for detector, n in sizes.verified]
+    masters = [(inputs.multiplied(master, n // sizes.frames), n) for master, n in stored]
+    return verifying.measure(masters, work, sizes.repeats)
+
+
 def _small(sizes: Sizes, work: Path) -> Path:
     """A set of many small files."""
     return inputs.multiplied(inputs.simulated(work, "500k", 16, 4), max(20, *sizes.many))
@@ -118,6 +130,7 @@ SECTIONS: dict[str, Section] = {
     "memory": _memory,
     "scaling": _scaling,
     "waiting": _waiting,
+    "verifying": _verifying,
     "calls": _calls,
     "many_ranks": _many_ranks,
 }

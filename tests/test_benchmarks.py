@@ -251,9 +251,9 @@ def test_rank_as_launchers_tell_it() -> None:
 @pytest.mark.skipif(not kernels.COMPILED, reason="the kernel section compares compiled kernels")
 def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     """Sections that need no strace, on the smallest sets; then the page of all their results."""
-    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02)
+    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02, (("500k", 8),))
     results = tmp_path / "results"
-    sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "waiting"]
+    sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "waiting", "verifying"]
     performance.measure(sizes, simulated.parent, results, sections)
     page = tmp_path / "docs" / "performance.md"
     assert main(["--page_only", "--results", str(results), "--page", str(page)]) == 0
@@ -265,6 +265,11 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     assert {row["words"] for row in found["memory"]} == set(memory.available())
     assert all(row["peak_bytes"] > 1e7 for row in found["memory"])
     assert "## Memory" in text
+    (verified,) = found["verifying"]["sets"]
+    assert verified["frames"] == 8
+    assert 0 < verified["seconds"]["alone"]["minimum"] < verified["seconds"]["certify"]["median"]
+    assert found["verifying"]["sha256"]["rate"]["minimum"] > 1e7
+    assert "## Verifying" in text
     (single, double) = found["scaling"]["strong"]
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
