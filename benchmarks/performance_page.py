@@ -410,7 +410,8 @@ def _verifying(found: Found) -> str:
         "last word; *s* are seconds of a core, of all threads. What a set costs once (start, plan, both masters made "
         "anew and compared item by item) weighs less in a longer one: *one frame more* is the difference to half the "
         "frames. The first image of each block is made a second time by NumPy and HDF5's filters, which is in it. "
-        f"*MB/s alone* are the set's own bytes, decoded and held against their checksums. SHA-256, {has} the processor's "
+        "*MB/s alone* are the set's own bytes, decoded and held against their checksums. "
+        f"SHA-256, {has} the processor's "
         f"instructions for it: {figure(sha['rate'], 1e9)} GB a second of a core, in a thread beside the reading.\n"
     )
     header = ["set", "frames", "alone, s", "against raw, s", "and certify, s", "raw GB/s of a core", "one frame more"]
