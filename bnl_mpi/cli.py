@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -13,6 +14,9 @@ from collections.abc import Callable, Sequence
 
 from .arguments import COMMANDS, Parser, build_parser, options_from
 from .errors import BnlError, UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write to standard output may end with, which no file's name comes with."""
 
 
 def _run_main(words: Sequence[str]) -> int:
@@ -51,12 +55,20 @@ def _tell(error: BnlError) -> None:
         print(f"bnl-mpi: {error}", file=sys.stderr)
 
 
+def _drop_output() -> None:
+    """Keep Python from saying at exit what standard output couldn't take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bnl-mpi`; returns the exit status and never shows a traceback for a user's mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words and words[0] in COMMANDS:
-            return _run_command(words[0], words[1:])
+            status = _run_command(words[0], words[1:])
+            # While an error can still be told.
+            sys.stdout.flush()
+            return status
         if not words:
             build_parser().print_help()
             return UsageError.exit_status
@@ -65,8 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error)
         return error.exit_status
     except BrokenPipeError:
-        # `bnl-mpi ... | head`: nobody reads on; say nothing, and keep Python from saying it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `bnl-mpi ... | head`: nobody reads on; say nothing.
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        print(f"bnl-mpi: the output can't be written: {error.strerror}; make room and start again", file=sys.stderr)
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         print("bnl-mpi: interrupted", file=sys.stderr)

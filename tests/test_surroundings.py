@@ -164,3 +164,35 @@ def test_a_data_file_is_cut_short_while_running(master: Path, tmp_path: Path, ra
     assert "in_data_00000" in said
     assert not (tmp_path / "set_master.h5").exists()
     assert not list(tmp_path.glob("*.partial"))
+
+
+# ---- standard output ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certified(master: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certified")
+    bnl("-i", master, "-d", "10", "-c", "bslz4", "-o", "set", cwd=folder)
+    bnl("verify", "set_master.h5", "--against", master, "--certify", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "verify set_master.h5", "verify --certificate set.crate.json", "verify --deletable set.crate.json",
+        "verify --deletable set.crate.json -0", "check set_master.h5", "replay set_master.h5",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_is_one_line(certified: Path, words: str, unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, MAIN, *words.split()], cwd=certified, env=environment, stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "No space left on device" in done.stderr.splitlines()[-1]
