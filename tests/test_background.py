@@ -115,6 +115,18 @@ def test_they_agree_where_little_is_made_anew(
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.tuples(st.integers(1, 70), st.integers(1, 90)), st.integers(0, 1000), st.sampled_from([KEPT, AROUND]))
+def test_discs_are_the_same_in_both_implementations(shape: tuple[int, int], seed: int, bit: int) -> None:
+    *_, discs = picture((50, 50), seed)
+    ours, theirs = np.full(shape, ABSENT, np.uint8), np.full(shape, ABSENT, np.uint8)
+    background.keep_discs(ours, discs, bit)
+    background_numpy.keep_discs(theirs, discs, bit)
+    np.testing.assert_array_equal(ours, theirs)
+    background.keep_discs(ours, discs[:0])
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 3]))
 def test_what_is_kept_is_what_the_rules_say(seed: int, binning: int) -> None:
     values, flags, state, discs = picture((31, 37), seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,18 @@ def test_packed_columns_come_back(rows: list[tuple[int, int, int]]) -> None:
     columns = [np.array([row[k] for row in rows], np.int32) for k in range(3)]
     for ours, theirs in zip(unpack_columns(pack_columns(columns), 3), columns, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_packed_columns_are_those_of_the_whole_preset() -> None:
+    """A dictionary no larger than the data takes less time and gives the bytes that 0.2.0 wrote."""
+    rng = np.random.default_rng(5)
+    whole = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
+    for n in (0, 1, 13, 1000, 13_107, 13_108, 30_000):
+        column = np.sort(rng.integers(0, 2**20, n))
+        packed = pack_columns([column])
+        raw = lzma.decompress(packed[8:], lzma.FORMAT_RAW, filters=whole)
+        assert packed[8:] == lzma.compress(raw, lzma.FORMAT_RAW, filters=whole)
+        np.testing.assert_array_equal(unpack_columns(packed, 1)[0], column)
 
 
 def test_damaged_columns_are_an_error() -> None:

@@ -916,6 +916,29 @@ done:
     return result;
 }
 
+static PyObject *keep_discs(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array state = {.held = 0}, discs = {.held = 0};
+    int bit;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOi", &objects[0], &objects[1], &bit)) return NULL;
+    if (array_take(&state, objects[0], "state", 2, "u", 1) && item_size_in(&state, "state", 1, 1, 1) &&
+        array_take(&discs, objects[1], "discs", 2, "i", 0) && item_size_in(&discs, "discs", 4, 4, 4) &&
+        sides_fit(state.view.shape[0], state.view.shape[1], "state") && has_shape(&discs, "discs", discs.view.shape[0], 3)) {
+        const background b = {.ny = (size_t)state.view.shape[0], .nx = (size_t)state.view.shape[1],
+                              .state = state.view.buf};
+        const int32_t *disc = discs.view.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t k = 0; k < discs.view.shape[0]; k++, disc += 3)
+            set_disc(&b, disc[0], disc[1], disc[2], (uint8_t)bit);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    array_drop(&discs);
+    array_drop(&state);
+    return result;
+}
+
 #ifdef BNL_CRC32
 static PyObject *crc32(PyObject *self, PyObject *object) {
     Py_buffer data;
@@ -934,6 +957,7 @@ static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first, runs)"},
     {"background_find", background_find_py, METH_VARARGS,
      "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
+    {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
     {"background_apply", background_apply_py, METH_VARARGS,
      "background_apply(values, state, level, limit, low, kept) -> (before, after, n_kept)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,

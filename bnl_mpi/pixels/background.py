@@ -28,7 +28,6 @@ LARGEST_CELL_BITS = 3
 LEVEL_ONE = background_numpy.LEVEL_ONE
 POSITION_UNITS = background_numpy.POSITION_UNITS
 KEPT, ABSENT, AROUND = background_numpy.KEPT, background_numpy.ABSENT, background_numpy.AROUND
-keep_discs = background_numpy.keep_discs
 dithered = background_numpy.dithered
 EVERY_LEVEL = (1 << 32) - 1
 
@@ -68,6 +67,15 @@ class Applied(NamedTuple):
     sum_after: int
     kept: Array
     """Flat indices, uint32, in order."""
+
+
+def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
+    """Set `bit` where a pixel's centre is within a disc, (n, 3) of x, y, r in eighths of a pixel."""
+    compiled = kernels.compiled()
+    if compiled is None:
+        background_numpy.keep_discs(state, discs, bit)
+    elif len(discs):
+        compiled.keep_discs(state, np.ascontiguousarray(discs, np.int32), bit)
 
 
 def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, how: Smoothing, limit: int) -> Array:
