@@ -67,6 +67,20 @@ def test_compiled_filling_rounds_as_numpy(ny: int, nx: int, share: float, dtype:
     np.testing.assert_array_equal(values, twin)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.01, 0.5, 0.97, 1.0]), st.integers(0, 99))
+def test_compiled_code_looks_where_numpy_does(ny: int, nx: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    invalid = (rng.random((ny, nx)) < share).astype(np.uint8)
+    invalid[:, nx // 3 : nx // 2] = 7
+    invalid[ny // 2 :] |= rng.random() < 0.3
+    ours = Filler(invalid)
+    with kernels.by_numpy():
+        theirs = Filler(invalid)
+    for name in ("pixels", "sources", "_weights"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
 @pytest.mark.skipif(not kernels.COMPILED, reason="needs the compiled kernels")
 def test_filling_never_leaves_the_image() -> None:
     fill = kernels.compiled().fill_gaps  # type: ignore[union-attr]
@@ -81,6 +95,9 @@ def test_filling_never_leaves_the_image() -> None:
     ):
         with pytest.raises(ValueError):
             fill(*wrong)
+    look = kernels.compiled().gap_sources  # type: ignore[union-attr]
+    with pytest.raises(ValueError):
+        look(np.ones((3, 4), np.uint8), sources, weights)
     for dtype in (np.int16, np.uint32, float):
         with pytest.raises(TypeError):
             fill(values.astype(dtype), pixels, sources, weights)

@@ -749,6 +749,42 @@ done:
     return result;
 }
 
+static PyObject *gap_sources_(PyObject *self, PyObject *args) {
+    PyObject *objects[3], *result = NULL;
+    array invalid = {.held = 0}, sources = {.held = 0}, weights = {.held = 0};
+    int64_t *last = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
+    if (!(array_take(&invalid, objects[0], "invalid", 2, "u", 0) && item_size_in(&invalid, "invalid", 1, 1, 1) &&
+          array_take(&sources, objects[1], "sources", 2, "u", 1) && item_size_in(&sources, "sources", 4, 4, 4) &&
+          array_take(&weights, objects[2], "weights", 2, "f", 1) && item_size_in(&weights, "weights", 8, 8, 8)))
+        goto done;
+    const size_t ny = (size_t)invalid.view.shape[0], nx = (size_t)invalid.view.shape[1];
+    const uint8_t *pixels = invalid.view.buf;
+    size_t n = 0;
+    for (size_t i = 0; i < ny * nx; i++) n += pixels[i] != 0;
+    if (!has_shape(&sources, "sources", 4, (Py_ssize_t)n) || !has_shape(&weights, "weights", 4, (Py_ssize_t)n)) goto done;
+    if (ny * nx > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the image is too large");
+        goto done;
+    }
+    last = malloc((nx + 1) * sizeof *last);
+    if (!last) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    gap_sources(pixels, ny, nx, n, sources.view.buf, weights.view.buf, last);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    free(last);
+    array_drop(&invalid);
+    array_drop(&sources);
+    array_drop(&weights);
+    return result;
+}
+
 static PyObject *strong_pixels(PyObject *self, PyObject *args) {
     PyObject *objects[3], *result = NULL;
     array frame = {.held = 0}, mask = {.held = 0}, strong = {.held = 0};
@@ -975,6 +1011,7 @@ static PyMethodDef methods[] = {
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid, runs)) -> counts"},
+    {"gap_sources", gap_sources_, METH_VARARGS, "gap_sources(invalid, sources, weights)"},
     {"fill_gaps", fill_gaps, METH_VARARGS, "fill_gaps(values, pixels, sources, weights)"},
     {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
     {"strong_pixels", strong_pixels, METH_VARARGS,

@@ -23,39 +23,50 @@ def _nearest_before(valid: Array, axis: int) -> Array:
     return found
 
 
+def _sources(invalid: Array, pixels: Array) -> tuple[Array, Array]:
+    """`Filler.sources` of some invalid pixels, and what each counts."""
+    y, x = np.divmod(pixels.astype(np.int64), invalid.shape[1])
+    valid = np.asarray(invalid) == 0
+    sources, weights = [], []
+    for axis in (0, 1):
+        here, other = (y, x) if axis == 0 else (x, y)
+        # Of the lines across which nobody looks nothing is needed.
+        lines, line = np.unique(other, return_inverse=True)
+        looked_at = valid.take(lines, axis=1 - axis)
+        for flip in (False, True):
+            nearest = _nearest_before(np.flip(looked_at, axis) if flip else looked_at, axis)
+            nearest = np.flip(nearest, axis) if flip else nearest
+            at = nearest[here, line] if axis == 0 else nearest[line, here]
+            found = at >= 0
+            at = np.where(found, valid.shape[axis] - 1 - at if flip else at, here)
+            sources.append(at * valid.shape[1] + x if axis == 0 else y * valid.shape[1] + at)
+            weights.append(np.where(found, 1.0 / np.maximum(np.abs(here - at), 1), 0.0))
+    total = np.sum(weights, axis=0)
+    return np.array(sources, np.uint32), np.array(weights) / np.where(total > 0, total, 1.0)
+
+
 class Filler:
     """Fills the pixels where `invalid`, (ny, nx), is not 0, or of these `pixels` alone; indices are flat,
     slow * nx + fast."""
 
     def __init__(self, invalid: Array, pixels: Array | None = None) -> None:
-        self.pixels = np.flatnonzero(invalid) if pixels is None else pixels
-        y, x = np.divmod(self.pixels, invalid.shape[1])
-        valid = np.asarray(invalid) == 0
-        sources, weights = [], []
-        for axis in (0, 1):
-            here, other = (y, x) if axis == 0 else (x, y)
-            # Of the lines across which nobody looks nothing is needed.
-            lines, line = np.unique(other, return_inverse=True)
-            looked_at = valid.take(lines, axis=1 - axis)
-            for flip in (False, True):
-                nearest = _nearest_before(np.flip(looked_at, axis) if flip else looked_at, axis)
-                nearest = np.flip(nearest, axis) if flip else nearest
-                at = nearest[here, line] if axis == 0 else nearest[line, here]
-                found = at >= 0
-                at = np.where(found, valid.shape[axis] - 1 - at if flip else at, here)
-                sources.append(at * valid.shape[1] + x if axis == 0 else y * valid.shape[1] + at)
-                weights.append(np.where(found, 1.0 / np.maximum(np.abs(here - at), 1), 0.0))
-        self.sources = np.array(sources, np.uint32)
-        """(4, n): the pixels that each takes its value from; itself where there is none."""
-        total = np.sum(weights, axis=0)
-        self._weights = np.array(weights) / np.where(total > 0, total, 1.0)
-        self._pixels = self.pixels.astype(np.uint32)
+        compiled = kernels.compiled()
+        if pixels is None and compiled is not None and invalid.any():
+            invalid = np.ascontiguousarray(invalid, np.uint8)
+            self.pixels = np.flatnonzero(invalid).astype(np.uint32)
+            self.sources = np.empty((4, len(self.pixels)), np.uint32)
+            """(4, n): the pixels that each takes its value from; itself where there is none."""
+            self._weights = np.empty(self.sources.shape)
+            compiled.gap_sources(invalid, self.sources, self._weights)
+        else:
+            self.pixels = (np.flatnonzero(invalid) if pixels is None else pixels).astype(np.uint32)
+            self.sources, self._weights = _sources(invalid, self.pixels)
 
     def fill(self, values: Array) -> None:
         """Write into `values`, (ny, nx) of integers or floats, in place; integers are rounded."""
         compiled = kernels.compiled()
         if compiled is not None and len(self.pixels) and values.dtype in (np.uint16, np.int32):
-            compiled.fill_gaps(values, self._pixels, self.sources, self._weights)
+            compiled.fill_gaps(values, self.pixels, self.sources, self._weights)
             return
         flat = values.reshape(-1)
         mean = np.einsum("ij,ij->j", flat[self.sources].astype(np.float64), self._weights)
