@@ -216,7 +216,10 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx,
 
 /* Row `row` of the image, into `values`. */
 static void ending_run(ending *e, const reduction *r, size_t row, void *values) {
-    const size_t nx = r->ox;
+    const size_t nx = r->ox, next = row + 1;
+    if (e->blank.held && e->runs.held && next < (size_t)e->blank.view.shape[0])
+        prefetch_runs((const uint8_t *)e->blank.view.buf + next * nx, (const uint8_t *)e->runs.view.buf + next * e->n_runs,
+                      e->n_runs, nx, 1, RUN);
     finish_pixels(&e->f, r->wide, row_total(r, row), row_flags(r, row),
                   e->blank.held ? (const uint8_t *)e->blank.view.buf + row * nx : NULL,
                   e->runs.held ? (const uint8_t *)e->runs.view.buf + row * e->n_runs : NULL,

@@ -20,11 +20,13 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define RESTRICT __restrict__
+#define PREFETCH(p) __builtin_prefetch(p)
 #else
 #define INLINE static inline
 #define LIKELY(x) (x)
 #define UNLIKELY(x) (x)
 #define RESTRICT
+#define PREFETCH(p) ((void)(p))
 #endif
 
 /* Element i depends on element i alone, even where input and output are the same buffer. */

@@ -43,6 +43,19 @@ static uint8_t *row_flags(const reduction *r, size_t out_row) {
 /* Runs of an output row: of RUN columns of the frame, cut to a multiple of b. */
 static size_t runs_of(size_t nx, size_t b) { return (nx + RUN / b * b - 1) / (RUN / b * b); }
 
+/* Asks for what runs that flag something will need of n_rows rows of a mask: they lie so scattered that nothing else
+ * does. `width`: of a run. */
+static void prefetch_runs(const uint8_t *mask, const uint8_t *runs, size_t n_runs, size_t nx, size_t n_rows,
+                          size_t width) {
+    for (size_t k = 0; k < n_runs; k++)
+        for (size_t y = 0; runs[k] && y < n_rows; y++) {
+            const uint8_t *p = mask + y * nx + k * width;
+            PREFETCH(p);
+            PREFETCH(p + 64);
+            PREFETCH(p + 127);
+        }
+}
+
 /* All bits set if a condition holds: what a vector comparison gives. */
 #define ALL_IF(T, condition) ((T) - (T)(condition))
 
@@ -228,6 +241,10 @@ DEFINE_ROW(uint32_t, u4, uint64_t, w8)
 
 /* Adds to output row `out_row` its b rows of the frame (fewer at the bottom edge), contiguous at `rows`. */
 static void reduce_row(const reduction *r, size_t out_row, const void *rows) {
+    const size_t next = (out_row + 1) * r->b;
+    if (r->mask && r->runs && next + r->b <= r->ny)
+        prefetch_runs(r->mask + next * r->nx, r->runs + (out_row + 1) * r->n_runs, r->n_runs, r->nx, r->b,
+                      RUN / r->b * r->b);
     switch (r->itemsize * 2 + r->wide) {
     case 2: row_u1_w4(r, out_row, rows); break;
     case 3: row_u1_w8(r, out_row, rows); break;
