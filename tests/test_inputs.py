@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from small_sets import random_frames, random_mask, read_images, shared_data, wri
 
 import bnl_mpi
 from bnl_mpi.errors import BnlError
+from bnl_mpi.hdf5.access import open_read
+from bnl_mpi.input import discovery
+from bnl_mpi.input.frames import FrameReader
 
 SHAPE = (20, 26)
 BSLZ4 = dict(hdf5plugin.Bitshuffle(cname="lz4"))
@@ -208,3 +213,49 @@ def test_real_masters_go_through(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "out.nxs").exists()
     valid = images[0] < 65535
     assert abs(float(images[0][valid].mean()) - 8.0) < 0.1
+
+
+# ---- reading ahead ----
+
+
+def read_all(master: Path) -> list[int]:
+    """Checksums of all frames."""
+    with open_read(str(master)) as file:
+        source = discovery.open_source(str(master), file, None, trust_counts=False)
+    reader, out = FrameReader(source), np.empty(source.shape, source.dtype)
+    found = [reader.fetch(frame, out).crc32 for frame in range(source.n_frames)]
+    reader.close()
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
+def test_the_system_is_told_of_each_frame_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = random_frames(7, (40, 50))
+    master = write_set(tmp_path, frames, per_file=7)
+    told: list[bytes] = []
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append(os.pread(descriptor, length, offset))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    checksums = read_all(master)
+    with h5py.File(next(tmp_path.glob("*_data_*.h5"))) as file:
+        dataset = file["entry/data/data"]
+        chunks = [bytes(dataset.id.read_direct_chunk((k, 0, 0))[1]) for k in range(7)]
+    assert told == chunks[1:]
+    assert checksums == [zlib.crc32(chunk) for chunk in chunks]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
+def test_frames_are_read_where_advice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    master = write_set(tmp_path, random_frames(3, (40, 50)), per_file=3)
+    expected = read_all(master)
+
+    def refuse(*_: int) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    assert read_all(master) == expected
+    monkeypatch.delattr(os, "posix_fadvise")
+    assert read_all(master) == expected

@@ -6,6 +6,7 @@ else goes through h5py.  HDF5 gives zeros for what was never written; here that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -24,6 +25,9 @@ from .source import Segment, Source
 NEVER_WRITTEN = "the frame was never written"
 
 CHUNK_SLACK = 1 << 16
+AHEAD = 2
+"""Frames that the system is told to read while the ones before them are worked on."""
+
 LARGEST_CHUNK = 1 << 30
 """Bytes: a chunk, decoded, is no larger than this or than a frame."""
 
@@ -105,6 +109,10 @@ class Hdf5Frames:
         self._one_frame = dataset.chunks == frame
         self._how = direct_filter(dataset, source.dtype) if self._one_frame else None
         self._chunks: dict[tuple[int, ...], tuple[int, int]] | None = None
+        self._places: dict[tuple[int, ...], int] = {}
+        """Bytes of the file before each chunk."""
+        self._announced = -1
+        """Up to this frame the system was told."""
 
     def close(self) -> None:
         self._dataset.file.close()
@@ -136,12 +144,26 @@ class Hdf5Frames:
             read_through_hdf5(self._dataset, self._offset(index)[:-2], out)
             return Fetched(None, None, n_stored, kernels.crc32(out))
         mask, chunk = self._dataset.id.read_direct_chunk(self._offset(index), out=room(n_stored))
+        self._announce(index)
         chunk = memoryview(chunk)
         crc32 = kernels.crc32(chunk)
         if self._how is not None and (mask == 0 or self._how == "raw"):
             return Fetched(self._how, chunk, n_stored, crc32, DECODERS[self._how])
         read_through_hdf5(self._dataset, self._offset(index)[:-2], out)
         return Fetched(None, None, n_stored, crc32)
+
+    def _announce(self, index: int) -> None:
+        """Tell the system which frames come after this one, each once.  What goes wrong shows when they are read."""
+        first, last = index + 1, index + AHEAD
+        if first <= self._announced <= last:
+            first = self._announced + 1
+        self._announced = last
+        with contextlib.suppress(AttributeError, OSError, OverflowError, RuntimeError, ValueError):
+            descriptor = self._dataset.file.id.get_vfd_handle()
+            for offset in map(self._offset, range(first, last + 1)):
+                if offset in self._places:
+                    size, _ = self._index()[offset]
+                    os.posix_fadvise(descriptor, self._places[offset], size, os.POSIX_FADV_WILLNEED)
 
     def _offset(self, index: int) -> tuple[int, ...]:
         """Where the frame begins in the dataset."""
@@ -186,7 +208,10 @@ class Hdf5Frames:
             found: dict[tuple[int, ...], tuple[int, int]] = {}
 
             def note(chunk: Any) -> None:
-                found[tuple(chunk.chunk_offset)] = (int(chunk.size), int(chunk.filter_mask))
+                offset = tuple(chunk.chunk_offset)
+                found[offset] = (int(chunk.size), int(chunk.filter_mask))
+                if chunk.byte_offset is not None:
+                    self._places[offset] = int(chunk.byte_offset)
 
             self._dataset.id.chunk_iter(note)
             self._chunks = found
