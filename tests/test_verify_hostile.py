@@ -128,6 +128,29 @@ def test_check_does_not_wait_for_a_pipe_at_the_end_of_two_links(sound: Path, tmp
         assert done.status == 1, done
 
 
+def test_check_does_not_wait_for_a_pipe_behind_a_record(sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    os.mkfifo(tmp_path / "pipe")
+    with h5py.File(tmp_path / "set_000001.h5", "r+") as h5:
+        layout = h5py.VirtualLayout(h5["/entry/bnl_mpi/frames"].shape, "u4")
+        layout[...] = h5py.VirtualSource("pipe", "/x", layout.shape)
+        del h5["/entry/bnl_mpi/frames"]
+        h5.create_virtual_dataset("/entry/bnl_mpi/frames", layout)
+    for words in (["check", "set_master.h5", "--data"], ["check", "set_master.h5"], ["verify", "set_master.h5"]):
+        done = children.run(children.command(words), tmp_path, seconds=20)
+        assert done.complaint is None, done
+        assert done.status == 1, done
+
+
+def test_a_link_to_a_squash_file_is_gone(tmp_path: Path) -> None:
+    raw = write_set(tmp_path, random_frames(6, SHAPE), mask=random_mask(SHAPE), per_file=3, name="raw")
+    assert main(["-i", str(raw), "-d", "3", "-H", "8", "-q", "-o", str(tmp_path / "set")]) == 0
+    in_file("set_master.h5", lambda h5: h5["/entry/squash"].pop("squash_000002"))(tmp_path)
+    done = children.run(children.command(["verify", "set_master.h5"]), tmp_path, seconds=20)
+    assert (done.complaint, done.status) == (None, 1)
+    assert "links 1 squash files, its plan has 2 blocks" in done.err
+
+
 # ---- certificates ---------------------------------------------------------------------------------------
 
 

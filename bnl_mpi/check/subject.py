@@ -96,8 +96,15 @@ class Subject:
     def __init__(self, path: str) -> None:
         self.path = path
         self.h5 = access.open_read(path)
+        self._looked_at = set[str]()
         with guard.understood(path):
             guard.check_sizes(guard.survey(self.h5, path, allows_external=True), self.image_shape or (1, 1))
+
+    def look_at(self, file: h5py.File, name: str) -> None:
+        """At an open data file's structure, once, before values are read in it."""
+        if name not in self._looked_at:
+            guard.survey(file, name, allows_external=True)
+            self._looked_at.add(name)
 
     def __enter__(self) -> Subject:
         return self

@@ -87,8 +87,9 @@ def prepare(wish: Wish, running: Options, *, trust_counts: bool = True) -> Prepa
     data, squash, plan_sha256 = _files_of(master)
     told = _told_plan(data)
     plan = _plan(told, master)
-    if len(data) != plan.n_blocks:
-        raise InputError(f"{master}: links {len(data)} data files, its plan has {plan.n_blocks} blocks")
+    for what, paths in (("data", data), ("squash", squash)):
+        if len(paths) != plan.n_blocks and (paths or what == "data"):
+            raise InputError(f"{master}: links {len(paths)} {what} files, its plan has {plan.n_blocks} blocks")
     options = _options(master, wish, running, plan)
     experiment: Experiment | None = None
     keeping, findings, notes = _kept(master, told, wish, options, plan)
