@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,13 @@ def test_a_closed_file_lets_go_of_everything(path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
         access.open_read(path)
+
+
+def test_threads_may_ask_at_once(path: Path) -> None:
+    for _ in range(20):
+        with access.open_read(path) as file, ThreadPoolExecutor(4) as threads:
+            big = file["a/big"]
+            rows = list(threads.map(lambda k, big=big: big[k].sum(), range(16)))
+            assert rows == [float(np.arange(200 * k, 200 * (k + 1)).sum()) for k in range(16)]
+        with pytest.raises(AttributeError, match="no attribute 'shapes'"):
+            _ = big.shapes

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 SMALL = 1 << 16
 """Bytes: the values of larger datasets are not kept."""
@@ -133,11 +134,12 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
         self._is_begun = False
 
     def __getattr__(self, name: str) -> Any:
-        if self._is_begun:
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        self._is_begun = True
-        h5py.Dataset.__init__(self, self._id, readonly=True)
-        return getattr(self, name)
+        # By h5py's own lock, which whoever asks may hold already.
+        with phil:
+            if not self._is_begun:
+                self._is_begun = True
+                h5py.Dataset.__init__(self, self._id, readonly=True)
+            return object.__getattribute__(self, name)
 
     @cached_property
     def kind(self) -> Any:
