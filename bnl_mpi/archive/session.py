@@ -18,7 +18,7 @@ from .facts import Facts
 from .rules import Rule
 from .sets import DataSet
 from .stages import Work
-from .state import AT_WORK, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, Journal, State, read
+from .state import AT_WORK, CHECKING, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, Journal, State, read
 
 if TYPE_CHECKING:
     from ..run.signals import StopRequest
@@ -176,12 +176,12 @@ class Keeper:
 
     def start(self, known: Mapping[str, Entry]) -> None:
         """Write what the plan changed."""
-        for stem, entry in self._plan.entries.items():
-            if known.get(stem) != entry:
-                self._store.write(entry)
+        self._store.write(*(entry for stem, entry in self._plan.entries.items() if known.get(stem) != entry))
 
     def tell(self, entry: Entry) -> None:
-        self._store.write(entry)
+        # What is checked has its next entry in a moment, for which alone the disk is worth waiting.
+        if entry.stage != CHECKING:
+            self._store.write(entry)
         self._plan.entries[entry.stem] = entry
         if entry.stage in (DONE, FAILED, STOPPED):
             self._ended += 1

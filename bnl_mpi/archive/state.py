@@ -100,8 +100,8 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{place}: can't be written: {error.strerror}") from error
 
-    def write(self, entry: Entry) -> None:
-        self._file.write(json.dumps(entry.as_json()).encode() + b"\n")
+    def write(self, *entries: Entry) -> None:
+        self._file.write(b"".join(json.dumps(entry.as_json()).encode() + b"\n" for entry in entries))
 
     def close(self) -> None:
         os.fsync(self._file.fileno())
@@ -131,20 +131,22 @@ class State:
             self._db.execute(f"PRAGMA user_version={FORMAT}")
         except (OSError, sqlite3.Error) as error:
             raise OutputError(f"{path}: can't be opened: {error}; make room, or choose another --to") from error
-        for entry in newest(_journals(folder)).values():
-            known = self._get(entry.stem)
-            if known is None or known.updated < entry.updated:
-                self.write(entry)
+        found = newest(_journals(folder)).values()
+        self.write(*(e for e in found if (known := self._get(e.stem)) is None or known.updated < e.updated))
 
     def _get(self, stem: str) -> Entry | None:
         row = self._db.execute("SELECT entry FROM sets WHERE stem=?", (stem,)).fetchone()
         return None if row is None else Entry.from_json(json.loads(row[0]))
 
-    def write(self, entry: Entry) -> None:
-        """Remember an entry, at once and for good."""
-        text = json.dumps(entry.as_json())
+    def write(self, *entries: Entry) -> None:
+        """Remember entries, at once and for good: the disk is waited for once for them all."""
+        rows = [(entry.stem, entry.updated, json.dumps(entry.as_json())) for entry in entries]
+        if not rows:
+            return
         try:
-            self._db.execute("INSERT OR REPLACE INTO sets VALUES (?, ?, ?)", (entry.stem, entry.updated, text))
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO sets VALUES (?, ?, ?)", rows)
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise OutputError(f"{os.path.join(self.folder, NAME)}: can't be written: {error}") from error
 
