@@ -112,3 +112,27 @@ def test_an_inputs_error_while_the_masters_are_made_is_the_inputs(
         bnl_mpi.reduce(str(master), out_file=str(tmp_path / "set"))
     assert "make room" not in str(caught.value)
     assert not [name for name in left(tmp_path) if name.endswith(("_master.h5", ".partial"))]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
+@pytest.mark.parametrize("refuses", [False, True])
+def test_the_system_begins_to_write_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool) -> None:
+    told: list[tuple[int, int]] = []
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert os.fstat(descriptor).st_size >= offset + length
+        told.append((offset, length))
+        if refuses:
+            raise OSError("not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(writing, "EARLY", 100)
+    file = writing.TolerantFile(tmp_path / "new")
+    for size in (60, 60, 10, 250, 99):
+        file.write(memoryview(bytes(range(size))))
+    file.seek(0)
+    file.write(memoryview(b"head"))  # what is written behind its place isn't told of again
+    file.close()
+    file.raise_error()
+    assert told == [(0, 120), (120, 260)]
+    assert (tmp_path / "new").stat().st_size == 479

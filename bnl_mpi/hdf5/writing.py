@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 
 from .access import LIBVER, first_line
+
+
+EARLY = 8 << 20
+"""Bytes after which the system is told to begin writing them to the disk: the flush at the end waits for less."""
 
 
 class WriteError(Exception):
@@ -34,7 +38,7 @@ class TolerantFile:
 
     def __init__(self, path: str | Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._at = 0
+        self._at = self._handed = 0
         self._error: OSError | None = None
 
     def raise_error(self) -> None:
@@ -71,7 +75,15 @@ class TolerantFile:
         except OSError as error:
             self._error = error
         self._at += size
+        self._hand_over()
         return size
+
+    def _hand_over(self) -> None:
+        """Let the system begin with what was written since it last did: it drops none of that, as it isn't clean."""
+        if self._at - self._handed >= EARLY:
+            with suppress(AttributeError, OSError):
+                os.posix_fadvise(self._descriptor, self._handed, self._at - self._handed, os.POSIX_FADV_DONTNEED)
+            self._handed = self._at
 
     def truncate(self, size: int) -> int:
         try:
