@@ -48,7 +48,8 @@ SANITIZED = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fi
 sanitize: $(VENV)/.installed
 	rm -rf build/sanitized
 	BNL_MPI_BUILD=sanitized $(BIN)/python setup.py -q build --build-base build/sanitized
-	$(SANITIZED) $(BIN)/pytest -q -p no:cacheprovider tests/test_kernels.py tests/test_hcompress.py
+	$(SANITIZED) $(BIN)/pytest -q -p no:cacheprovider tests/test_kernels.py tests/test_hcompress.py \
+		tests/test_background.py tests/test_gaps_and_filters.py
 	$(SANITIZED) $(BIN)/python -P -m tests.fuzz --cases $(FUZZ_CASES)
 
 # What a user installs: built from a copy without the kernels of this checkout, and run in an empty folder.
