@@ -11,7 +11,6 @@ import h5py
 
 from .access import LIBVER, first_line
 
-
 EARLY = 8 << 20
 """Bytes after which the system is told to begin writing them to the disk: the flush at the end waits for less."""
 
