@@ -10,27 +10,23 @@ from ..errors import InputError
 from .records import Column, Record, by_shell, kept, number, outer, overall, overview, read_records, stored_as, table
 from .settings import place_of
 
-_SEEDS = ("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9")
+_SEEDS = ("b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9")
 
 # 450 frames: sums by 4 would end in an image of two frames, which spoils the merged intensities by itself.
 STUDY: Mapping[str, Sequence[str]] = {
     "weak": (
-        *("b2s2", "b3s2T6.3", "b3s3T7.6", "b3s3T11.5", "b2s1keep", "b2s2keep", "b2s2keep:htj2k"),
-        *("b2s2keep:zstd9", "b2s3keep6:zstd9", "b2s3keep:zstd9", "b2s3keep4:zstd9", "b2s3keep3:zstd9"),
-        *("b3s2keep:zstd9", "b2s5keep:zstd9", "b2s2T25keep", "b2s2T35keep", "b2s3keepauto:zstd9"),
+        *("b2s2", "b3s3T7.6", "b2s1keep", "b2s2keep:htj2k", "b2s2keep:zstd9", "b2s3keep6:zstd9", "b2s3keep:zstd9"),
+        *("b2s3keep4:zstd9", "b2s3keep3:zstd9", "b3s2keep:zstd9", "b2s5keep:zstd9", "b2s6keep:zstd9"),
+        *("b2s2T25keep", "b2s3keepauto:zstd9"),
     ),
     "weak:1": _SEEDS,
     "weak:2": _SEEDS,
     "anomalous": (
-        *("b2s2", "b2s2T14", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),
-        *("b2s2T25keep", "b2s3keepauto:zstd9"),
+        *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9", "b2s3keepauto:zstd9"),
     ),
-    "long": (
-        *("b1s2", "b2s2", "b1s2keep", "b1s2keep:zstd9", "b1s5keep:zstd9", "b2s2keep:zstd9", "b2s3keep:zstd9"),
-        "b2s3keep3:zstd9",
-    ),
+    "long": ("b2s2", "b1s2keep:zstd9", "b1s5keep:zstd9", "b2s2keep:zstd9", "b2s3keep:zstd9"),
 }
-"""Settings by series: ratios near 50 and 80 as XDS reads them, 110, 170, 220, 300 to 2 bytes a raw pixel."""
+"""Settings by series: ratios near 50 (as XDS reads them), 110, 170, 200, 300 and beyond to 2 bytes a raw pixel."""
 
 _INTRODUCTION = """# What `--keep` leaves of the diffraction
 

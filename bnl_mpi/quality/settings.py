@@ -28,7 +28,7 @@ TIERS = (
     *("b2s2T62.5", "b2s4T31.5", "b3s4T14", "b4s2T15.8", "b4s4T7.9", "b2s8T16", "b3s8T7"),
 )
 # Reflections kept, beside what `kept.STUDY` makes of the simulated series.
-KEPT = ("b2s2keep", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9")
+KEPT = ("b2s2keep", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s5keep:zstd9")
 # For data of one's own: the published ones, and what kept the most of the simulated data at each size.
 FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2T14", "b3s2T6.3", "b2s2T25", "b3s4T5.7", "b4s4T7.9", *KEPT)
 
