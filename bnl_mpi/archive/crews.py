@@ -93,20 +93,27 @@ class Crews:
         self.n_ranks = comm.Get_size() - 1
         self._passed_on = False
 
-    def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.Tell) -> None:
-        """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for."""
+    def run(
+        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[..., None]
+    ) -> None:
+        """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.
+
+        Who is idle gets a set first, and only then the disk is waited for.
+        """
         idle = set(range(1, self.n_ranks + 1))
+        heard: list[Entry] = []
         while True:
             while request.name is None and (dealt := dealer.deal(len(idle))) is not None:
                 crew = _choose(idle, dealt[1])
                 for rank in crew:
                     self._comm.send(_Dealt(work_of(dealt[0].stem), crew), dest=rank, tag=DEAL)
+            tell(*heard)
             if len(idle) == self.n_ranks:
                 return
             if request.name is not None and not self._passed_on:
                 self._passed_on = True
                 self._to_all(request.name, STOP)
-            _listen(self._comm, idle, tell)
+            heard = _listen(self._comm, idle)
 
     def end(self) -> None:
         """Let them go."""
@@ -124,15 +131,15 @@ def _choose(idle: set[int], size: int) -> tuple[int, ...]:
     return crew
 
 
-def _listen(comm: Any, idle: set[int], tell: stages.Tell) -> None:
-    """Hear all messages that are there; if none is, sleep."""
-    heard = False
+def _listen(comm: Any, idle: set[int]) -> list[Entry]:
+    """The entries of all messages that are there; if none is, sleep."""
+    if not comm.iprobe(tag=TOLD):
+        time.sleep(NAP)
+    entries = []
     while comm.iprobe(tag=TOLD):
         told: _Told = comm.recv(tag=TOLD)
-        heard = True
         if told.ended:
             idle.add(told.rank)
         if told.entry is not None:
-            tell(told.entry)
-    if not heard:
-        time.sleep(NAP)
+            entries.append(told.entry)
+    return entries

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from typing import cast
 
 from ..run.signals import StopRequest
 from ..run.world import World
@@ -69,13 +70,20 @@ class Pool:
         self.n_ranks = n_ranks
         self._workers: list[_Worker] = []
 
-    def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.Tell) -> None:
-        """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for."""
+    def run(
+        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[..., None]
+    ) -> None:
+        """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.
+
+        Who is idle gets a set first, and only then the disk is waited for.
+        """
+        heard: list[Entry] = []
         while True:
             while request.name is None and (worker := self._idle(len(dealer))) is not None:
                 dealt = dealer.deal(1)
                 assert dealt is not None
                 worker.give(work_of(dealt[0].stem))
+            tell(*heard)
             busy = [worker for worker in self._workers if worker.work is not None]
             if not busy:
                 return
@@ -83,9 +91,7 @@ class Pool:
                 for worker in busy:
                     worker.ask_to_stop(request.name)
             ready = wait([worker.connection for worker in busy], timeout=LOOK_SECONDS)
-            for worker in busy:
-                if worker.connection in ready:
-                    self._hear(worker, request, tell)
+            heard = [self._hear(worker, request) for worker in busy if worker.connection in ready]
 
     def end(self) -> None:
         """Let them go."""
@@ -102,18 +108,17 @@ class Pool:
             self._workers.append(idle)
         return idle
 
-    def _hear(self, worker: _Worker, request: StopRequest, tell: stages.Tell) -> None:
+    def _hear(self, worker: _Worker, request: StopRequest) -> Entry:
         """An entry, or that the process died."""
         try:
             ended, entry = worker.connection.recv()
         except (EOFError, OSError):
             self._workers.remove(worker)
-            tell(_death(worker, request))
             worker.connection.close()
-            return
-        tell(entry)
+            return _death(worker, request)
         if ended:
             worker.work = None
+        return cast(Entry, entry)
 
 
 def _death(worker: _Worker, request: StopRequest) -> Entry:

@@ -178,15 +178,15 @@ class Keeper:
         """Write what the plan changed."""
         self._store.write(*(entry for stem, entry in self._plan.entries.items() if known.get(stem) != entry))
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, *entries: Entry) -> None:
         # What is checked has its next entry in a moment, for which alone the disk is worth waiting.
-        if entry.stage != CHECKING:
-            self._store.write(entry)
-        self._plan.entries[entry.stem] = entry
-        if entry.stage in (DONE, FAILED, STOPPED):
-            self._ended += 1
-            sys.stderr.write(f"bnl-mpi: {self._ended}/{self._begun} {line(entry)}\n")
-            sys.stderr.flush()
+        self._store.write(*(entry for entry in entries if entry.stage != CHECKING))
+        for entry in entries:
+            self._plan.entries[entry.stem] = entry
+            if entry.stage in (DONE, FAILED, STOPPED):
+                self._ended += 1
+                sys.stderr.write(f"bnl-mpi: {self._ended}/{self._begun} {line(entry)}\n")
+        sys.stderr.flush()
 
     def close(self) -> None:
         self._store.close()
@@ -228,7 +228,7 @@ class Hands(Protocol):
     n_ranks: int
 
     def run(
-        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[[Entry], None]
+        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[..., None]
     ) -> None: ...
 
     def end(self) -> None: ...
