@@ -37,9 +37,15 @@ def _content(path: Path) -> Any:
         return path.read_text()
     if not path.name.endswith(".crate.json"):
         return tree(path)
-    text = path.read_text()
-    root = next(one for one in json.loads(text)["@graph"] if one["@id"] == "./")
-    return json.loads(text.replace(root["datePublished"], "NOW"))
+    found = {one["@id"]: one for one in json.loads(path.read_text())["@graph"]}
+    try:
+        # When it was verified.
+        del found["./"]["datePublished"], found["#verification"]["endTime"]
+        verdict = json.loads(found["#verdict"]["value"])
+        del verdict["verified"]
+    except KeyError as error:
+        raise ValueError(f"no {error} in it") from error
+    return found, verdict, found["#verdict"].pop("value") is not None
 
 
 def state_of(folder: Path) -> State:
