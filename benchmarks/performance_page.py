@@ -400,7 +400,7 @@ def _waiting(found: Found, plots: Plots) -> str:
 def _verifying(found: Found) -> str:
     cells = []
     for row in found["sets"]:
-        frame = row["frame"]["against"]["median"]
+        frame, alone = (row["frame"][name]["median"] for name in ("against", "alone"))
         cells.append(
             [
                 _set_name(row),
@@ -408,7 +408,7 @@ def _verifying(found: Found) -> str:
                 *(figure(row["seconds"][name]) for name in ("alone", "against", "certify")),
                 figure(row["rate"], 1e9),
                 f"{1e3 * frame:.1f} ms, {row['frame_bytes'] / frame / 1e9:.2f} GB/s" if frame > 0 else "-",
-                f"{row['stored_bytes'] / row['seconds']['alone']['median'] / 1e6:.0f}",
+                f"{row['stored_bytes'] / row['frames'] / alone / 1e6:.0f}" if alone > 0 else "-",
             ]
         )
     sha = found["sha256"]
@@ -418,7 +418,7 @@ def _verifying(found: Found) -> str:
         "last word; *s* are seconds of a core, of all threads. What a set costs once (start, plan, both masters made "
         "anew and compared item by item) weighs less in a longer one: *one frame more* is the difference to half the "
         "frames. The first image of each block is made a second time by NumPy and HDF5's filters, which is in it. "
-        "*MB/s alone* are the set's own bytes, decoded and held against their checksums. "
+        "*MB/s alone*, of one frame more, are the set's own bytes, decoded and held against their checksums. "
         f"SHA-256, {has} the processor's "
         f"instructions for it: {figure(sha['rate'], 1e9)} GB a second of a core, in a thread beside the reading.\n"
     )
