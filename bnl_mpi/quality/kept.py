@@ -21,9 +21,7 @@ STUDY: Mapping[str, Sequence[str]] = {
     ),
     "weak:1": _SEEDS,
     "weak:2": _SEEDS,
-    "anomalous": (
-        *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9", "b2s3keepauto:zstd9"),
-    ),
+    "anomalous": (*("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),),
     "long": ("b2s2", "b1s2keep:zstd9", "b1s5keep:zstd9", "b2s2keep:zstd9", "b2s3keep:zstd9"),
 }
 """Settings by series: ratios near 50 (as XDS reads them), 110, 170, 200, 300 and beyond to 2 bytes a raw pixel."""
