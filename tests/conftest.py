@@ -26,10 +26,19 @@ def pytest_sessionstart() -> None:
         pytest.exit("compiled kernels are mandatory here: they weren't built; see what pip install -v . says", 1)
 
 
-LONGEST = ("test_attacks", "test_dials_chain", "test_slurm", "test_archive", "test_real_data", "test_resume")
+LONGEST = (
+    "test_attacks",
+    "test_mutations",
+    "test_kills",
+    "test_dials_chain",
+    "test_slurm",
+    "test_archive",
+    "test_real_data",
+    "test_resume",
+)
 """Files that are begun first, so that no worker is left with one of them at the end."""
 
-SPREAD = ("test_attacks",)
+SPREAD = ("test_attacks", "test_mutations", "test_kills")
 """Files whose tests share nothing, so that each may go to another worker."""
 
 

@@ -1,4 +1,4 @@
-"""Damaged sets, the second thousand: no crash, hang, traceback, or success with wrong pixels."""
+"""Damaged sets: no crash, hang, traceback, or success with wrong pixels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import attackers
 import pytest
 
 
-@pytest.mark.parametrize("first", [1000, 1500])
+@pytest.mark.parametrize("first", [0, 500, 1000, 1500])
 def test_no_damaged_set_gets_past(first: int) -> None:
     attackers.mutations(first)
