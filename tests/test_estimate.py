@@ -103,6 +103,12 @@ def test_pixels_that_are_kept_as_they_are_lose_nothing(findings: Findings) -> No
     assert losses.background.variance == pytest.approx(1, abs=0.05)
 
 
+def test_sums_that_do_not_fill_a_group_lose_no_more_than_others(lyso: Path) -> None:
+    """Five and seven frames an image: no group of a sample holds whole images of both."""
+    for one in estimate(lyso, "b1s2 b1s3 b1s5 b1s7").estimates:
+        assert one.losses.kept == pytest.approx(1, abs=0.05), one.name
+
+
 def test_settings_come_by_size_and_the_front_is_what_nothing_beats(findings: Findings) -> None:
     sizes = [one.projection.total for one in findings.estimates]
     assert sizes == sorted(sizes, reverse=True)

@@ -209,13 +209,16 @@ def compare(study: Study, plan: Plan, seen: Seen, images: Iterable[Image]) -> tu
     """The group's spots before and after, and its background, on the images of `plan` that the group makes."""
     raw, boxes, before = seen.raw, seen.boxes, seen.before
     layers, background = [], BackgroundSums()
+    first, end = raw.frames.stop, raw.frames.start
     bad = raw.bad_binned(plan.binning)
     for image in images:
         layers.append(Layer(image.frames, image.pixels, bad, raw.strong_binned(image.frames, plan.binning)))
         usable = (bad | raw.strong_binned(image.frames, plan.binning, HALO)) == 0
         background.add(image.exact, image.pixels, usable)
+        first, end = min(first, image.frames.start), max(end, image.frames.stop)
     after = integrate(layers, plan.binning, boxes, plan.scale)
-    good = before.good & after.good
+    # A group needn't hold a whole number of images: what they leave out of a spot would look like a loss.
+    good = before.good & after.good & (boxes.z0 >= first) & (boxes.z1 <= end)
     place = place_of(study, boxes.x[good], boxes.y[good])
     return Pairs(before.counts[good], after.counts[good], before.sigma[good], place), background
 
