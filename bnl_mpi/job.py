@@ -65,6 +65,11 @@ class Job:
     def sha256(self) -> str:
         return record.sha256_of(self.identity)
 
+    @property
+    def of_kept(self) -> bool:
+        """Whether the images are of `--keep`."""
+        return self.keeping is not None
+
     def flagged(self) -> np.ndarray[Any, Any] | None:
         """(ny, nx) uint8: 1 where the input's pixel mask is not 0; None without a mask."""
         if self.packed_mask is None:

@@ -145,13 +145,16 @@ def shuffles(folder: Path) -> tuple[bool, bool]:
 
 
 def test_zstd_shuffles_the_bytes_of_kept_sets_alone(made: Path, tmp_path: Path) -> None:
-    for name in ("plain", "kept", "stored"):
+    for name in ("plain", "kept", "stored", "expanded"):
         (tmp_path / name).mkdir()
     run(made, tmp_path / "plain", keep=(), compression="zstd")
     run(made, tmp_path / "kept", compression="zstd", compression_level=9)
     run(made, tmp_path / "stored", compression="bslz4")
+    source, stem = str(tmp_path / "stored" / "o_master.h5"), str(tmp_path / "expanded" / "o")
+    expand.expand(source, out_file=stem, compression="zstd", compression_level=9)
     assert shuffles(tmp_path / "plain") == (False, False)
     assert shuffles(tmp_path / "kept") == (True, True)
+    assert shuffles(tmp_path / "expanded") == (True, True)
     kept, stored = (read_images(tmp_path / n / "o_master.h5") for n in ("kept", "stored"))
     np.testing.assert_array_equal(kept, stored)
 

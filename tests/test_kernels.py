@@ -6,10 +6,13 @@ import math
 import os
 import subprocess
 import sys
+import sysconfig
 import zlib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from types import ModuleType
 from typing import Any
 
@@ -764,3 +767,36 @@ def test_chunks_of_shapes_that_no_picture_has_are_refused(shape: tuple[int, int]
     total, flags = np.zeros((1, 1), np.uint32), np.zeros((1, 1), np.uint8)
     with pytest.raises(ValueError, match="sides"):
         fused.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), None, 1, total, flags)
+
+
+PORTABLE = """
+import importlib.util, sys
+import numpy as np
+import bnl_mpi.pixels
+spec = importlib.util.spec_from_file_location("bnl_mpi.pixels._kernels", sys.argv[1])
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+sys.modules[spec.name] = bnl_mpi.pixels._kernels = made
+from bnl_mpi.pixels import fused, kernels
+assert kernels.compiled() is made
+frame = np.random.default_rng(3).poisson(2.0, (61, 237)).astype(np.uint16)
+chunk, back = bytes(kernels.bslz4_encode(frame)), np.zeros_like(frame)
+kernels.bslz4_decode(chunk, back)
+total, flags, values = np.zeros((31, 119), np.uint32), np.zeros((31, 119), np.uint8), np.zeros((31, 119), np.uint16)
+ending = kernels.Ending(None, None, 1, 65534, False, values)
+fused.bslz4_reduce([chunk] * 2, frame.shape, frame.dtype, None, 2, total, flags, first=True, ending=ending)
+binned = 2 * np.pad(frame, ((0, 1), (0, 1))).reshape(31, 2, 119, 2).sum((1, 3))
+print(np.array_equal(back, frame), np.array_equal(values, binned), kernels.crc32(b"diffraction"), fused.have_images())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or which("cc") is None, reason="needs Linux and a C compiler")
+def test_the_kernels_can_be_built_for_other_processors(tmp_path: Path) -> None:
+    folder, made = Path(kernels.__file__).parent, tmp_path / "_kernels.so"
+    words = ["cc", "-std=c11", "-O1", "-fPIC", "-shared", "-DBNL_PORTABLE", "-Werror=implicit-function-declaration"]
+    places = [f"-I{sysconfig.get_paths()['include']}", str(folder / "_kernels.c"), "-lm", "-o", str(made)]
+    subprocess.run([*words, *places], check=True, capture_output=True)
+    environment = {k: v for k, v in os.environ.items() if k != "BNL_MPI_KERNELS"}
+    command = [sys.executable, "-c", PORTABLE, str(made)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "True", str(zlib.crc32(b"diffraction")), "False"]

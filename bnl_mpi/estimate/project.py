@@ -103,7 +103,7 @@ def _empty_block(job: Job, n_images: int, invalid: int | None, path: str) -> int
             from ..pixels.maps import mask_blank
 
             record.blank = mask_blank(flagged, job.plan.binning)
-    final = Filter(job.options.compression, job.options.compression_level, kept=job.keeping is not None)
+    final = Filter(job.options.compression, job.options.compression_level, kept=job.of_kept)
     writer = BlockWriter(path, n_images, job.plan.shape_out, job.plan.dtype_out, final, record, 0)
     pixel = np.zeros((1, 1), job.plan.dtype_out)
     for image in range(n_images):

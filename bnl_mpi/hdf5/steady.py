@@ -52,7 +52,7 @@ class Attributes(h5py.AttributeManager):  # type: ignore[misc]
 
 def _own(value: Any) -> Any:
     """A value that the asker may change."""
-    return value.copy() if isinstance(value, np.ndarray) else value
+    return value.copy() if isinstance(value, (np.ndarray, np.void)) else value
 
 
 class Item:

@@ -73,6 +73,10 @@ class Expansion(Job):
     redrawing: Redrawing | None = None
     """With `--background`."""
 
+    @property
+    def of_kept(self) -> bool:
+        return bool(json.loads(self.identity)["options"].get("keep"))
+
     def kept(self, number: int) -> Segment:
         """Where the codestreams of block `number` are."""
         return self.source.segments[number - 1]

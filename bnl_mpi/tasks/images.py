@@ -85,7 +85,7 @@ class ImageMaker:
     def __init__(self, job: Job, rank: int) -> None:
         self._job, self._rank = job, rank
         options = job.options
-        self._filter = Filter(options.compression, options.compression_level, kept=job.keeping is not None)
+        self._filter = Filter(options.compression, options.compression_level, kept=job.of_kept)
         self._encode = self._filter.encoder()
         self._host = socket.gethostname()
         self._watch = Stopwatch()

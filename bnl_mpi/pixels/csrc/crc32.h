@@ -11,10 +11,6 @@
 
 #include "common.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
-#define BNL_CRC32 1
-#include <immintrin.h>
-
 #define CRC32_P UINT32_C(0xEDB88320)
 
 static uint32_t crc32_bytes(uint32_t crc, const uint8_t *p, size_t n) {
@@ -24,6 +20,10 @@ static uint32_t crc32_bytes(uint32_t crc, const uint8_t *p, size_t n) {
     }
     return crc;
 }
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
+#define BNL_CRC32 1
+#include <immintrin.h>
 
 __attribute__((target("pclmul"))) static inline __m128i crc32_fold(__m128i piece, __m128i by, __m128i next) {
     const __m128i first = _mm_clmulepi64_si128(piece, by, 0x00), second = _mm_clmulepi64_si128(piece, by, 0x11);
@@ -53,6 +53,11 @@ static uint32_t crc32_more(uint32_t before, const uint8_t *p, size_t n) {
 }
 
 static uint32_t crc32_of(const uint8_t *p, size_t n) { return crc32_more(0, p, n); }
+
+#else
+
+/* For code that is built all the same: where it is slow, nothing that takes a checksum is offered to Python. */
+static uint32_t crc32_more(uint32_t before, const uint8_t *p, size_t n) { return ~crc32_bytes(~before, p, n); }
 
 #endif
 #endif
