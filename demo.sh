@@ -18,7 +18,7 @@ run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -J 12
 run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" -i "$data/lyso_master.h5" -b 2 -s 2 -T 60 -c htj2k -d 30 \
     -o "$data/lyso_b2s2t60" --force
 run "$bin/mpiexec" -n 3 "$bin/bnl-mpi" expand "$data/lyso_b2s2t60_master.h5" -c bslz4 -o "$data/lyso_b2s2t60x" --force
-run "$bin/bnl-mpi" estimate "$data/lyso_master.h5" --try "b2s2 b2s2H16 b2s2T60 b3s2" --target_ratio 50
+run "$bin/bnl-mpi" estimate "$data/lyso_master.h5" --try b2s2,b2s2H16,b2s2T60,b3s2 --target_ratio 50
 run "$bin/bnl-mpi" verify "$data/lyso_b2s2h16_master.h5" --against "$data/lyso_master.h5"
 run "$bin/bnl-mpi" report "$data/lyso_b2s2h16_master.h5" --against "$data/lyso_master.h5" -o "$data/report.html"
 

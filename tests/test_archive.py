@@ -319,6 +319,31 @@ def test_lists_folders_and_masters(raw: Path, tmp_path: Path, monkeypatch: pytes
     assert sets.find(["-"], str(tmp_path), root=str(raw.parent)).sets == walked.sets
     whole = sets.find([paths[0]], str(tmp_path)).sets[0]
     assert whole.stem == paths[0].lstrip("/").removesuffix("_master.h5")
+    # What an archive knows keeps its place; --root, and a folder's walk, say another.
+    homes = {one.master: f"home/{one.stem}" for one in walked.sets}
+    assert [one.stem for one in sets.find([paths[0]], str(tmp_path), homes=homes).sets] == [homes[paths[0]]]
+    assert sets.find([paths[0]], str(tmp_path), str(raw.parent), homes).sets == walked.sets[:1]
+    assert sets.find([str(raw)], str(tmp_path), homes=homes).sets == walked.sets
+
+
+def test_failed_sets_go_on_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    master = make_input(raw, InputSpec(shape=(20, 30), n_frames=4)).master
+    data = next(path for path in Path(raw).glob("*.h5") if path.name != Path(master).name)
+    data.rename(tmp_path / "data")
+    assert main(["archive", str(raw), "--to", str(to), *WORDS]) == 1
+    (tmp_path / "data").rename(data)
+    failed = "\n".join(status.failed_paths(state.read(str(to))))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(failed.encode())))
+    assert main(["archive", "-", "--to", str(to), *WORDS]) == 0
+    assert [(stem, one.stage) for stem, one in state.read(str(to)).items()] == [("raw/in", DONE)]
+
+
+def test_status_takes_no_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name after --json would be one."""
+    assert main(["archive", "--status", str(tmp_path), "--json", "told.json"]) == 2
+    assert "told.json: --status FOLDER takes nothing else" in capsys.readouterr().err
 
 
 def test_one_place_for_each_set(tmp_path: Path) -> None:

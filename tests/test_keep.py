@@ -590,6 +590,31 @@ def test_a_set_of_kept_reflections_verifies_by_itself(made: Path, tmp_path: Path
     assert (status, told["kept"]) == (0, [f"--keep {out / 'spots.txt'}: SHA-256 as noted"])
 
 
+def test_an_expanded_set_of_kept_reflections_verifies(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against the raw data where they tell all of it; alone where its background was drawn."""
+    run(made, tmp_path, compression="zstd")
+    small, full, drawn = (str(tmp_path / f"{name}_master.h5") for name in ("o", "full", "drawn"))
+    raw = str(made / "in_master.h5")
+    assert main(["expand", small, "-c", "bslz4", "-o", str(tmp_path / "full")]) == 0
+    assert main(["expand", small, "-c", "bslz4", "-o", str(tmp_path / "drawn"), "--background", "poisson"]) == 0
+    for master, words in ((full, ()), (full, ("--against", raw)), (drawn, ())):
+        status, told = verified(Path(master), *words)
+        assert (status, told["findings"]) == (0, [])
+    assert main(["report", drawn, "--against", raw, "-o", str(tmp_path / "report.html")]) == 0
+    assert ", expanded with --background poisson --seed 0" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    for command in (["verify", drawn, "--against", raw], ["replay", drawn]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"bnl-mpi: {drawn}: was expanded with --background poisson --seed 0")
+        assert error.count("\n") == 1
+    with h5py.File(full, "r+") as file:
+        file["/entry/process_bnl_mpi_2x"] = 1
+    assert verified(Path(full), "--against", raw)[0] == 1
+
+
 def test_other_reflections_than_those_kept_are_found(made: Path, tmp_path: Path) -> None:
     run(made, tmp_path, compression="bslz4")
     master, against = tmp_path / "o_master.h5", ("--against", made / "in_master.h5")
@@ -598,7 +623,8 @@ def test_other_reflections_than_those_kept_are_found(made: Path, tmp_path: Path)
     other.write_text("".join(lines[1:]))
     # One that lies there by chance is told of; one that is given has to be it.
     status, told = verified(master)
-    assert (status, told["kept"]) == (0, ["--keep spots.txt: isn't at hand; its regions are those that the set holds"])
+    note = "--keep spots.txt: another file of that name is at hand; its regions are those that the set holds"
+    assert (status, told["kept"]) == (0, [note])
     for path in (other, tmp_path / "absent" / "spots.txt"):
         status, told = verified(master, *against, "--keep", path)
         assert status == 1

@@ -83,7 +83,7 @@ def make_plan(
     Raises UsageError for a rule that no set is given to, a wish that would be lost in silence; not when `following`,
     where what is done isn't looked at again either.
     """
-    found = sets.find(wish.sources, wish.to, wish.root)
+    found = sets.find(wish.sources, wish.to, wish.root, {entry.master: stem for stem, entry in known.items()})
     plan, taken = Plan(skipped=dict(found.skipped)), []
     for number, one in enumerate(found.sets):
         if number and number % 200 == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,11 +51,12 @@ def stem_of(path: str) -> str:
     return path
 
 
-def find(sources: Sequence[str], to: str, root: str | None = None) -> Found:
+def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mapping[str, str] | None = None) -> Found:
     """The data sets of `sources`: masters, folders (walked), lists of paths, or `-` for a list on standard input.
 
     A folder's sets keep their place below the folder's own name; those of a list or given by themselves keep their
-    whole path, or what is below `root`.  `to` itself is not walked.
+    whole path, or what is below `root`; but one that `homes` (stems by master) knows stays where it is, so that the
+    list of failed sets leads to where a folder's walk would have put them.  `to` itself is not walked.
 
     Raises:
         InputError: a source isn't there, or two sets would be written to one place.
@@ -65,6 +66,8 @@ def find(sources: Sequence[str], to: str, root: str | None = None) -> Found:
     # A set's own name before those of links to it.
     for path, relative in sorted(candidates, key=lambda one: os.path.islink(one[0])):
         stem, master = stem_of(relative), os.path.realpath(path)
+        if homes and relative == _below(path, None):
+            stem = homes.get(master, stem)
         if not os.path.isfile(master):
             found.skipped[path] = "is a broken link" if os.path.islink(path) else "no such file"
         elif master in real:

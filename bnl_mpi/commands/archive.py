@@ -73,8 +73,8 @@ def _add_follow_and_status(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --status: the raw files of sets that are verified against them, and haven't changed since",
     )
-    add_option(status, "--json", action="store_true", help="with --status: everything as JSON")
-    add_option(status, "--csv", action="store_true", help="with --status: a row a set")
+    add_option(status, "--json", action="store_true", help="with --status: everything as JSON, on standard output")
+    add_option(status, "--csv", action="store_true", help="with --status: a row a set, on standard output")
     add_option(status, "--html", metavar="FILE", help="with --status: a page with pictures, to sort and filter")
     add_option(status, "-0", dest="null", action="store_true", help="with --failed, --deletable: end paths with NUL")
     add_option(status, "--all", action="store_true", help="with --status: every set")
@@ -204,6 +204,11 @@ def _closing(folder: str) -> list[str]:
 def _status(namespace: argparse.Namespace) -> int:
     from ..archive import state, status
 
+    if namespace.sources:
+        raise UsageError(
+            f"{namespace.sources[0]}: --status FOLDER takes nothing else; "
+            "--json and --csv write to standard output, --html to a file"
+        )
     entries = state.read(namespace.status)
     if namespace.failed or namespace.deletable:
         paths = status.deletable(entries, namespace.status) if namespace.deletable else status.failed_paths(entries)

@@ -12,7 +12,8 @@ import shlex
 import sys
 
 from .._version import __version__
-from ..verify.replaying import checked_words, read_record
+from ..errors import InputError
+from ..verify.replaying import checked_words, drawn, read_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     """Print the command, in one line that a shell takes; 0 on success."""
     record, version = read_record(namespace.master)
+    if made := drawn(record):
+        raise InputError(
+            f"{namespace.master}: was expanded with {made}, which no one command repeats: replay the set that it was "
+            f"expanded from, then bnl-mpi expand that with {made}"
+        )
     if version != __version__:
         note = f"{namespace.master} was made by version {version}, this is {__version__}: pixels may differ"
         print(f"bnl-mpi: warning: {note}", file=sys.stderr)

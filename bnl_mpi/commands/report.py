@@ -11,7 +11,7 @@ from typing import Any
 from ..arguments import add_option
 from ..errors import OutputError, UsageError
 from ..hdf5.names import PROCESS
-from ..verify.replaying import checked_words, read_record
+from ..verify.replaying import checked_words, drawn, read_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,8 @@ def run(namespace: argparse.Namespace) -> int:
     shown = gather.gather(namespace.master, namespace.against, words, _progress)
     _progress("")
     replay = shlex.join(["bnl-mpi", *checked_words(record, namespace.master)])
+    if made := drawn(record):
+        replay += f", expanded with {made}"
     if kind == ".html":
         from ..report import page
 

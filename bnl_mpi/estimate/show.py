@@ -29,7 +29,8 @@ LEGEND = (
     "* smaller than all that add less noise. ratio: to 2 bytes a raw pixel. added noise: rms change of a spot's sum",
     "over its Poisson sigma, in the outer half of the shells; 0.1 is invisible, 1 doubles the variance. kept: least",
     "correlation of a shell's sums before and after; slope: of the outermost. background: variance over Poisson's",
-    "(bias in counts).",
+    "(bias in counts). verdict: of the worst shell, inner ones and the weakest third among them: above 0.5 with care,",
+    "above 1 lost.",
 )
 
 

@@ -41,8 +41,9 @@ This page is made by `bnl-mpi quality --series weak anomalous --page docs/qualit
 and crystals. `--try 'b2s2 b2s2H12'` chooses settings, by the same short names as in the tables below.
 What `--keep` leaves is told in `docs/kept.md`.
 
-Where `-s` doesn't divide the number of frames (4 and 8 of 450), the last image has fewer frames than the others, and that
-spoils merged intensities, anomalous differences most: such rows are worse than the setting is with `--drop_partial`.
+Where `-s` doesn't divide the number of frames (4 and 8 of 450), the last image has fewer frames than the others, and
+that spoils merged intensities, anomalous differences most: such rows are worse than the setting is with
+`--drop_partial`.
 
 Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,9 @@ def gather(master: str, against: str, words: Sequence[str], progress: Progress =
     options = options_from(list(words))
     if options.logarithm is not None or options.exponential is not None or options.dtype.startswith("float"):
         raise InputError(f"{master}: holds no counts (-L, -X or -f); report compares counts")
-    prepared = jobs.prepare(options, trust_counts=False)
+    # The plan is the same without what --keep kept, whose files may lie elsewhere by now.
+    bare: dict[str, Any] = {field.name: field.default for field in fields(Options) if field.name.startswith("keep")}
+    prepared = jobs.prepare(replace(options, **bare), trust_counts=False)
     plan, experiment = prepared.job.plan, prepared.experiment
     exact_words = ["-i", against, "-b", str(plan.binning), "-s", str(plan.sum), "-c", "none", "--allow_jumps"]
     exact_words += ["-1", str(plan.first_frame + 1), "-N", str(plan.first_frame + plan.n_frames)]

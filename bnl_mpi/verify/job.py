@@ -22,7 +22,7 @@ from ..output.contents import linked
 from ..plan import Plan
 from . import kept
 from .findings import DIFFERS, Finding
-from .replaying import checked_words, read_record
+from .replaying import checked_words, drawn, read_record
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,11 @@ def _plan(told: Mapping[str, Any], master: str) -> Plan:
 def _options(master: str, wish: Wish, running: Options, plan: Plan) -> Options:
     """The options of the reduction, by the set's own word; how to run is the command line's."""
     record, _ = read_record(master)
+    if wish.against is not None and (made := drawn(record)):
+        raise InputError(
+            f"{master}: was expanded with {made}, so no raw data give its noise: leave --against out, or verify the "
+            "set that it was expanded from"
+        )
     words = checked_words(record, master, wish.against or master)
     stem = master.removesuffix(".h5").removesuffix("_master")
     return replace(

@@ -69,7 +69,8 @@ def compare(
             wanted = f"the reflections that were kept, SHA-256 {file.sha256[:12]}"
             findings.append(Finding(sign, mine[0], "file", wanted, why or "another file"))
         else:
-            notes.append(f"--keep {file.name}: isn't at hand; its regions are those that the set holds")
+            state = "isn't at hand" if why else "another file of that name is at hand"
+            notes.append(f"--keep {file.name}: {state}; its regions are those that the set holds")
     if found and len(found) == len(kept.keeping.files):
         again = selection.select(found, options.keep_radius, options.keep_frames, plan).regions.packed()
         if again != kept.keeping.regions:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from .job import PreparedVerification, VerifyJob
 
 OURS = frozenset({PROCESS})
 """What a run notes of itself: dates and versions differ."""
+EARLIER = re.compile(rf"({PROCESS}_\d+)[/@]")
+"""Items that an earlier run noted."""
 
 
 @dataclass
@@ -69,8 +72,9 @@ def _walk(
     stored: h5py.File, wanted: h5py.File, before: Mapping[str, _Item], path: str, tally: Tally
 ) -> Iterator[Finding]:
     here, there = (dict(_Items(file).all()) for file in (stored, wanted))
+    ours = OURS | _reduction_of_expanded(here, there)
     for name in sorted(here.keys() | there.keys()):
-        if any(name == own or name.startswith(f"{own}/") or name.startswith(f"{own}@") for own in OURS):
+        if any(name == own or name.startswith(f"{own}/") or name.startswith(f"{own}@") for own in ours):
             continue
         if name not in there:
             tally.unexplained += 1
@@ -85,6 +89,13 @@ def _walk(
             tally.equal += 1
         else:
             tally.by_rule += 1
+
+
+def _reduction_of_expanded(here: Mapping[str, _Item], there: Mapping[str, _Item]) -> set[str]:
+    """What an expanded set tells of the run that it was expanded from, which one run in place of both doesn't."""
+    if f"{PROCESS}/expanded" not in here:
+        return set()
+    return {told[1] for name in here.keys() - there.keys() if (told := EARLIER.match(name))}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from ..hdf5 import access, guard
 from ..hdf5.names import PROCESS
 
 NAMES = ("infile", "out_file", "out_master", "out_squash")
+DRAWN = ("background", "seed")
+"""Of an expansion that drew the background anew: no options of a reduction."""
 SPECIAL = frozenset({"codec", "codec_level", "zero", "omit", "keep", "keep_also", "squash", "compression", *NAMES})
 """Keys whose words are not simply --key VALUE."""
 
@@ -43,8 +45,10 @@ def read_record(path: str) -> tuple[Record, str]:
 def checked_words(record: Record, path: str, infile: str | None = None) -> list[str]:
     """The words after `bnl-mpi`, which give options of the same identity as the record's.
 
+    Those of the reduction, where the background was drawn anew since: see `drawn`.
     Raises InputError where they can't: the record is of another version, or was changed.
     """
+    record = {key: value for key, value in record.items() if key not in DRAWN}
     try:
         words = make_words(record, infile)
         identity = json.loads(json.dumps(options_from(words).identity()))
@@ -58,6 +62,13 @@ def checked_words(record: Record, path: str, infile: str | None = None) -> list[
     if differ:
         raise InputError(f"{path}: {PROCESS}/options: this version can't repeat {', '.join(differ)}")
     return words
+
+
+def drawn(record: Record) -> str:
+    """The options of `bnl-mpi expand` by which the background was drawn anew; "" where it wasn't."""
+    if record.get("background") is None:
+        return ""
+    return f"--background {record['background']} --seed {record.get('seed', 0)}"
 
 
 def make_words(record: Record, infile: str | None = None) -> list[str]:
