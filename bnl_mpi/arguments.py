@@ -20,7 +20,7 @@ from .pixels.patterns import parse_frame_list, parse_rectangle, parse_zero_patte
 COMMANDS = {
     "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
     "replay": ("bnl_mpi.commands.replay", "print the command that makes a set again"),
-    "expand": ("bnl_mpi.commands.expand", "make a full data set from codestreams that were kept (-q, or -c htj2k)"),
+    "expand": ("bnl_mpi.commands.expand", "make a full data set of one that is kept small (-q, -c htj2k or --keep)"),
     "estimate": ("bnl_mpi.commands.estimate", "what settings would give, cost and lose, on a sample of the frames"),
     "quality": ("bnl_mpi.commands.quality", "what settings leave of the merged intensities, through DIALS"),
     "export": ("bnl_mpi.commands.export", "write a set as CBF images, for programs that read no HDF5"),

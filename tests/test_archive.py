@@ -346,6 +346,13 @@ def test_status_takes_no_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "told.json: --status FOLDER takes nothing else" in capsys.readouterr().err
 
 
+def test_an_archive_lies_apart_from_the_raw_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert main(["archive", str(tmp_path), "--to", str(tmp_path / "link"), *WORDS]) == 2
+    assert "is what to archive; give a folder apart from the raw data" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_one_place_for_each_set(tmp_path: Path) -> None:
     for side in "ab":
         (tmp_path / side / "x").mkdir(parents=True)

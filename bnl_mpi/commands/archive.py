@@ -118,6 +118,9 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
             raise UsageError(f"archive doesn't take {text}")
     if (values.get("out_squash") or "out_file") != "out_file":
         raise UsageError("archive takes -q without a stem: each set keeps its own name")
+    for source in namespace.sources:
+        if os.path.realpath(source) == os.path.realpath(namespace.to):
+            raise UsageError(f"--to {namespace.to}: is what to archive; give a folder apart from the raw data")
     # Wrong options are told of before the first set, not with each.
     options_from(["-i", "x", *job])
     if namespace.tasks < 1 or not (namespace.task is None or 0 <= namespace.task < namespace.tasks):
