@@ -210,7 +210,7 @@ def test_help_and_version_need_no_mpi_and_no_hdf5() -> None:
         assert name in done.stdout
     done = subprocess.run([sys.executable, "-m", "bnl_mpi", "-V"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert done.stdout.startswith("bnl-mpi 0.2.0 (20")
+    assert done.stdout.startswith("bnl-mpi 0.3.0 (20")
 
 
 @pytest.mark.parametrize(
