@@ -192,6 +192,28 @@ def test_killed_at_random_and_gone_on_with(
     check_all(to, wanted)
 
 
+KILLED_WRITER = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size=5")
+db.execute("BEGIN")
+db.executemany("INSERT INTO sets VALUES (?, 0, '{}')", ((f"s{k}",) for k in range(20000)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_had_begun_is_not_read(tmp_path: Path) -> None:
+    written = state.State(str(tmp_path))
+    written.write(Entry("one", DONE))
+    written.close()
+    path = tmp_path / state.NAME
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, str(path)], check=False)
+    before = path.read_bytes()
+    assert Path(f"{path}-journal").exists()
+    assert list(state.read(str(tmp_path))) == ["one"]
+    assert path.read_bytes() == before
+
+
 @needs_mpi
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -158,15 +160,34 @@ class State:
         self._db.close()
 
 
+def _stored(path: Path) -> list[Entry]:
+    """The entries of a database, which stays as it is."""
+
+    def rows(uri: str) -> list[Entry]:
+        with closing(sqlite3.connect(uri, uri=True)) as db:
+            return [Entry.from_json(json.loads(text)) for (text,) in db.execute("SELECT entry FROM sets")]
+
+    try:
+        return rows(f"{path.resolve().as_uri()}?mode=ro")
+    except sqlite3.OperationalError:
+        # A writer that was killed left its journal, by which the next one will take back what it had begun; to read, a
+        # copy does so.
+        journal = Path(f"{path}-journal")
+        if not journal.exists():
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [shutil.copy(file, folder) for file in (path, journal)]
+            return rows(Path(copies[0]).as_uri())
+
+
 def read(folder: str) -> dict[str, Entry]:
     """All entries, by stem, without writing anything; InputError where there is no archive."""
     path = Path(folder) / NAME
     stored: list[Entry] = []
     if path.exists():
         try:
-            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-                stored = [Entry.from_json(json.loads(t)) for (t,) in db.execute("SELECT entry FROM sets")]
-        except sqlite3.Error as error:
+            stored = _stored(path)
+        except (OSError, sqlite3.Error) as error:
             raise InputError(f"{path}: isn't an archive's state: {error}") from error
     entries = newest([*stored, *_journals(folder)])
     if not path.exists() and not entries:

@@ -166,12 +166,13 @@ def unless_stopped(ranks: World, message: Any) -> Any:
 
 def tell_failure(ranks: World, error: BaseException) -> None:
     """One line that says which rank failed where and why; a traceback only for what is no user's mistake."""
+    text = f"bnl-mpi: {failure_line(ranks, error)}\n"
     if not isinstance(error, BnlError):
         import traceback
 
-        traceback.print_exception(error)
-    # One write, so that lines of several ranks don't mix.
-    sys.stderr.write(f"bnl-mpi: {failure_line(ranks, error)}\n")
+        text = "".join(traceback.format_exception(error)) + text
+    # One write, so that lines of several ranks don't mix, and all of it is told before another rank ends this one.
+    sys.stderr.buffer.write(text.encode(errors="backslashreplace"))
     sys.stderr.flush()
 
 
