@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,3 +145,26 @@ def test_threads_may_ask_at_once(path: Path) -> None:
             assert rows == [float(np.arange(200 * k, 200 * (k + 1)).sum()) for k in range(16)]
         with pytest.raises(AttributeError, match="no attribute 'shapes'"):
             _ = big.shapes
+
+
+HOLDING = """
+import sys, threading, time
+from h5py._objects import phil
+from bnl_mpi.hdf5 import access
+file = access.open_read(sys.argv[1])
+one, other = file["z/number"], file["z/one"]
+with phil:
+    waiting = threading.Thread(target=lambda: one.shape)
+    waiting.start()
+    time.sleep(0.3)
+    print(other.shape)
+waiting.join()
+print(one.shape)
+"""
+
+
+def test_whoever_holds_the_librarys_lock_waits_for_no_thread(path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HOLDING, str(path)], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert run.stdout.split("\n") == ["(1,)", "()", ""]

@@ -6,9 +6,8 @@ some ten thousand of them of a master.  The classes here are h5py's own, and dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -21,6 +20,25 @@ MOST_LINKS = 16
 
 HARD = h5py.HardLink()
 
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property that is asked for once.
+
+    As functools.cached_property, but without the lock that Python before 3.12 gives that: whoever has it may wait for
+    h5py's, while whoever has h5py's waits for it.
+    """
+
+    def __init__(self, ask: Callable[[Any], T]) -> None:
+        self._ask, self._name = ask, ask.__name__
+        self.__doc__ = ask.__doc__
+
+    def __get__(self, item: Any, owner: type | None = None) -> T:
+        known: dict[str, T] = item.__dict__
+        # Of two threads that ask at once both get the first one's answer.
+        return known[self._name] if self._name in known else known.setdefault(self._name, self._ask(item))
+
 
 class Attributes(h5py.AttributeManager):  # type: ignore[misc]
     """An item's attributes, each read once."""
@@ -29,7 +47,7 @@ class Attributes(h5py.AttributeManager):  # type: ignore[misc]
         super().__init__(parent)
         self._known: dict[str, Any] = {}
 
-    @cached_property
+    @once
     def _names(self) -> dict[str, None]:
         return dict.fromkeys(super().__iter__()) if h5py.h5a.get_num_attrs(self._id) else {}
 
@@ -65,16 +83,16 @@ class Item:
     def file(self) -> File:
         return self._home
 
-    @cached_property
+    @once
     def attrs(self) -> Attributes:
         return Attributes(self)
 
-    @cached_property
+    @once
     def stored_attributes(self) -> dict[str, StoredAttribute]:
         """Those that `stored_attribute` has read."""
         return {}
 
-    @cached_property
+    @once
     def identity(self) -> tuple[int, int]:
         """File number and address: equal for two names of one object."""
         info = h5py.h5o.get_info(self.id)
@@ -141,48 +159,48 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
                 h5py.Dataset.__init__(self, self._id, readonly=True)
             return object.__getattribute__(self, name)
 
-    @cached_property
+    @once
     def kind(self) -> Any:
         """Its type, by HDF5's own call."""
         return self._id.get_type()
 
-    @cached_property
+    @once
     def space(self) -> Any:
         """Its extent, by HDF5's own call."""
         return self._id.get_space()
 
-    @cached_property
+    @once
     def creation(self) -> Any:
         """The properties that it was made with, by HDF5's own call."""
         return self._id.get_create_plist()
 
-    @cached_property
+    @once
     def n_filters(self) -> int:
         return int(self.creation.get_nfilters())
 
-    @cached_property
+    @once
     def is_plain(self) -> bool:
         """Whether its values lie in the file, in one piece."""
         layout = self.creation.get_layout()
         one_piece = layout in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS)
         return bool(one_piece and self.creation.get_external_count() == 0)
 
-    @cached_property
+    @once
     def shape(self) -> tuple[int, ...] | None:
         if self.space.get_simple_extent_type() == h5py.h5s.NULL:
             return None
         return tuple(int(n) for n in self.space.get_simple_extent_dims())
 
-    @cached_property
+    @once
     def size(self) -> int | None:
         return None if self.shape is None else int(self.space.get_simple_extent_npoints())
 
-    @cached_property
+    @once
     def dtype(self) -> np.dtype[Any]:
         found: np.dtype[Any] = self.id.dtype
         return found
 
-    @cached_property
+    @once
     def ndim(self) -> int:
         return int(self.space.get_simple_extent_ndims())
 
@@ -202,7 +220,7 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         h5py.Group.__init__(self, bind)
         self._home = home
 
-    @cached_property
+    @once
     def _links(self) -> dict[str, Any]:
         """The links by name: HARD, or None for another that wasn't looked at yet."""
         found: dict[str, Any] = {}
@@ -214,7 +232,7 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         self.id.links.iterate(note, idx_type=h5py.h5.INDEX_CRT_ORDER if order else h5py.h5.INDEX_NAME, info=True)
         return found
 
-    @cached_property
+    @once
     def _items(self) -> dict[str, Any]:
         return {}
 
@@ -310,7 +328,7 @@ class File(Group, h5py.File):  # type: ignore[misc]
     def _home(self) -> File:  # type: ignore[override]
         return self
 
-    @cached_property
+    @once
     def top(self) -> Group:
         """The root as a group like all others."""
         return Group(h5py.h5o.open(self.id, b"/"), self)
