@@ -6,12 +6,14 @@ some ten thousand of them of a master.  The classes here are h5py's own, and dif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from h5py._objects import phil
+
+from .once import once
 
 SMALL = 1 << 16
 """Bytes: the values of larger datasets are not kept."""
@@ -19,25 +21,6 @@ MOST_LINKS = 16
 """Soft links that are followed on one way; HDF5 itself gives up after as many."""
 
 HARD = h5py.HardLink()
-
-T = TypeVar("T")
-
-
-class once(Generic[T]):
-    """A property that is asked for once.
-
-    As functools.cached_property, but without the lock that Python before 3.12 gives that: whoever has it may wait for
-    h5py's, while whoever has h5py's waits for it.
-    """
-
-    def __init__(self, ask: Callable[[Any], T]) -> None:
-        self._ask, self._name = ask, ask.__name__
-        self.__doc__ = ask.__doc__
-
-    def __get__(self, item: Any, owner: type | None = None) -> T:
-        known: dict[str, T] = item.__dict__
-        # Of two threads that ask at once both get the first one's answer.
-        return known[self._name] if self._name in known else known.setdefault(self._name, self._ask(item))
 
 
 class Attributes(h5py.AttributeManager):  # type: ignore[misc]
