@@ -52,6 +52,20 @@ def chunk_errors() -> Iterator[None]:
         raise
 
 
+def _packed_frames(
+    chunks: Sequence[Any],
+    frame_shape: tuple[int, int],
+    frame_dtype: np.dtype[Any],
+    sums: tuple[Array | None, Array | None, int, Array, Array],
+    satval: float | None,
+    *,
+    first: bool,
+) -> tuple[Any, ...]:
+    """Frames, and the (mask, runs, binning, total, flags) that they are added to, as the compiled code takes them."""
+    dtype = np.dtype(frame_dtype)
+    return (tuple(chunks), frame_shape, dtype.itemsize, *sums, *kernels.flag_bounds(dtype, satval), first)
+
+
 def bslz4_reduce(
     chunks: Sequence[Any],
     frame_shape: tuple[int, int],
@@ -81,9 +95,7 @@ def bslz4_reduce(
         ChunkError: a chunk is corrupt; `total`, `flags` and the pixels then hold part of it.
     """
     in_c = ending if ending is not None and kernels.fits(total, ending) else None
-    dtype = np.dtype(frame_dtype)
-    bounds = kernels.flag_bounds(dtype, satval)
-    words = (tuple(chunks), frame_shape, dtype.itemsize, mask, runs, binning, total, flags, *bounds, first)
+    words = _packed_frames(chunks, frame_shape, frame_dtype, (mask, runs, binning, total, flags), satval, first=first)
     with chunk_errors():
         counts: tuple[int, int] | None = _compiled().bslz4_reduce(words, in_c and kernels.packed(in_c))
     if ending is not None and in_c is None:
@@ -149,10 +161,9 @@ class ImageChunks:
         Arguments as for `bslz4_reduce`, but that the ending's `values` aren't used, nor with `first` the `flags`, and
         its `invalid` is what invalid pixels get in the image.  Bounds have to be whole numbers.
         """
-        tiling, dtype = self._tiling, np.dtype(frame_dtype)
-        bounds = kernels.flag_bounds(dtype, satval)
+        tiling = self._tiling
         sums = (mask, runs, binning, total, self._flags if first else flags)
-        words = (tuple(chunks), frame_shape, dtype.itemsize, *sums, *bounds, first)
+        words = _packed_frames(chunks, frame_shape, frame_dtype, sums, satval, first=first)
         coding = None if tiling is None else (tiling.scale, int(ending.limit), ending.invalid)
         ending = ending._replace(values=self._values, invalid=0 if tiling else ending.invalid)
         if not kernels.fits(total, ending):

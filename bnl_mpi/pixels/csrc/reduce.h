@@ -362,8 +362,8 @@ static void finishing_prepare(finishing *f) {
     f->most = within < f->satval ? f->limit : (uint64_t)((double)f->satval * f->scale);
 }
 
-/* The next n pixels of an image; `runs` tells where blank is 0, run by run, or NULL. int32 values share the code of uint32: no value exceeds limit, which fits
- * the type. */
+/* The next n pixels of an image; `runs` tells where blank is 0, run by run, or NULL. int32 values share the code of
+ * uint32: no value exceeds limit, which fits the type. */
 static void finish_pixels(finishing *f, int wide, const void *total, const uint8_t *flags, const uint8_t *blank,
                           const uint8_t *runs, int value_size, void *values, size_t n) {
     if (wide)
