@@ -93,9 +93,7 @@ class Crews:
         self.n_ranks = comm.Get_size() - 1
         self._passed_on = False
 
-    def run(
-        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[..., None]
-    ) -> None:
+    def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.
 
         Who is idle gets a set first, and only then the disk is waited for.

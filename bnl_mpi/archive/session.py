@@ -17,7 +17,7 @@ from .dealing import Dealer, Weighed
 from .facts import Facts
 from .rules import Rule
 from .sets import DataSet
-from .stages import Work
+from .stages import TellAll, Work
 from .state import AT_WORK, CHECKING, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, Journal, State, read
 
 if TYPE_CHECKING:
@@ -227,9 +227,7 @@ class Hands(Protocol):
 
     n_ranks: int
 
-    def run(
-        self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: Callable[..., None]
-    ) -> None: ...
+    def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: TellAll) -> None: ...
 
     def end(self) -> None: ...
 

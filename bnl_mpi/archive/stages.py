@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BnlError, InputError, Interrupted, OutputError, UsageError
 from .state import CHECKING, DONE, FAILED, REDUCING, STOPPED, VERIFYING, Entry
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ..run.world import World
 
 Tell = Callable[[Entry], None]
+
+
+class TellAll(Protocol):
+    """Hears any number of entries at once."""
+
+    def __call__(self, *entries: Entry) -> None: ...
 
 
 @dataclass(frozen=True)
