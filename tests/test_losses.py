@@ -20,6 +20,7 @@ from bnl_mpi.spots import sizes
 from bnl_mpi.spots.finder import Spots
 from bnl_mpi.spots.losses import Background, BackgroundSums, Losses, Pairs, joined, judge
 from bnl_mpi.spots.shoebox import RING, Boxes, Layer, integrate
+from bnl_mpi.spots.whole import hot_note, hot_pixels, with_parts_joined
 
 Array = np.ndarray[Any, Any]
 
@@ -311,3 +312,51 @@ def test_advice_gives_its_reason() -> None:
         or advice[0] == "spots are 2.4 pixels wide and at least 10 apart: b up to 3"
     )
     assert sizes.SpotSizes(None, None, None).advice() == []
+
+
+# What isn't one spot
+
+
+def test_hot_pixels_are_strong_alone_in_nearly_all_frames() -> None:
+    shape, n = (40, 50), 8
+    always = {(0, 0), (39, 49), (20, 7)}
+    # A spot on the axis of rotation lasts as long, on several pixels; another one lasts three frames.
+    lasting = {(30, 30), (30, 31), (31, 30)}
+    frames = []
+    for frame in range(n):
+        strong = always | lasting if frame != 3 else lasting
+        strong = strong | ({(10, 10)} if frame < 3 else set()) | ({(20, 8)} if frame < 2 else set())
+        frames.append(np.array(sorted(y * shape[1] + x for y, x in strong)))
+    assert hot_pixels(frames, shape).tolist() == sorted(y * shape[1] + x for y, x in always)
+    assert not len(hot_pixels(frames[:3], shape))
+    assert not hot_note([np.array([], int)])
+    assert "3 pixels" in hot_note([np.array([4, 5]), np.array([5, 9])])[0]
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_parts_of_a_spot_are_joined_and_nothing_else(seed: int) -> None:
+    """Against the definition: each pair that is near and touches in time belongs together, and so do theirs."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 40))
+    x, y, z = rng.uniform(0, 12, n), rng.uniform(0, 12, n), rng.integers(0, 20, n)
+    spots, first, end = spots_at(x, y, z), z, z + rng.integers(1, 4, n)
+    together = [{k} for k in range(n)]
+    for a in range(n):
+        for b in range(n):
+            near = abs(x[a] - x[b]) <= 2 and abs(y[a] - y[b]) <= 2 and first[a] <= end[b] and first[b] <= end[a]
+            if near and together[a] is not together[b]:
+                together[a] |= together[b]
+                for k in together[a]:
+                    together[k] = together[a]
+    wanted = {frozenset(one) for one in together}
+    joined_spots, begin, stop = with_parts_joined(spots, first, end)
+    assert len(joined_spots) == len(begin) == len(stop) == len(wanted)
+    found = sorted(zip(joined_spots.counts, begin, stop, np.round(joined_spots.x, 6), strict=True))
+    told = [sorted(one) for one in wanted]
+    assert found == sorted(
+        (1000 * len(one), first[one].min(), end[one].max(), np.round(x[one].mean(), 6)) for one in told
+    )
+    assert joined_spots.pixels.sum() == spots.pixels.sum()
+    assert joined_spots.box[:, 4].min() == z.min()
+    assert joined_spots.box[:, 5].max() == z.max() + 2

@@ -318,9 +318,10 @@ def test_the_page_of_kept_sets_tells_series_and_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told", "given"),
     [
-        ("b2s2", "-b 2 -s 2", "-b 2 -s 2 -c bslz4"),
-        ("b2s2h16", "-b 2 -s 2 -H 16", "-b 2 -s 2 -H 16 -c bslz4"),
-        ("b2s2T6.45", "-b 2 -s 2 -T 6.45 -c htj2k", "-b 2 -s 2 -T 6.45 -c htj2k"),
+        ("b2", "-b 2 -s 1", "-b 2 -s 1 -c bslz4"),
+        ("b2s4", "-b 2 -s 4", "-b 2 -s 4 -c bslz4 --drop_partial"),
+        ("b2s2h16", "-b 2 -s 2 -H 16", "-b 2 -s 2 -H 16 -c bslz4 --drop_partial"),
+        ("b2s2T6.45", "-b 2 -s 2 -T 6.45 -c htj2k", "-b 2 -s 2 -T 6.45 -c htj2k --drop_partial"),
     ],
 )
 def test_the_words_of_a_setting(
@@ -335,6 +336,18 @@ def test_the_words_of_a_setting(
     reduced.make_reduced(series, setting, tmp_path, 3)
     stem = tmp_path / setting.name / setting.name
     assert commands == [f"-i {series.master} {given} -p 3 --force -o {stem}"]
+
+
+def test_ratios_are_to_the_frames_that_images_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 450 frames sums of four leave two out."""
+    series = settings.Series("s", "s", "", tmp_path / "raw_master.h5", 2.0)
+    raw = {"error": "", "images": 450, "bytes": 9000, "unpacked_bytes": 90000}
+    (tmp_path / "result_raw.json").write_text(json.dumps(raw))
+    monkeypatch.setattr(reduced, "size", lambda files: 100)
+    for name, frames in (("b2s4:zstd", 448), ("b2s5:zstd", 450)):
+        told = study._sizes(series, names.parse(name), [], tmp_path, 1)
+        assert told["ratio"] == pytest.approx(200 * frames / 100)
+        assert told["ratio_stored"] == pytest.approx(20 * frames / 100)
 
 
 @pytest.fixture(scope="module")

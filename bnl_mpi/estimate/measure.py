@@ -18,6 +18,7 @@ from ..spots import sizes as spot_sizes
 from ..spots.finder import SpotFinder, Spots, unsigned
 from ..spots.losses import BackgroundSums, Pairs
 from ..spots.shoebox import FOREGROUND_SIGMAS, Boxes, Layer, Sums, integrate
+from ..spots.whole import hot_pixels, with_parts_joined
 from ..tasks.reduction import Pipeline
 from .resolution import Geometry
 
@@ -88,6 +89,8 @@ class Group:
     profiles: Array
     """(k, frames) sums of found spots in each frame, and their variances."""
     variances: Array
+    hot: Array
+    """Flat indices of pixels that are always strong, which no mask flags."""
     measured: dict[str, Measured]
 
 
@@ -112,6 +115,9 @@ class RawFrames:
             strong = finder.strong(image)
             self._strong[frame] = np.flatnonzero(strong)
             finder.take(frame, image, self._strong[frame])
+        self.hot = hot_pixels(list(self._strong.values()), self.shape)
+        # A bin would spread them into the spots beside them.
+        bad.reshape(-1)[self.hot] = 1
         self.bad = bad
         self.spots: Spots = extended(finder.spots())
         self.half_duration = 0.5
@@ -155,18 +161,22 @@ def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
     """What to integrate in a group: the spots predicted there, else those found."""
     sigma = raw.sigma or spot_sizes.USUAL_SIGMA
     radius = float(np.clip(FOREGROUND_SIGMAS * sigma - 0.5, 1.5, 8.0))
-    first, end = raw.frames.start, raw.frames.stop
     if predicted is None:
         spots = raw.spots
         # Near the rotation axis spots last longer than others.
         length = np.maximum(spots.z - spots.box[:, 4], spots.box[:, 5] - spots.z) + 0.5
-        x, y, z, half = spots.x, spots.y, spots.z, np.maximum(raw.half_duration, length)
-    else:
-        here = (predicted.z >= first) & (predicted.z < end)
-        x, y, z, half = (column[here] for column in (predicted.x, predicted.y, predicted.z, predicted.half))
-    z0 = np.clip(np.floor(z - half).astype(np.int64), first, end - 1)
-    z1 = np.clip(np.ceil(z + half).astype(np.int64), z0 + 1, end)
-    return Boxes(x, y, z0, z1, radius)
+        z0, z1 = _lasting(spots.z, np.maximum(raw.half_duration, length), raw.frames)
+        spots, z0, z1 = with_parts_joined(spots, z0, z1)
+        return Boxes(spots.x, spots.y, z0, z1, radius)
+    here = (predicted.z >= raw.frames.start) & (predicted.z < raw.frames.stop)
+    x, y, z, half = (column[here] for column in (predicted.x, predicted.y, predicted.z, predicted.half))
+    return Boxes(x, y, *_lasting(z, half, raw.frames), radius)
+
+
+def _lasting(z: Array, half: Array, group: range) -> tuple[Array, Array]:
+    """First frames and ends of spots at `z` that last `half` frames on either side, as far as the group goes."""
+    z0 = np.clip(np.floor(z - half).astype(np.int64), group.start, group.stop - 1)
+    return z0, np.clip(np.ceil(z + half).astype(np.int64), z0 + 1, group.stop)
 
 
 @dataclass(frozen=True)
@@ -244,6 +254,7 @@ class Measurer:
             raw.sigma,
             seen.profiles,
             seen.variances,
+            raw.hot,
             measured,
         )
 

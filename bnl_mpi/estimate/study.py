@@ -19,6 +19,7 @@ from ..options import XDS_COMPRESSIONS, Options
 from ..run.world import World
 from ..spots.losses import BackgroundSums, Losses, joined, judge
 from ..spots.sizes import SpotSizes, rocking_width
+from ..spots.whole import hot_note
 from . import names, sampling
 from .measure import Group, Measurer, Predicted, Study, Trial
 from .names import Setting
@@ -209,6 +210,7 @@ def _findings(wish: Wish, ready: _Ready, groups: list[Group]) -> Findings:
             "only spots that were found are judged; weaker ones fare worse, at most by what the background's variance "
             "tells; --spots FILE judges predicted ones"
         )
+    notes += hot_note(g.hot for g in groups)
     selected = ready.stored[plan.first_frame : plan.first_frame + plan.n_frames]
     return Findings(
         os.path.abspath(wish.infile),

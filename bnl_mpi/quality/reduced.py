@@ -59,8 +59,10 @@ def strong_size(series: Series, setting: Setting | None, folder: Path, nproc: in
 
 
 def _reduce(series: Series, setting: Setting, folder: Path, stem: Path, nproc: int) -> None:
+    """Images are of equally many frames: one of fewer would spoil the merged intensities by itself."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     words = setting.words(str(folder / f"dials_{RAW}" / "integrated.refl"))
+    words += ["--drop_partial"] if setting.sum > 1 else []
     _bnl_mpi(["-i", str(series.master), *words, "-p", str(nproc), "--force", "-o", str(stem)])
 
 

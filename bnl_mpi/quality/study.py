@@ -21,7 +21,7 @@ from .records import USUAL_FILTER, filter_of
 from .settings import Series, described, name_of, place_of
 
 SHELLS = 10
-RECORD_VERSION = 6
+RECORD_VERSION = 7
 
 
 def run_series(series: Series, settings: Sequence[Setting | None], work: Path, nproc: int) -> list[str]:
@@ -85,19 +85,23 @@ def run_setting(series: Series, setting: Setting | None, folder: Path, nproc: in
 def _sizes(
     series: Series, setting: Setting | None, data_files: Sequence[Path], folder: Path, nproc: int
 ) -> dict[str, Any]:
-    """Bytes, and ratios to 2 bytes a raw pixel: as stored, to the input as stored, and with the stronger filter."""
+    """Bytes, and ratios to 2 bytes a raw pixel: as stored, to the input as stored, and with the stronger filter.
+
+    Ratios are to the frames that the images hold: the last ones may be fewer than a sum.
+    """
     size = reduced.size(data_files)
     if setting is None:
-        unreduced = {"bytes": size, "unpacked_bytes": reduced.unpacked_size(data_files)}
+        unreduced, held = {"bytes": size, "unpacked_bytes": reduced.unpacked_size(data_files)}, 1.0
     else:
         unreduced = read_record(folder, RAW)
-    unpacked = unreduced["unpacked_bytes"]
+        held = 1 - unreduced["images"] % setting.sum / unreduced["images"]
+    unpacked = held * unreduced["unpacked_bytes"]
     usual = filter_of(described(setting)) == USUAL_FILTER
     return {
         "bytes": size,
-        "unpacked_bytes": unpacked,
+        "unpacked_bytes": unreduced["unpacked_bytes"],
         "ratio": unpacked / size,
-        "ratio_stored": unreduced["bytes"] / size,
+        "ratio_stored": held * unreduced["bytes"] / size,
         "ratio_strong": unpacked / reduced.strong_size(series, setting, folder, nproc) if usual else None,
     }
 

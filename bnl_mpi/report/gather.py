@@ -24,6 +24,7 @@ from ..options import Options
 from ..output.record import read_counts
 from ..plan import Plan
 from ..spots.losses import BackgroundSums, Losses, Pairs, joined, judge
+from ..spots.whole import hot_note
 from ..tasks.reduction import Pipeline
 
 Array = NDArray[Any]
@@ -166,6 +167,7 @@ class _Gathering:
         self._pairs: list[Pairs] = []
         self._background = BackgroundSums()
         self._zooms: list[tuple[float, Zoom]] = []
+        self._hot: list[Array] = []
         self._spots = 0
         self._view: View | None = None
 
@@ -181,6 +183,7 @@ class _Gathering:
         losses = judge(pairs, self._background.result(), by)
         if not pairs.n:
             notes.append("no spots were found: the set is judged by its background alone")
+        notes += hot_note(self._hot)
         notes += guarded({s.path for s in stored.source.segments}, options)
         files = {s.path for s in stored.source.segments} | {stored.source.master}
         nexus = stored.source.master.removesuffix(".h5").removesuffix("_master") + ".nxs"
@@ -222,6 +225,7 @@ class _Gathering:
         self._pairs.append(pairs)
         self._background.merge(background)
         self._spots += len(seen.raw.spots)
+        self._hot.append(seen.raw.hot)
         self._zooms += zooms_of(seen, list(made.values()), plan.binning)
         strong = {n: int(seen.raw.strong_binned(i.frames, 1).sum()) for n, i in made.items()}
         if self._view is None or middle:
