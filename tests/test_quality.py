@@ -263,6 +263,37 @@ def test_sizes_are_compared_like_with_like(tmp_path: Path) -> None:
     assert "smaller files are better made by binning and summing more" in written
 
 
+def test_rows_that_are_not_run_again_stay_on_the_page(tmp_path: Path) -> None:
+    """A page from records, and the same from the figures beside it and the one row that ran anew."""
+    first, second, written = tmp_path / "one" / "made_up", tmp_path / "two" / "made_up", tmp_path / "page.md"
+    flat = record("flat", "-b 2 -s 2 -H 16", 70, float("nan"), float("nan"))
+    made = [record("raw", "", 12, 0.95, 3.0) | {"cell_error": 1 / 7e5}, flat, record("b2s4", "-b 2 -s 4", 80, 0.7, 1.0)]
+    made += [record("lost", "-b 2 -s 4 -T 7 -c htj2k", 1100 / 7, 0.1 / 3, 1.0)]
+    for folder, records_of_it in ((first, made), (second, [made[0], record("b2s4", "-b 2 -s 4", 81, 0.75, 1.0)])):
+        folder.mkdir(parents=True)
+        for one in records_of_it:
+            study.record_path(folder, one["wish"]["name"]).write_text(json.dumps(one))
+    page.write_page(written, [first])
+    before = written.read_text()
+    page.write_page(written, [tmp_path / "none" / "made_up"])
+    assert written.read_text() == before
+    page.write_page(written, [second])
+    changed = written.read_text().splitlines()
+    assert [line for line in changed if line.startswith("| `flat`")] == [
+        line for line in before.splitlines() if line.startswith("| `flat`")
+    ]
+    assert "| `b2s4` | `-b 2 -s 4` | 1.23 | 81.0 |" in written.read_text()
+    told = json.loads((tmp_path / "page.json").read_text())["made_up"]
+    assert [one["wish"]["name"] for one in told] == ["raw", "flat", "b2s4", "lost"]
+    # Another series of the same name has rows of its own.
+    other = json.loads(study.record_path(second, "raw").read_text())
+    other["wish"]["series"]["simulate"] = "--frames 10"
+    study.record_path(second, "raw").write_text(json.dumps(other))
+    study.record_path(second, "b2s4").unlink()
+    page.write_page(written, [second])
+    assert "`flat`" not in written.read_text()
+
+
 def test_page_without_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BnlError, match="no records"):
         page.write_page(tmp_path / "page.md", [tmp_path])
@@ -312,7 +343,7 @@ def test_the_page_of_kept_sets_tells_series_and_seeds(tmp_path: Path) -> None:
     assert "| 170 to 170 |" in losses[0]
     assert losses[0].endswith("| 0.0000 |")
     with pytest.raises(BnlError, match="no records"):
-        kept.write_page(tmp_path / "page.md", tmp_path / "elsewhere")
+        kept.write_page(tmp_path / "other.md", tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(

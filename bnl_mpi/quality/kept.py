@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from . import stored
 from .records import Column, Record, by_shell, kept, number, outer, overall, overview, read_records, stored_as, table
 from .settings import place_of
 
@@ -39,8 +40,12 @@ strong spots alone (`keepauto`). Sets end in bslz4, which XDS reads, where the o
 
 
 def write_page(path: Path, work: Path) -> None:
-    """Write the page of the study's records in `work`; InputError if there are none."""
-    found = {name: _done(work / place_of(name), settings) for name, settings in STUDY.items()}
+    """Write the page of the study's records in `work`, and its figures beside it; InputError if there are none.
+
+    Rows that the page had stay where `work` has none.
+    """
+    every = {name: stored.completed(path, place_of(name), read_records(work / place_of(name))) for name in STUDY}
+    found = {name: _done(records, STUDY[name]) for name, records in every.items()}
     found = {name: done for name, done in found.items() if "raw" in done}
     if not found:
         raise InputError(f"no records in {work}: run without --page_only first")
@@ -48,15 +53,12 @@ def write_page(path: Path, work: Path) -> None:
     parts += [_section(done) for name, done in found.items() if ":" not in name]
     parts += [_seeds({name: done for name, done in found.items() if name.partition(":")[0] == "weak"})]
     path.parent.mkdir(parents=True, exist_ok=True)
+    stored.keep(path, {place_of(name): done for name, done in found.items()})
     path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 
-def _done(folder: Path, settings: Sequence[str]) -> dict[str, Record]:
-    return {
-        name: record
-        for name, record in read_records(folder).items()
-        if not record["error"] and name in ("raw", *settings)
-    }
+def _done(records: Mapping[str, Record], settings: Sequence[str]) -> dict[str, Record]:
+    return {name: one for name, one in records.items() if not one["error"] and name in ("raw", *settings)}
 
 
 def _section(done: Mapping[str, Record]) -> str:

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from ..errors import InputError
-from . import ranking, sizes
+from . import ranking, sizes, stored
 from .records import (
     USABLE,
     Column,
@@ -41,9 +41,8 @@ This page is made by `bnl-mpi quality --series weak anomalous --page docs/qualit
 and crystals. `--try 'b2s2 b2s2H12'` chooses settings, by the same short names as in the tables below.
 What `--keep` leaves is told in `docs/kept.md`.
 
-Where `-s` doesn't divide the number of frames (4 and 8 of 450), the last image has fewer frames than the others, and
-that spoils merged intensities, anomalous differences most: such rows are worse than the setting is with
-`--drop_partial`.
+Where `-s` doesn't divide the number of frames (4 and 8 of 450), the last ones are left out (`--drop_partial`): an image
+of fewer frames than the others spoils merged intensities, anomalous differences most.
 
 Every set went through the same commands of DIALS (import, find_spots, index, refine, integrate, scale)
 with the same resolution limit. Shells have equal volumes in reciprocal space and the same limits for all
@@ -63,30 +62,34 @@ stored with the stronger filter bszstd, which XDS can't read.
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> None:
-    """Write the page for the series whose records lie in `folders`; InputError if none has any."""
-    sections = [section for folder in folders if (section := _series_section(folder))]
+    """Write the page for the series whose records lie in `folders`, and its figures beside it.
+
+    Rows of the series that the page had stay where the folder has none.  InputError if no series has any.
+    """
+    found = {folder.name: stored.completed(path, folder.name, read_records(folder)) for folder in folders}
+    sections = [section for records in found.values() if (section := _series_section(records))]
     if not sections:
         raise InputError(f"no records in {', '.join(map(str, folders))}: run without --page_only first")
     path.parent.mkdir(parents=True, exist_ok=True)
+    stored.keep(path, found)
     page = "\n".join([_INTRODUCTION, *sections])
     ranked = ranking.kept(path.read_text(encoding="utf-8")) if path.exists() else ""
     path.write_text(ranking.with_section(page, ranked) if ranked else page, encoding="utf-8")
 
 
-def _series_section(folder: Path) -> str:
-    records = read_records(folder)
+def _series_section(records: Mapping[str, Record]) -> str:
     done = {name: record for name, record in records.items() if not record["error"]}
     if not done:
         return ""
     series = next(iter(done.values()))["wish"]["series"]
-    stored = {name: record for name, record in done.items() if is_usual(record)}
+    usual = {name: record for name, record in done.items() if is_usual(record)}
     parts = [f"## {series['title']}\n", _describe(series, done), _overview(done)]
-    if len(stored) < len(done):
+    if len(usual) < len(done):
         parts.append("By shell, the sets stored with bslz4; others follow.\n")
-    parts.append(by_shell("Correlation with the reference", "cc_reference", stored, "{:.3f}"))
-    parts.append(by_shell("CC1/2", "cc_half", stored, "{:.3f}"))
-    parts.append(by_shell("Intensity recovered, against the first shell,", "recovered", stored, "{:.2f}"))
-    parts.append(by_shell("I/sigma", "i_over_sigma", stored, "{:.1f}"))
+    parts.append(by_shell("Correlation with the reference", "cc_reference", usual, "{:.3f}"))
+    parts.append(by_shell("CC1/2", "cc_half", usual, "{:.3f}"))
+    parts.append(by_shell("Intensity recovered, against the first shell,", "recovered", usual, "{:.2f}"))
+    parts.append(by_shell("I/sigma", "i_over_sigma", usual, "{:.1f}"))
     if series["anomalous"] == "True":
         title = "Correlation of I(+) - I(-)"
         parts.append(by_shell(f"{title} with the reference's", "cc_anomalous_reference", done, "{:.3f}"))
@@ -202,10 +205,10 @@ def _advice(done: Mapping[str, Record], raw: Record) -> list[str]:
 
 def _codec_costs(reduced: Mapping[str, Record]) -> list[str]:
     """What each codec saves and costs beside the same sums and bins without it, all stored with bslz4."""
-    stored = {name: record for name, record in reduced.items() if is_usual(record)}
-    plain = {record["wish"]["words"]: name for name, record in stored.items()}
+    usual = {name: record for name, record in reduced.items() if is_usual(record)}
+    plain = {record["wish"]["words"]: name for name, record in usual.items()}
     lines = []
-    for name, record in stored.items():
+    for name, record in usual.items():
         other = plain.get(without_codec(record["wish"]["words"]))
         if other is None or not has_codec(record):
             continue

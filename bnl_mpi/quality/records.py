@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,13 @@ USUAL_FILTER = "bslz4"
 
 def read_records(folder: Path) -> dict[str, Record]:
     """The records of a series by setting's name, the unreduced data first, then by rising ratio."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json"))]
-    records.sort(key=lambda record: (record["wish"]["name"] != "raw", record.get("ratio", float("inf"))))
-    return {record["wish"]["name"]: record for record in records}
+    return ordered(json.loads(path.read_text()) for path in sorted(folder.glob("result_*.json")))
+
+
+def ordered(records: Iterable[Record]) -> dict[str, Record]:
+    """By setting's name, the unreduced data first, then by rising ratio."""
+    by_ratio = sorted(records, key=lambda one: (one["wish"]["name"] != "raw", one.get("ratio", float("inf"))))
+    return {record["wish"]["name"]: record for record in by_ratio}
 
 
 def overall(record: Record) -> Shell:
@@ -46,6 +50,8 @@ def outer(record: Record) -> Shell:
 
 def kept(record: Record) -> float:
     """How much of the diffraction is left: the correlation with the reference, averaged over the shells."""
+    if "kept" in record:
+        return float(record["kept"])
     correlations = [shell["cc_reference"] for shell in record["shells"][1:]]
     return float(sum(correlations) / len(correlations))
 
@@ -55,6 +61,8 @@ def usable_limit(record: Record) -> float:
 
     Infinite where already the first shell isn't.
     """
+    if "usable" in record:
+        return float(record["usable"])
     limit = float("inf")
     for shell in record["shells"][1:]:
         if not shell["cc_reference"] >= USABLE:
