@@ -18,6 +18,7 @@ from bnl_mpi import cli
 from bnl_mpi.errors import BnlError
 from bnl_mpi.estimate import names
 from bnl_mpi.quality import chain, kept, merging, observations, page, records, reduced, settings, sizes, study
+from bnl_mpi.quality.likeness import likeness
 from bnl_mpi.simulate import simulate
 
 CELL = (78.0, 78.0, 78.0, 90.0, 90.0, 90.0)
@@ -340,8 +341,8 @@ def test_the_page_of_kept_sets_tells_series_and_seeds(tmp_path: Path) -> None:
     assert "b3s3" not in text  # no part of the study
     losses = [line for line in text[text.index("## Other seeds") :].splitlines() if line.startswith("| `b2s2keep")]
     assert len(losses) == 1
-    assert "| 170 to 170 |" in losses[0]
-    assert losses[0].endswith("| 0.0000 |")
+    assert "| 170 to 170 | 0.8995, 0.9095, 0.9195 |" in losses[0]
+    assert losses[0].endswith("| 0.0500 | 0.0000 |")
     with pytest.raises(BnlError, match="no records"):
         kept.write_page(tmp_path / "other.md", tmp_path / "elsewhere")
 
@@ -367,6 +368,45 @@ def test_the_words_of_a_setting(
     reduced.make_reduced(series, setting, tmp_path, 3)
     stem = tmp_path / setting.name / setting.name
     assert commands == [f"-i {series.master} {given} -p 3 --force -o {stem}"]
+
+
+def test_a_drawn_background_is_that_of_an_expanded_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr(reduced, "_bnl_mpi", lambda words: commands.append(" ".join(words)))
+    monkeypatch.setattr(reduced, "_linked_files", lambda master: [])
+    series = settings.Series("s", "s", "", tmp_path / "raw_master.h5", 2.0)
+    (setting,) = settings.settings_of(["b2s2keep:zstd9+poisson"])[1:]
+    assert setting is not None
+    assert settings.name_of(setting) == "b2s2keep:zstd9+poisson"
+    assert settings.described(setting) == "-b 2 -s 2 --keep {predicted}; expand --background poisson"
+    reduced.make_reduced(series, setting, tmp_path, 3)
+    stem = tmp_path / "b2s2keep_zstd9+poisson" / "b2s2keep_zstd9+poisson"
+    kept_words = f"--keep {tmp_path}/dials_raw/integrated.refl -c zstd -l 9 --drop_partial"
+    assert commands == [
+        f"-i {series.master} -b 2 -s 2 {kept_words} -p 3 --force -o {stem}_kept",
+        f"expand {stem}_kept_master.h5 --background poisson -p 3 --force -o {stem}",
+    ]
+    with pytest.raises(BnlError, match="--keep left"):
+        settings.settings_of(["b2s2+poisson"])
+
+
+def test_likeness_of_two_sets(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Twice the scale, twice the errors on that scale, and a tenth of the reflections gone."""
+    known = truth(crystal(), rng)
+    one = observe(crystal(), known, 20.0, rng, tmp_path / "a.mtz")
+    again = replace(one, value=2 * one.value, sigma=4 * one.sigma)
+    gone = np.unique(observations.packed(one.hkl))[::10]
+    there = ~np.isin(observations.packed(again.hkl), gone)
+    again = replace(
+        again, hkl=again.hkl[there], value=again.value[there], sigma=again.sigma[there], plus=again.plus[there]
+    )
+    told = likeness(again, one, EDGES)
+    assert told.common == pytest.approx(0.9, abs=0.01)
+    assert told.cc == pytest.approx(1)
+    assert told.cc_outer == pytest.approx(1)
+    assert told.sigma == pytest.approx(2)
+    noisy = replace(one, value=one.value + rng.normal(0, 3 * one.value.std(), one.value.size))
+    assert likeness(noisy, one, EDGES).cc < 0.9
 
 
 def test_ratios_are_to_the_frames_that_images_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from ..estimate.names import RAW, Setting
 from ..hdf5.access import open_read
 from ..hdf5.names import DATA, IMAGES
 from .chain import ChainError
-from .settings import Series, described, name_of, place_of
+from .settings import Drawn, Series, described, name_of, place_of
 
 STRONG_FILTER = "bszstd"
 """Stores smaller than bslz4, which XDS needs."""
@@ -61,9 +61,13 @@ def strong_size(series: Series, setting: Setting | None, folder: Path, nproc: in
 def _reduce(series: Series, setting: Setting, folder: Path, stem: Path, nproc: int) -> None:
     """Images are of equally many frames: one of fewer would spoil the merged intensities by itself."""
     stem.parent.mkdir(parents=True, exist_ok=True)
+    made = stem.with_name(f"{stem.name}_kept") if isinstance(setting, Drawn) else stem
     words = setting.words(str(folder / f"dials_{RAW}" / "integrated.refl"))
     words += ["--drop_partial"] if setting.sum > 1 else []
-    _bnl_mpi(["-i", str(series.master), *words, "-p", str(nproc), "--force", "-o", str(stem)])
+    how = ["-p", str(nproc), "--force"]
+    _bnl_mpi(["-i", str(series.master), *words, *how, "-o", str(made)])
+    if isinstance(setting, Drawn):
+        _bnl_mpi(["expand", f"{made}_master.h5", "--background", "poisson", *how, "-o", str(stem)])
 
 
 def _bnl_mpi(words: Sequence[str]) -> None:

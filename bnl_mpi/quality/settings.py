@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..errors import InputError, UsageError
@@ -34,6 +34,24 @@ FOR_INPUT = (*PUBLISHED, *EXACT, *EQUAL_SIZE, "b2s2T14", "b3s2T6.3", "b2s2T25", 
 
 PREDICTED = "{predicted}"
 """In a setting's words: the reflections that DIALS integrated of the unreduced data."""
+
+
+DRAWN = "+poisson"
+"""After a setting's name: its set is expanded, with a background drawn anew from the kept level, as for XDS."""
+
+
+@dataclass(frozen=True)
+class Drawn(Setting):
+    """A kept set that `bnl-mpi expand --background poisson` made a full one of."""
+
+    @property
+    def name(self) -> str:
+        return super().name + DRAWN
+
+    @property
+    def kept(self) -> Setting:
+        """The set that is expanded."""
+        return Setting(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -124,12 +142,27 @@ def place_of(name: str) -> str:
 
 def described(setting: Setting | None) -> str:
     """The command's words, without the filter that all have but where codestreams are stored."""
-    return "" if setting is None else " ".join(setting.words(PREDICTED)).removesuffix(" -c bslz4")
+    if setting is None:
+        return ""
+    if isinstance(setting, Drawn):
+        # Expanded, it is stored as any other.
+        stored = replace(setting.kept, compression="bslz4", compression_level=None)
+        return f"{described(stored)}; expand --background poisson"
+    return " ".join(setting.words(PREDICTED)).removesuffix(" -c bslz4")
 
 
 def settings_of(short_names: Sequence[str]) -> tuple[Setting | None, ...]:
     """The settings, each once; the unreduced data come first, as the others are compared with them."""
-    return (None, *dict.fromkeys(names.parse(name) for name in short_names if name != RAW))
+    return (None, *dict.fromkeys(_parsed(name) for name in short_names if name != RAW))
+
+
+def _parsed(name: str) -> Setting:
+    setting = names.parse(name.removesuffix(DRAWN))
+    if not name.endswith(DRAWN):
+        return setting
+    if not setting.keep:
+        raise UsageError(f"setting '{name}': {DRAWN} draws the background of what --keep left; give b2s2keep{DRAWN}")
+    return Drawn(**{field.name: getattr(setting, field.name) for field in fields(setting)})
 
 
 def resolution_of(master: Path) -> float:

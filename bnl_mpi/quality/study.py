@@ -11,14 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..estimate.names import RAW, Setting
 from ..hdf5.access import open_read
 from . import reduced
 from .chain import ChainError, ChainOptions, ChainResult, run_chain
 from .records import USUAL_FILTER, filter_of
-from .settings import Series, described, name_of, place_of
+from .settings import Drawn, Series, described, name_of, place_of
+
+if TYPE_CHECKING:
+    from .observations import Floats, Observations
 
 SHELLS = 10
 RECORD_VERSION = 7
@@ -96,7 +99,7 @@ def _sizes(
         unreduced = read_record(folder, RAW)
         held = 1 - unreduced["images"] % setting.sum / unreduced["images"]
     unpacked = held * unreduced["unpacked_bytes"]
-    usual = filter_of(described(setting)) == USUAL_FILTER
+    usual = filter_of(described(setting)) == USUAL_FILTER and not isinstance(setting, Drawn)
     return {
         "bytes": size,
         "unpacked_bytes": unreduced["unpacked_bytes"],
@@ -185,4 +188,19 @@ def _measure(series: Series, setting: Setting | None, result: ChainResult, folde
         reference, operator = merging.aligned(reference, data)
     edges = merging.shell_edges(30.0, series.d_min, SHELLS)
     shells = [asdict(shell) for shell in merging.statistics(data, reference, edges)]
-    return {"cell_error": cell_error, "reindexed": operator, "shells": shells}
+    beside = _beside(setting, data, folder, edges) if isinstance(setting, Drawn) else {}
+    return {"cell_error": cell_error, "reindexed": operator, "shells": shells, **beside}
+
+
+def _beside(setting: Drawn, data: Observations, folder: Path, edges: Floats) -> dict[str, Any]:
+    """What a drawn background changes: against the kept set, and, where they ran, the plain one and the unreduced."""
+    from .likeness import likeness
+    from .observations import read_observations
+
+    plain = Setting(setting.bin, setting.sum)
+    found = {}
+    for name in (setting.kept.name, plain.name, RAW):
+        path = folder / f"dials_{place_of(name)}" / "unmerged.mtz"
+        if path.exists():
+            found[name] = asdict(likeness(data, read_observations(path), edges))
+    return {"beside": found}
