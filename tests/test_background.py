@@ -271,6 +271,30 @@ def test_strong_spots_of_a_second_lattice_survive() -> None:
     assert np.mean(state & KEPT) < 0.25
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_predicted_spots_of_any_size_keep_their_intensity(sigma: float) -> None:
+    """Summed over their pixels less what surrounds them: no more off than in the plain image, and not to one side."""
+    y, x = np.mgrid[:300, :300] + 0.5
+    at = np.stack(np.meshgrid(np.arange(20, 285, 20), np.arange(20, 285, 20)), -1).reshape(-1, 2)
+    at = at + np.random.default_rng(4).uniform(0, 1, at.shape)
+    expected = np.full((300, 300), 3.0)
+    for px, py in at:
+        expected += 5 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 2 / sigma**2)
+    reach = 3 * sigma + 1
+    discs = np.rint(8 * np.column_stack([at, np.full(len(at), reach)])).astype(np.int32)
+    before, values, _, _, _ = scene(expected, discs)
+    off: dict[str, list[float]] = {"plain": [], "kept": []}
+    for px, py in at:
+        distance = np.hypot(x - px, y - py)
+        inside, around = distance <= reach - 0.5, (distance > reach + 0.5) & (distance < reach + 4)
+        true = before[inside].sum() - 3.0 * inside.sum()
+        for name, image in (("plain", before), ("kept", values)):
+            found = image[inside].sum() - image[around].mean() * inside.sum()
+            off[name].append(float((found - true) / np.sqrt(before[inside].sum())))
+    assert abs(np.mean(off["kept"])) < 0.15
+    assert np.std(off["kept"]) < np.std(off["plain"])
+
+
 def test_an_ice_ring_is_background_and_not_spots() -> None:
     y, x = np.mgrid[:300, :300]
     radius = np.hypot(x - 150, y - 150)
