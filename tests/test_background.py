@@ -275,8 +275,8 @@ def test_strong_spots_of_a_second_lattice_survive() -> None:
 def test_predicted_spots_of_any_size_keep_their_intensity(sigma: float) -> None:
     """Summed over their pixels less what surrounds them: no more off than in the plain image, and not to one side."""
     y, x = np.mgrid[:300, :300] + 0.5
-    at = np.stack(np.meshgrid(np.arange(20, 285, 20), np.arange(20, 285, 20)), -1).reshape(-1, 2)
-    at = at + np.random.default_rng(4).uniform(0, 1, at.shape)
+    grid = np.stack(np.meshgrid(np.arange(20, 285, 20), np.arange(20, 285, 20)), -1).reshape(-1, 2)
+    at = grid + np.random.default_rng(4).uniform(0, 1, grid.shape)
     expected = np.full((300, 300), 3.0)
     for px, py in at:
         expected += 5 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 2 / sigma**2)
