@@ -6,7 +6,9 @@ Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import gc
 import os
 import sys
 import time
@@ -18,12 +20,16 @@ from .errors import BnlError, UsageError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write to standard output may end with, which no file's name comes with."""
 
+WITHOUT_RANKS = ("quality",)
+"""Commands that leave all cores to a library or to other programs."""
+
 
 def _run_main(words: Sequence[str]) -> int:
     options = options_from(words)
     from .run import driver
     from .tasks.reduction import REDUCTION
 
+    _keep_for_good()
     return driver.main(REDUCTION, options, words)
 
 
@@ -32,6 +38,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
 
     module_name, text = COMMANDS[name]
     module = importlib.import_module(module_name)
+    _keep_for_good()
     if hasattr(module, "main"):
         # A command that takes the main job's options too parses its words itself.
         status: int = module.main(words)
@@ -42,6 +49,21 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     parser.set_defaults(words=[name, *words])
     run: Callable[[argparse.Namespace], int] = module.run
     return run(parser.parse_args(words))
+
+
+def _keep_for_good() -> None:
+    """In a process of our own, modules are there to stay: the collector, off meanwhile, needn't look at them again."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
+def _run(words: Sequence[str]) -> int:
+    from .run import launch
+
+    name = words[0] if words[0] in COMMANDS else None
+    with contextlib.nullcontext() if name in WITHOUT_RANKS else launch.library_threads():
+        return _run_main(words) if name is None else _run_command(name, words[1:])
 
 
 def _tell(error: BnlError) -> None:
@@ -60,19 +82,15 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `bnl-mpi`; returns the exit status and never shows a traceback for a user's mistake."""
-    words = list(sys.argv[1:] if argv is None else argv)
+def _main(words: Sequence[str]) -> int:
     try:
-        if words and words[0] in COMMANDS:
-            status = _run_command(words[0], words[1:])
-            # While an error can still be told.
-            sys.stdout.flush()
-            return status
         if not words:
             build_parser().print_help()
             return UsageError.exit_status
-        return _run_main(words)
+        status = _run(words)
+        # While an error can still be told.
+        sys.stdout.flush()
+        return status
     except BnlError as error:
         _tell(error)
         return error.exit_status
@@ -89,3 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bnl-mpi: interrupted", file=sys.stderr)
         return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `bnl-mpi`; returns the exit status and never shows a traceback for a user's mistake.
+
+    Without `argv` the process is ours, and its garbage is left to the system.
+    """
+    if argv is not None:
+        return _main(argv)
+    gc.disable()
+    try:
+        return _main(sys.argv[1:])
+    finally:
+        gc.freeze()

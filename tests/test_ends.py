@@ -125,6 +125,22 @@ def test_resume_alone_needs_no_mpi(tmp_path: Path, words: list[str]) -> None:
     assert (tmp_path / "set_000002.h5").exists()
 
 
+def test_a_process_alone_has_one_thread(tmp_path: Path, words: list[str]) -> None:
+    """Else each of a node's ranks starts one a core, which NumPy's library makes spin."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from bnl_mpi import cli\n"
+        "assert cli.main() == 0\n"
+        "print(len(os.listdir('/proc/self/task')), file=sys.stderr)"
+    )
+    folder = str(Path(MAIN).parents[1])
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS") and k != "BLOSC_NTHREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, *words],
+        cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "1"
+
+
 def test_reduce_leaves_the_environment_alone(tmp_path: Path, words: list[str]) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); import bnl_mpi\n"

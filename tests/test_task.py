@@ -77,6 +77,9 @@ class Look:
     def prepare(self, options: Options, *, trust_counts: bool = True) -> Prepared:
         return jobs.prepare(options, trust_counts=trust_counts)
 
+    def get_ready(self, options: Options) -> None:
+        raise ImportError("what is missing, only prepare tells")
+
     def check_inputs(self, job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         return [], {}
 

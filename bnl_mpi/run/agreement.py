@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,9 @@ def agree_on_job(this: Process) -> tuple[Prepared | None, Job]:
         prepared, message = None, None
         if ranks.rank == 0:
             prepared, message = _prepare(this, trust_counts)
+        elif trust_counts:
+            with contextlib.suppress(Exception):
+                this.task.get_ready(this.options)
         job = unless_stopped(ranks, message)
         problems, recount = _check_inputs(job, this)
         decision: Any = "recount" if recount and trust_counts else "go"

@@ -15,11 +15,10 @@ An error that rank 0 tells all ranks of is `Told`, and they end in step.  Any ot
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -35,8 +34,6 @@ from .state import Go, Process, Stop, StoppedElsewhere, Told, tell_failure
 from .task import AnyTask, BlockReport, Masters, Outcome, Summary, Task
 from .work import gather_reports, make_blocks_alone, work_for_rank_0
 from .world import World
-
-LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "OPJ_NUM_THREADS")
 
 S = TypeVar("S", bound=Summary)
 
@@ -54,8 +51,7 @@ def main(task: AnyTask, options: Options, words: Sequence[str]) -> int:
     request = StopRequest()
     if options.thread is not None:
         request.install()
-        with _library_threads():
-            return shares.main(task, options, request)
+        return shares.main(task, options, request)
     try:
         ranks = World(world.connect() if launch.launched() else None)
     except UsageError as error:
@@ -67,8 +63,7 @@ def main(task: AnyTask, options: Options, words: Sequence[str]) -> int:
     # Only now: some MPI libraries take SIGUSR1, and while MPI waits for a rank no handler of ours would run.
     request.install()
     try:
-        with _library_threads():
-            return _main_on(ranks, task, options, request)
+        return _main_on(ranks, task, options, request)
     except BaseException as error:
         if ranks.size > 1:
             tell_failure(ranks, error)
@@ -123,23 +118,11 @@ def call(task: Task[Any, Any, S], options: Options, comm: Any = None) -> S | Non
     """A task's run for Python callers; see `bnl_mpi.reduce`."""
     if options.thread is not None or options.parallel is not None:
         raise UsageError("parallel and thread belong to the command; pass a communicator as comm instead")
-    with _library_threads():
+    with launch.library_threads():
         try:
             return perform(task, options, World(comm), StopRequest(), quiet=not options.verbose)
         except Told as told:
             raise told.error from told.error.__cause__
-
-
-@contextlib.contextmanager
-def _library_threads() -> Iterator[None]:
-    """One thread a rank: the ranks themselves fill the machine.  A user's own setting is left alone."""
-    mine = [name for name in LIBRARY_THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(mine, "1"))
-    try:
-        yield
-    finally:
-        for name in mine:
-            os.environ.pop(name, None)
 
 
 def perform(

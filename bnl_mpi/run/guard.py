@@ -1,8 +1,7 @@
-"""Run beside a rank while MPI starts, when a signal handler of Python's can't run and nobody else would watch.
+"""A process beside a rank while MPI starts, when a signal handler of Python's can't run and nobody else would watch.
 
-Usage: guard.py PID SECONDS DELAY SIZE; something on stdin says that all ranks have joined, its end alone that the rank
-died.  A rank that waits longer than SECONDS is ended.  DELAY is how long to leave the telling of it to other ranks,
-SIZE how many ranks there should be.  Only the standard library is used: this starts once for every rank.
+Something on stdin says that all ranks have joined, its end alone that the rank died.  Only the standard library is
+used: this starts once for every rank.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import re
 import select
 import signal
-import sys
 import time
 
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.25
@@ -42,6 +40,10 @@ def wait(pid: int, seconds: float) -> tuple[bytes | None, set[str]]:
 
 
 def main(pid: int, seconds: float, delay: float, size: int) -> None:
+    """Watch the rank `pid`, which is ended if it waits longer than `seconds`, of `size` that there should be.
+
+    `delay`: how long to leave the telling of it to other ranks.
+    """
     said, seen = wait(pid, seconds)
     if said is None:
         # The rank that is first to give up ends all: then the others' guards have nothing to tell.
@@ -61,7 +63,3 @@ def main(pid: int, seconds: float, delay: float, size: int) -> None:
         for path in seen:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from . import guard
 
 SIZE_VARIABLES = (
     "PMI_SIZE",
@@ -52,6 +53,24 @@ def told_rank() -> int:
     return next((int(n) for n in ranks if n.isdigit()), 0)
 
 
+LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "OPJ_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def library_threads() -> Iterator[None]:
+    """One thread a rank: the ranks themselves fill the machine.  A user's own setting is left alone.
+
+    Begun before NumPy is imported: its OpenBLAS starts a thread a core then, and they spin for a while.
+    """
+    mine = [name for name in LIBRARY_THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(mine, "1"))
+    try:
+        yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+
+
 JOIN_SECONDS = 600.0
 """Some sites start thousands of processes from one file system."""
 GUARD_DELAY = 0.5
@@ -69,27 +88,43 @@ def guarded_start() -> Iterator[None]:
 
     In MPI's library a rank waits for all others, and Python's handlers don't run; nothing is there to be cleaned up.
     """
+    seconds = join_seconds()
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    delay = GUARD_DELAY * min(told_rank(), 20)
-    program = str(Path(__file__).with_name("guard.py"))
-    words = [os.getpid(), join_seconds(), delay, told_size()]
-    guard = subprocess.Popen(
-        # Isolated, and in a session of its own: what ends the ranks must not end it.
-        [sys.executable, "-I", "-S", program, *map(str, words)],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert guard.stdin is not None
+    pid, tell = _start_guard(seconds)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            guard.stdin.write(b"joined")
-            guard.stdin.close()
-        guard.wait()
+            os.write(tell, b"joined")
+        os.close(tell)
+        os.waitpid(pid, 0)
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+def _start_guard(seconds: float) -> tuple[int, int]:
+    """Fork this rank's `guard`: its process number, and where to tell it that all have joined.
+
+    A fork, for another Python would take as much of a core as MPI itself to start.
+    """
+    rank, delay = os.getpid(), GUARD_DELAY * min(told_rank(), 20)
+    said, tell = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(said)
+        return pid, tell
+    try:
+        # In a session of its own: what ends the ranks must not end it. And it holds nothing of theirs open.
+        os.setsid()
+        os.dup2(said, 0)
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number > 2:
+                with contextlib.suppress(OSError):
+                    os.close(number)
+        guard.main(rank, seconds, delay, told_size())
+    finally:
+        os._exit(0)
 
 
 def join_seconds() -> float:

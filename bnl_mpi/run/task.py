@@ -199,6 +199,10 @@ class Task(Protocol[J_contra, P, S_co]):
         """Check what can be checked before the first output; `trust_counts` as in `input.source.open_source`."""
         ...
 
+    def get_ready(self, options: Options) -> None:
+        """On a worker that waits for rank 0's plan: import what blocks will need.  Whatever fails, `prepare` tells."""
+        ...
+
     def check_inputs(self, job: J_contra, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         """What is wrong with the input of these blocks, a line each, and lengths that differ from the job's."""
         ...

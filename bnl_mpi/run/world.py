@@ -21,6 +21,8 @@ from ..errors import UsageError
 from . import launch
 
 SHORTEST_NAP, LONGEST_NAP = 0.0005, 0.02
+NAP_GROWTH = 1.1
+"""So that no wait gets longer by more than a tenth."""
 TAG, STOP_TAG, SIGNAL_TAG = 7, 8, 9
 
 
@@ -82,7 +84,7 @@ class _Nap:
 
     def take(self) -> None:
         time.sleep(self._seconds)
-        self._seconds = min(self._seconds * 1.5, LONGEST_NAP)
+        self._seconds = min(self._seconds * NAP_GROWTH, LONGEST_NAP)
 
 
 def _nothing() -> None:

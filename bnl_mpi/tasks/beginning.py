@@ -1,10 +1,20 @@
-"""What a user is told before the work."""
+"""Before the work: what a worker has ready, and what a user is told."""
 
 from __future__ import annotations
 
+from .. import codecs
 from ..job import Job
 from ..options import Options
+from ..output.filters import Filter
 from ..pixels import kernels
+
+
+def get_ready(options: Options) -> None:
+    """Import the libraries of the codec and of the final filter."""
+    final = Filter(options.compression, options.compression_level)
+    final.dataset_options()
+    final.encoder()
+    codecs.make(options)
 
 
 def notes(job: Job) -> list[str]:

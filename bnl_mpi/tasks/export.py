@@ -133,6 +133,9 @@ class ExportTask:
     def prepare(self, options: Options, *, trust_counts: bool = True) -> Prepared:
         return prepare(options, self._template, trust_counts=trust_counts)
 
+    def get_ready(self, options: Options) -> None:
+        import hdf5plugin  # noqa: F401  (HDF5 learns its filters)
+
     def check_inputs(self, job: Export, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         return checks.check_segments(job.source, jobs.segments_of(job, numbers))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..job import Job
+from ..options import Options
 from ..output.blockfile import BlockWriter, SquashWriter, size_of, whole_file
 from ..output.filters import Filter
 from ..output.record import COUNTS, BlockRecord, stem_of
@@ -192,6 +193,9 @@ class ImageTask:
     """The part of a task that is the same for all that make a set of images."""
 
     files = SetFiles(ImageReport)
+
+    def get_ready(self, options: Options) -> None:
+        beginning.get_ready(options)
 
     def start_line(self, job: Job) -> str:
         return beginning.start_line(job)

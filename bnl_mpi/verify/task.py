@@ -67,6 +67,9 @@ class VerifyTask:
     def prepare(self, options: Options, *, trust_counts: bool = True) -> PreparedVerification:
         return prepare(self._wish, options, trust_counts=trust_counts)
 
+    def get_ready(self, options: Options) -> None:
+        import hdf5plugin  # noqa: F401  (HDF5 learns its filters)
+
     def check_inputs(self, job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         assert isinstance(job, VerifyJob)
         if not job.against:
