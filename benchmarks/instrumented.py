@@ -10,6 +10,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,16 @@ BEGIN = "BNL_BENCHMARK_BEGIN"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and leave FOLDER/rank_N.json behind; returns the command's status."""
-    folder, words = Path(arguments[0]), list(arguments[1:])
+    folder = Path(arguments[0])
     begin = float(os.environ.get(BEGIN, time.time()))
     entered = time.time()
     first_frame: list[float] = []
-    _watch_first_frame(first_frame)
+    sys.meta_path.insert(0, _Watch(first_frame))
     from bnl_mpi import cli
 
-    status = cli.main(words)
+    # As its own console script calls it.
+    sys.argv = ["bnl-mpi", *arguments[1:]]
+    status = cli.main()
     note = {
         "rank": rank_here(os.environ),
         "peak_bytes": peak_bytes(),
@@ -39,19 +43,39 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
-def _watch_first_frame(moments: list[float]) -> None:
-    """Let the first frame that a reader fetches leave the time in `moments`."""
-    from bnl_mpi.input.frames import FrameReader
+class _Watch(MetaPathFinder):
+    """Lets the first frame that a reader fetches leave the time in `moments`, and imports nothing for that."""
 
-    fetch = FrameReader.fetch
+    def __init__(self, moments: list[float]) -> None:
+        self._moments = moments
 
-    def watched(reader: FrameReader, *arguments: Any, **named: Any) -> Any:
-        fetched = fetch(reader, *arguments, **named)
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name != "bnl_mpi.input.frames":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            load(module)
+            _watch_first_frame(module.FrameReader, self._moments)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _watch_first_frame(reader: Any, moments: list[float]) -> None:
+    fetch = reader.fetch
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        fetched = fetch(*arguments, **named)
         moments.append(time.time())
-        FrameReader.fetch = fetch  # type: ignore[method-assign]
+        reader.fetch = fetch
         return fetched
 
-    FrameReader.fetch = watched  # type: ignore[method-assign, assignment]
+    reader.fetch = watched
 
 
 def rank_here(environment: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     reductions,
     scaling,
+    starting,
     verifying,
     waiting,
 )
@@ -51,14 +52,29 @@ class Sizes:
     """Seconds for which a kernel is repeated, where processes that share nothing are compared."""
     verified: tuple[tuple[str, int], ...]
     """(detector, frames) of the sets that are verified."""
+    short: tuple[tuple[str, int], ...]
+    """(detector, frames) of short jobs."""
 
 
 DETECTORS = ("1M", "4M", "9M", "16M")
 _VERIFIED = (("4M", 200), ("9M", 200))
+_SHORT = tuple((d, starting.FRAMES) for d in ("500k", "1M", "9M"))
 FULL = Sizes(
-    tuple((d, b) for d in DETECTORS for b in (16, 32)), 10, "9M", 40, 60, 5, 3, (1, 2), (2, 8, 64), 25, 0.5, _VERIFIED
+    tuple((d, b) for d in DETECTORS for b in (16, 32)),
+    10,
+    "9M",
+    40,
+    60,
+    5,
+    3,
+    (1, 2),
+    (2, 8, 64),
+    25,
+    0.5,
+    _VERIFIED,
+    _SHORT,
 )
-QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02, (("500k", 8),))
+QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02, (("500k", 8),), (("500k", 4),))
 
 Section = Callable[[Sizes, Path], Any]
 
@@ -95,6 +111,11 @@ def _scaling(sizes: Sizes, work: Path) -> Any:
     return {**found, "independent": alone}
 
 
+def _starting(sizes: Sizes, work: Path) -> Any:
+    masters = [(inputs.simulated(work, d, 16, n), n) for d, n in sizes.short]
+    return starting.measure(masters, WORDS, 2 * sizes.repeats, work)
+
+
 def _waiting(sizes: Sizes, work: Path) -> Any:
     return waiting.measure(_set(sizes, work), work, max(2, sizes.repeats // 2))
 
@@ -129,6 +150,7 @@ SECTIONS: dict[str, Section] = {
     "keeping": _keeping,
     "memory": _memory,
     "scaling": _scaling,
+    "starting": _starting,
     "waiting": _waiting,
     "verifying": _verifying,
     "calls": _calls,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import archive_page, node_page
+from benchmarks import archive_page, node_page, starting_page
 from bnl_mpi.tasks.images import STAGES
 
 Found = Mapping[str, Any]
@@ -84,6 +84,7 @@ def write_page(path: Path, found: Found) -> None:
         "memory": lambda rows, _: _memory(rows),
         "scaling": _scaling,
         "node": lambda rows, _: node_page.section(rows, found["machine"]["node"], table, figure, _laws),
+        "starting": lambda rows, _: starting_page.section(rows, table, figure),
         "archive": lambda rows, _: archive_page.section(rows, found["machine"]["archive"], table, figure),
         "kernels": _kernels,
         "waiting": _waiting,
@@ -170,6 +171,8 @@ def _bounds(found: Found) -> str:
         first = row["first_frame"]
         text = "from mpiexec to the first frame read"
         rows.append((text, "under 1.5 s", figure(first), first["median"] < 1.5))
+    if found.get("starting"):
+        rows += starting_page.bounds(found["starting"], figure)
     if not rows:
         return ""
     cells = [[text, bound, value, "yes" if met else "**no**"] for text, bound, value, met in rows]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -48,10 +49,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the program's own summary, and the notes of its ranks."""
+    """One run: the program's own summary, the notes of its ranks, and what the launcher and all below it took."""
 
     summary: dict[str, Any]
     notes: list[dict[str, Any]]
+    wall: float
+    cpu: float
 
     @property
     def seconds(self) -> float:
@@ -70,13 +73,23 @@ def launch(scale: Scale, n_workers: int, frames: int, folder: Path) -> Run:
         words += ["-o", str(work / "set"), "--json", str(work / "run.json")]
         command, environment = _command(scale, n_workers + 1, [str(work), *words])
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")]).rstrip(":")
+        # As where it is installed: the rounds that warm up leave bytecode.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment[BEGIN] = repr(time.time())
+        before, begin = _cpu_of_children(), time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        cpu, wall = _cpu_of_children() - before, time.perf_counter() - begin
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
             raise LaunchError(f"{shlex.join(command[:4])} ... ended with status {done.returncode}: {last}")
         notes = [json.loads(path.read_text()) for path in sorted(work.glob("rank_*.json"))]
-        return Run(json.loads((work / "run.json").read_text()), sorted(notes, key=lambda n: int(n["rank"])))
+        summary = json.loads((work / "run.json").read_text())
+        return Run(summary, sorted(notes, key=lambda n: int(n["rank"])), wall, cpu)
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _command(scale: Scale, ranks: int, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -251,9 +251,11 @@ def test_rank_as_launchers_tell_it() -> None:
 @pytest.mark.skipif(not kernels.COMPILED, reason="the kernel section compares compiled kernels")
 def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     """Sections that need no strace, on the smallest sets; then the page of all their results."""
-    sizes = performance.Sizes((("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02, (("500k", 8),))
+    sizes = performance.Sizes(
+        (("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02, (("500k", 8),), (("500k", 4),)
+    )
     results = tmp_path / "results"
-    sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "waiting", "verifying"]
+    sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "starting", "waiting", "verifying"]
     performance.measure(sizes, simulated.parent, results, sections)
     page = tmp_path / "docs" / "performance.md"
     assert main(["--page_only", "--results", str(results), "--page", str(page)]) == 0
@@ -270,6 +272,12 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     assert 0 < verified["seconds"]["alone"]["minimum"] < verified["seconds"]["certify"]["median"]
     assert found["verifying"]["sha256"]["rate"]["minimum"] > 1e7
     assert "## Verifying" in text
+    (short,) = found["starting"]["sets"]
+    for way in ("alone", "mpiexec"):
+        assert 0 < short[way]["first_frame"]["minimum"] < short[way]["wall"]["minimum"]
+        assert 0 < found["starting"]["imports"]["cpu"]["minimum"] < short[way]["cpu"]["median"]
+    assert "one process, from its start to the first frame read, 500k, 16 bit" in text
+    assert "## Short jobs" in text
     (single, double) = found["scaling"]["strong"]
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
