@@ -109,6 +109,16 @@ def test_sums_that_do_not_fill_a_group_lose_no_more_than_others(lyso: Path) -> N
         assert one.losses.kept == pytest.approx(1, abs=0.05), one.name
 
 
+def test_spots_that_last_longer_than_a_group_are_judged_too(tmp_path: Path) -> None:
+    """Groups of ten frames hold no whole number of threes; all spots last longer than the group."""
+    master = simulate(tmp_path / "wide", detector="500k", frames=30, mosaicity=0.6, resolution=3, bad_pixels=0)
+    found = {one.name: one.losses for one in estimate(master, "b1s2 b1s3 b1s5").estimates}
+    spots = {name: losses.every.spots for name, losses in found.items()}
+    assert spots["b1s3"] > 0.8 * spots["b1s5"] > 80
+    for name, losses in found.items():
+        assert losses.kept == pytest.approx(1, abs=0.02), name
+
+
 def test_a_hot_pixel_beside_a_spot_and_a_spot_in_two_parts_are_no_losses(tmp_path: Path) -> None:
     """The 500k set of seed 0 has an unflagged hot pixel four pixels from a weak spot, which a bin would take in."""
     hot, clean = (

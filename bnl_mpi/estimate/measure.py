@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from ..input.frames import FrameReader
 from ..job import Job
-from ..pixels import maps
-from ..pixels.kernels import top_value
 from ..plan import Plan
 from ..spots import sizes as spot_sizes
-from ..spots.finder import SpotFinder, Spots, unsigned
 from ..spots.losses import BackgroundSums, Pairs
 from ..spots.shoebox import FOREGROUND_SIGMAS, Boxes, Layer, Sums, integrate
-from ..spots.whole import hot_pixels, with_parts_joined
+from ..spots.whole import with_parts_joined
 from ..tasks.reduction import Pipeline
+from .rawframes import RawFrames
 from .resolution import Geometry
 
 Array = NDArray[Any]
@@ -94,69 +92,6 @@ class Group:
     measured: dict[str, Measured]
 
 
-class RawFrames:
-    """A group's frames, decoded, and what can be seen in them."""
-
-    def __init__(self, study: Study, frames: range, reader: FrameReader, flagged: Array | None) -> None:
-        job = study.raw
-        self.frames, self.shape = frames, job.plan.shape_in
-        self.images: dict[int, Array] = {}
-        dtype = np.dtype(job.plan.dtype_in)
-        finder = SpotFinder(self.shape, flagged)
-        bad = np.zeros(self.shape, np.uint8) if flagged is None else flagged.copy()
-        self._strong: dict[int, Array] = {}
-        for frame in frames:
-            image = np.empty(self.shape, dtype)
-            reader.decode(reader.fetch(frame, image), frame, image)
-            if dtype.kind != "u" or dtype.itemsize > 4:
-                image = unsigned(image)
-            bad |= image > min(top_value(image.dtype), job.plan.satval)
-            self.images[frame] = image
-            strong = finder.strong(image)
-            self._strong[frame] = np.flatnonzero(strong)
-            finder.take(frame, image, self._strong[frame])
-        self.hot = hot_pixels(list(self._strong.values()), self.shape)
-        # A bin would spread them into the spots beside them.
-        bad.reshape(-1)[self.hot] = 1
-        self.bad = bad
-        self.spots: Spots = extended(finder.spots())
-        self.half_duration = 0.5
-        """Frames that found spots last on either side of their centres."""
-        self.sigma = spot_sizes.spot_sigma(self.images, self.spots)
-        self._bad_binned: dict[int, Array] = {1: bad}
-
-    def bad_binned(self, binning: int) -> Array:
-        """(oy, ox), not 0 where a pixel of a bin is flagged, invalid or saturated in some frame."""
-        if binning not in self._bad_binned:
-            self._bad_binned[binning] = maps.bin_mask(self.bad, binning).astype(np.uint8)
-        return self._bad_binned[binning]
-
-    def strong_binned(self, frames: range, binning: int, halo: int = 0) -> Array:
-        """(oy, ox) uint8: 1 where a bin holds a strong pixel of one of the frames, or is within `halo` raw pixels."""
-        oy, ox = maps.binned_shape(self.shape, binning)
-        strong = np.zeros((oy, ox), np.uint8)
-        found = [self._strong[frame] for frame in frames if frame in self._strong]
-        y, x = np.divmod(np.concatenate([np.empty(0, np.int64), *found]), self.shape[1])
-        for dy in range(-halo, halo + 1, max(1, binning)) if halo else (0,):
-            for dx in range(-halo, halo + 1, max(1, binning)) if halo else (0,):
-                rows = np.clip(y + dy, 0, self.shape[0] - 1) // binning
-                strong[rows, np.clip(x + dx, 0, self.shape[1] - 1) // binning] = 1
-        return strong
-
-    def layers(self) -> list[Layer]:
-        """The frames themselves."""
-        return [
-            Layer(range(f, f + 1), image, self.bad, self.strong_binned(range(f, f + 1), 1))
-            for f, image in self.images.items()
-        ]
-
-
-def extended(spots: Spots) -> Spots:
-    """Those of more than one pixel: a hot pixel is one in every frame."""
-    box = spots.box
-    return spots[(box[:, 1] - box[:, 0] > 1) | (box[:, 3] - box[:, 2] > 1)]
-
-
 def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
     """What to integrate in a group: the spots predicted there, else those found."""
     sigma = raw.sigma or spot_sizes.USUAL_SIGMA
@@ -195,7 +130,7 @@ def look(study: Study, frames: range, flagged: Array | None) -> Seen:
     """Read a group's frames, find its spots, and integrate them, or the predicted ones."""
     reader = FrameReader(study.raw.source)
     try:
-        raw = RawFrames(study, frames, reader, flagged)
+        raw = RawFrames(study.raw, frames, reader, flagged)
     finally:
         reader.close()
     layers = raw.layers()
@@ -217,20 +152,30 @@ class Image(NamedTuple):
 
 def compare(study: Study, plan: Plan, seen: Seen, images: Iterable[Image]) -> tuple[Pairs, BackgroundSums]:
     """The group's spots before and after, and its background, on the images of `plan` that the group makes."""
-    raw, boxes, before = seen.raw, seen.boxes, seen.before
+    raw = seen.raw
     layers, background = [], BackgroundSums()
-    first, end = raw.frames.stop, raw.frames.start
     bad = raw.bad_binned(plan.binning)
     for image in images:
         layers.append(Layer(image.frames, image.pixels, bad, raw.strong_binned(image.frames, plan.binning)))
         usable = (bad | raw.strong_binned(image.frames, plan.binning, HALO)) == 0
         background.add(image.exact, image.pixels, usable)
-        first, end = min(first, image.frames.start), max(end, image.frames.stop)
+    held = range(layers[0].frames.start, layers[-1].frames.stop) if layers else range(0)
+    boxes, before = _held(seen, held)
     after = integrate(layers, plan.binning, boxes, plan.scale)
-    # A group needn't hold a whole number of images: what they leave out of a spot would look like a loss.
-    good = before.good & after.good & (boxes.z0 >= first) & (boxes.z1 <= end)
+    good = before.good & after.good
     place = place_of(study, boxes.x[good], boxes.y[good])
     return Pairs(before.counts[good], after.counts[good], before.sigma[good], place), background
+
+
+def _held(seen: Seen, frames: range) -> tuple[Boxes, Sums]:
+    """The group's spots as far as its images go, which needn't be whole ones: what these leave out is no loss."""
+    boxes, group = seen.boxes, seen.raw.frames
+    if frames.start <= group.start and frames.stop >= group.stop:
+        return boxes, seen.before
+    z0, z1 = np.maximum(boxes.z0, frames.start), np.minimum(boxes.z1, frames.stop)
+    here = z1 > z0
+    held = Boxes(boxes.x[here], boxes.y[here], z0[here], z1[here], boxes.radius)
+    return held, integrate(seen.raw.layers(), 1, held)
 
 
 class Measurer:
