@@ -44,8 +44,9 @@ itself: for each codec above, the largest such set, with the same binning and su
 
 _BEST_TEXT = """### What keeps the most at each size
 
-All settings whose files come to about the same ratio or a little more; what keeps the most is in bold. `-c htj2k` sets
-open with h5py, dxtbx and DIALS; `bnl-mpi expand` makes an XDS set of them, larger again.
+All settings whose files come to about the same ratio or a little more; what keeps the most is in bold, though a few
+thousandths of *kept* are within the scatter of crystals of one kind (`docs/kept.md`). `-c htj2k` sets open with h5py,
+dxtbx and DIALS; `bnl-mpi expand` makes an XDS set of them, larger again.
 """
 
 _LIMITS_TEXT = """### How far to bin and sum
