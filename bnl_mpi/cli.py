@@ -18,7 +18,7 @@ from .arguments import COMMANDS, Parser, build_parser, options_from
 from .errors import BnlError, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What a write to standard output may end with, which no file's name comes with."""
+"""What a write may end with: no mistake of this program's."""
 
 WITHOUT_RANKS = ("quality",)
 """Commands that leave all cores to a library or to other programs."""
@@ -77,6 +77,18 @@ def _tell(error: BnlError) -> None:
         print(f"bnl-mpi: {error}", file=sys.stderr)
 
 
+def _unwritten(error: OSError) -> str:
+    """What a write failed of: the file's name if it is known."""
+    try:
+        # What standard output couldn't take, it still holds.
+        sys.stdout.flush()
+    except OSError:
+        return "standard output"
+    if error.filename is not None:
+        return os.fsdecode(error.filename)
+    return "a file, or standard output" if getattr(sys.stdout, "write_through", False) else "a file"
+
+
 def _drop_output() -> None:
     """Keep Python from saying at exit what standard output couldn't take."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,9 +111,11 @@ def _main(words: Sequence[str]) -> int:
         _drop_output()
         return 1
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        if error.errno not in FULL:
             raise
-        print(f"bnl-mpi: the output can't be written: {error.strerror}; make room and start again", file=sys.stderr)
+        what = _unwritten(error)
+        advice = "" if error.errno == errno.EIO else "; make room and start again"
+        print(f"bnl-mpi: {what}: {error.strerror}{advice}", file=sys.stderr)
         _drop_output()
         return 1
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ from bnl_mpi.archive.facts import Facts, read_facts
 from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
 from bnl_mpi.cli import main
 from bnl_mpi.commands.archive import split_words
-from bnl_mpi.errors import InputError, UsageError
+from bnl_mpi.errors import InputError, OutputError, UsageError
 
 SHAPE = (40, 50)
 WORDS = ["-b", "2", "-s", "2", "-d", "2", "-c", "bslz4"]
@@ -556,6 +556,19 @@ def test_the_state_survives_half_a_line(tmp_path: Path) -> None:
     assert state.read(str(tmp_path))["a/b"].stage == NEW
     with pytest.raises(InputError, match="holds no archive"):
         state.read(str(tmp_path / "state"))
+
+
+def test_a_write_that_fails_is_taken_back(tmp_path: Path) -> None:
+    store = state.State(str(tmp_path))
+    store._db.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON sets WHEN NEW.stem = 'bad' BEGIN SELECT RAISE(FAIL, 'full'); END"
+    )
+    with pytest.raises(OutputError, match="can't be written: full"):
+        store.write(Entry("good", "/raw/good_master.h5"), Entry("bad", "/raw/bad_master.h5"))
+    assert store.entries() == {}
+    store.write(Entry("next", "/raw/next_master.h5"))
+    assert list(store.entries()) == ["next"]
+    store.close()
 
 
 def test_words_are_told_apart() -> None:

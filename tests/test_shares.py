@@ -99,6 +99,8 @@ def test_shares_write_their_summary(tmp_path: Path, words: list[str]) -> None:
     bnl(*words, "--json", "one.json", cwd=one)
     whole = json.loads((one / "one.json").read_text())
     assert told[0].keys() == whole.keys()
+    # Share 0 was last: before, there was no master to tell of.
+    assert [t["master"] for t in told] == [str(tmp_path / "set_master.h5"), None, None, None]
     for name in ("bytes_in", "bytes_out", "frames", "images", "ratio_to_raw16", "invalid_pixels"):
         assert told[0][name] == whole[name], name
         if name != "ratio_to_raw16":

@@ -195,4 +195,39 @@ def test_a_full_standard_output_is_one_line(certified: Path, words: str, unbuffe
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-    assert "No space left on device" in done.stderr.splitlines()[-1]
+    what = "a file, or standard output" if unbuffered else "standard output"
+    told = f"{what}: No space left on device; make room and start again"
+    if words == "verify set_master.h5":
+        told = "the summary can't be printed: No space left on device; the output itself is complete"
+    assert done.stderr.splitlines()[-1] == f"bnl-mpi: {told}"
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("OSError(28, os.strerror(28))", "a file: No space left on device; make room and start again"),
+        ("OSError(28, os.strerror(28), 'x.txt')", "x.txt: No space left on device; make room and start again"),
+        ("OSError(5, os.strerror(5), b'x.txt')", "x.txt: Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_not_standard_output(raised: str, told: str, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from bnl_mpi import cli\n"
+        "def fail(words):\n"
+        "    print('said before')\n"
+        f"    raise {raised}\n"
+        "cli._run = fail\n"
+        "sys.exit(cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(MAIN).parents[1]), "any"],
+        env={**os.environ, "PYTHONUNBUFFERED": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "said before\n", f"bnl-mpi: {told}\n")
+
+
+def test_files_of_an_estimate_are_named(master: Path, tmp_path: Path) -> None:
+    for option in ("--json", "--html"):
+        done = bnl("estimate", master, "--try", "b2", option, "/dev/full", cwd=tmp_path, ok=False)
+        assert done.returncode == 1
+        assert f"{option} /dev/full: can't be written: No space left on device" in done.stderr

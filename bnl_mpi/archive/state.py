@@ -146,9 +146,10 @@ class State:
         if not rows:
             return
         try:
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO sets VALUES (?, ?, ?)", rows)
-            self._db.execute("COMMIT")
+            # Commits, or takes all of it back.
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT OR REPLACE INTO sets VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise OutputError(f"{os.path.join(self.folder, NAME)}: can't be written: {error}") from error
 

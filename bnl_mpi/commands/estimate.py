@@ -125,11 +125,17 @@ def _tell(namespace: argparse.Namespace, findings: Findings, aim: Aim) -> None:
     choice = choose.recommend(findings, aim)
     print("\n".join(show.lines(findings, choice, namespace.parallel, namespace.keep)))
     if namespace.json:
-        with open(namespace.json, "w", encoding="utf-8") as file:
-            json.dump(show.as_json(findings, choice, namespace.parallel, namespace.keep), file, indent=1)
-            file.write("\n")
+        told = show.as_json(findings, choice, namespace.parallel, namespace.keep)
+        _write("--json", namespace.json, json.dumps(told, indent=1) + "\n")
     if namespace.html:
         from ..report.choices import choices
 
-        with open(namespace.html, "w", encoding="utf-8") as file:
-            file.write(choices(findings, choice, namespace.parallel, namespace.keep))
+        _write("--html", namespace.html, choices(findings, choice, namespace.parallel, namespace.keep))
+
+
+def _write(option: str, path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{option} {path}: can't be written: {error.strerror}; give a file that can be") from error

@@ -95,7 +95,7 @@ def _masters_of_share(prepared: Prepared, this: Process, begin: float) -> int:
         this.warn(text)
     if files.stems(job):
         print(f"master {os.path.abspath(options.master_path)}")
-    if masters.nexus:
+    if files.stems(job) and masters.nexus:
         print(f"NeXus  {os.path.abspath(options.nxs_path)}")
     there = files.there(job)
     _write_json(job, this, begin, masters=masters, kept=there)

@@ -222,7 +222,8 @@ class SetSummary:
         return out
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        # A share's blocks may be there before share 0 has written the master.
+        return {**dataclasses.asdict(self), "master": self.master if os.path.exists(self.master) else None}
 
 
 WHY_MISSED = {
