@@ -140,6 +140,7 @@ def parts_of_a_set(masters: Sequence[Path], settings: str, to: Path) -> dict[str
     """Processor seconds of each part of a set, over `masters`; the first of them only warms up."""
     from bnl_mpi.archive import facts, stages
     from bnl_mpi.archive.state import DONE, Entry
+    from bnl_mpi.hdf5.memory import Memory
     from bnl_mpi.run.signals import StopRequest
     from bnl_mpi.run.world import World
     from bnl_mpi.tasks import images, reduction
@@ -153,12 +154,13 @@ def parts_of_a_set(masters: Sequence[Path], settings: str, to: Path) -> dict[str
         "check": (stages, "_check"),
     }
     rows: list[dict[str, float]] = []
+    memory = Memory()
     for number, master in enumerate(masters):
         spent: dict[str, float] = {}
         work = stages.Work(Entry(f"set{number}", str(master), words=tuple(settings.split())), str(to), False)
         begin = time.process_time()
         with _timed(spent, parts):
-            facts.read_facts(str(master))
+            facts.read_facts(str(master), memory=memory)
             entry = stages.do(work, World(None), StopRequest(), lambda entry: None)
         whole = time.process_time() - begin
         if entry is None or entry.stage != DONE:

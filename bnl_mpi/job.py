@@ -16,6 +16,7 @@ from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
 from .hdf5 import access, guard
+from .hdf5.memory import UNKNOWN, Known, Memory
 from .hdf5.names import SPECIFIC
 from .input import experiment as metadata
 from .input import identity as identities
@@ -29,6 +30,8 @@ from .pixels import maps
 from .plan import Plan, auto_block_size
 
 if TYPE_CHECKING:
+    import h5py
+
     from .input.reflections.reading import ReflectionFile
 
 
@@ -92,13 +95,21 @@ class PreparedReduction(Prepared):
     """With what the masters are made of."""
 
     experiment: Experiment
+    known: Known = UNKNOWN
+    """What is known of the master's like, where that is remembered."""
 
 
-def prepare(options: Options, *, trust_counts: bool = True, keeping: Keeping | None = None) -> PreparedReduction:
-    """Read the master, make and check the plan, open nothing for writing; with `keeping` `--keep` reads no file."""
+def prepare(
+    options: Options, *, trust_counts: bool = True, keeping: Keeping | None = None, memory: Memory | None = None
+) -> PreparedReduction:
+    """Read the master, make and check the plan, open nothing for writing; with `keeping` `--keep` reads no file.
+
+    `memory` remembers masters from job to job.
+    """
     with opening.open_master(options.infile) as h5, guard.understood(options.infile):
-        surveyed = guard.survey(h5, h5.filename)
         read_at = reading.stamp(h5.filename) if os.path.isfile(h5.filename) else None
+        known = UNKNOWN if memory is None else memory.know(h5)
+        surveyed = known.survey(h5)
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
         lenient = Leniency(options.salvage, options.ignore_frame_numbers)
@@ -107,9 +118,8 @@ def prepare(options: Options, *, trust_counts: bool = True, keeping: Keeping | N
         )
         guard.check_sizes(surveyed, found.shape)
         found, surplus = _as_told(options, found, expected)
-        dtype = np.dtype(found.dtype)
-        experiment = metadata.read_experiment(h5, found.n_frames, dtype, found.shape)
-        source_items = identities.items(found, h5, experiment)
+        experiment = _read_experiment(h5, found, known)
+        source_items = identities.items(found, h5, experiment, known.sha256())
     found = dataclasses.replace(found, stamp=read_at)
     warnings = [*found.warnings, *experiment.warnings]
     plan = make_plan(options, found, experiment, warnings)
@@ -121,18 +131,34 @@ def prepare(options: Options, *, trust_counts: bool = True, keeping: Keeping | N
     if codec is not None:
         codec.check(plan.shape_out, plan.limit)
     _check_sums(options, plan, experiment, warnings)
-    if experiment.mask is None:
-        warnings.append(f"{options.infile}: no pixel_mask, so none is written; XDS can't read a set without one")
-    if not os.path.basename(options.out_master or "").endswith("_master"):
-        warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
-    mask = experiment.mask
-    packed = None if mask is None else zlib.compress(np.packbits(mask != 0).tobytes(), 1)
+    warnings += _unfit_for_xds(options, experiment)
     keeping = keeping or _keeping(options, plan, warnings)
     if keeping is not None:
         source_items["kept"] = keeping.items()
     identity = record.identity(options.identity(), plan, source_items, __version__)
-    job = Job(options, plan, found, identity, packed, keeping=keeping)
-    return PreparedReduction(job, tuple(warnings), experiment)
+    job = Job(options, plan, found, identity, experiment.packed_mask, keeping=keeping)
+    return PreparedReduction(job, tuple(warnings), experiment, known)
+
+
+def _read_experiment(h5: h5py.File, found: Source, known: Known) -> Experiment:
+    def read() -> Experiment:
+        told = metadata.read_experiment(h5, found.n_frames, np.dtype(found.dtype), found.shape)
+        for array in (told.mask, *(a for axis in told.axes for a in (axis.start, axis.end))):
+            if array is not None:
+                array.flags.writeable = False
+        return told
+
+    # Warnings name the file.
+    return known.once(("experiment", found.n_frames, found.dtype, found.shape), h5, read, lambda e: not e.warnings)
+
+
+def _unfit_for_xds(options: Options, experiment: Experiment) -> list[str]:
+    warnings = []
+    if experiment.mask is None:
+        warnings.append(f"{options.infile}: no pixel_mask, so none is written; XDS can't read a set without one")
+    if not os.path.basename(options.out_master or "").endswith("_master"):
+        warnings.append(f"--out_master {options.out_master}: doesn't end in _master, so XDS won't find it")
+    return warnings
 
 
 def _as_told(options: Options, found: Source, expected: int | None) -> tuple[Source, int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import BnlError, InputError
 from ..hdf5 import access
+from ..hdf5.memory import UNKNOWN, Memory
 from ..hdf5.names import PROCESS, SPECIFIC
 from ..input import opening
 from ..input.axes import RotationAxis, all_rotations
@@ -39,10 +40,13 @@ class Facts:
     """The master and all data files, absolute."""
 
 
-def read_facts(master: str, lenient: Leniency = STRICT) -> Facts:
-    """Read a set's facts; raises InputError where it is no set that can be reduced, `lenient` or not."""
+def read_facts(master: str, lenient: Leniency = STRICT, memory: Memory | None = None) -> Facts:
+    """Read a set's facts; raises InputError where it is no set that can be reduced, `lenient` or not.
+
+    `memory` remembers masters from set to set.
+    """
     try:
-        return _read(master, lenient)
+        return _read(master, lenient, memory)
     except BnlError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -50,25 +54,32 @@ def read_facts(master: str, lenient: Leniency = STRICT) -> Facts:
         raise InputError(f"{master}: can't be read as a data set: {reason}") from error
 
 
-def _read(master: str, lenient: Leniency) -> Facts:
+def _read(master: str, lenient: Leniency, memory: Memory | None) -> Facts:
     with opening.open_master(master) as h5:
+        known = UNKNOWN if memory is None else memory.know(h5)
         if PROCESS in h5:
             raise InputError(f"{master}: was made by this program; archive the raw set instead")
         counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
         expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
         source = opening.open_source(master, h5, expected, lenient=lenient)
-        axes = all_rotations(h5, source.n_frames)
-        scan = _scan(h5, axes, counts[1] or 1)
+        width, scan = known.once(
+            ("scan", source.n_frames, counts[1]), h5, lambda: _width_and_scan(h5, source.n_frames, counts[1])
+        )
     paths = tuple(dict.fromkeys([os.path.abspath(master), *(os.path.abspath(s.path) for s in source.segments)]))
     return Facts(
         source.n_frames,
         *source.shape,
-        _width(axes),
+        width,
         scan,
         sum(os.stat(path).st_size for path in paths),
         stamp_of(paths),
         paths,
     )
+
+
+def _width_and_scan(h5: Any, n_frames: int, ntrigger: float | None) -> tuple[float, str]:
+    axes = all_rotations(h5, n_frames)
+    return _width(axes), _scan(h5, axes, ntrigger or 1)
 
 
 def stamp_of(paths: Sequence[str]) -> str:

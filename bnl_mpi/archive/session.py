@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BnlError, UsageError
+from ..hdf5.memory import Memory
 from ..input.discovery import Leniency
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
@@ -62,6 +63,8 @@ class Plan:
     to_do: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """Paths that are no sets of their own, with the reason."""
+    memory: Memory = field(default_factory=Memory)
+    """Of the masters that were looked at."""
 
     def dealer(self, n_ranks: int) -> Dealer:
         return Dealer((self._weigh(stem) for stem in self.to_do), n_ranks)
@@ -93,24 +96,24 @@ def make_plan(
         elif wish.task is None or number % wish.tasks == wish.task:
             taken.append(_plan_set(plan, wish, one, known.get(one.stem), following=following))
         elif wish.rules:
-            taken.append(_rule_of(wish, one))
+            taken.append(_rule_of(plan, wish, one))
     if not following and (idle := rules.without_effect(wish.rules, taken)):
         raise UsageError(f"--rules: {idle[0]!r} has no effect: no data set is given to it; mend it or take it out")
     return plan
 
 
-def _rule_of(wish: Wish, one: DataSet) -> str:
+def _rule_of(plan: Plan, wish: Wish, one: DataSet) -> str:
     """The rule that another task's set is given to."""
     try:
-        return _look(wish, one)[1].rule
+        return _look(plan, wish, one)[1].rule
     except BnlError:
         return ""
 
 
-def _look(wish: Wish, one: DataSet) -> tuple[Facts, rules.Choice]:
+def _look(plan: Plan, wish: Wish, one: DataSet) -> tuple[Facts, rules.Choice]:
     """A set's facts, and the options that it is given; of a damaged one where these are `--salvage` or the like."""
     try:
-        told = facts.read_facts(one.master)
+        told = facts.read_facts(one.master, memory=plan.memory)
     except BnlError:
         from ..arguments import options_from
 
@@ -133,7 +136,7 @@ def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, foll
     """Enter one set; the name of its rule.  When `following`, what has failed isn't tried again and again."""
     entry = known if known is not None and known.master == one.master else Entry(one.stem, one.master)
     try:
-        told, choice = _look(wish, one)
+        told, choice = _look(plan, wish, one)
     except BnlError as error:
         known_of = entry.stage == FAILED and entry.reason == str(error)
         plan.entries[one.stem] = entry if known_of else entry.now(FAILED, str(error))

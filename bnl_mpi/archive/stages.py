@@ -5,6 +5,7 @@ Runs on one process or on a crew of ranks; what happens is told as entries of th
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -106,13 +107,21 @@ def _reduce(work: Work, ranks: World, request: StopRequest) -> Any:
     return _perform(options_of(work, force=True), ranks, request)
 
 
+@functools.cache
+def _reduction() -> Any:
+    """The main job as this process does it set after set."""
+    from ..hdf5.memory import Memory
+    from ..tasks.reduction import ReductionTask
+
+    return ReductionTask(Memory())
+
+
 def _perform(options: Any, ranks: World, request: StopRequest) -> Any:
     from ..run import driver
     from ..run.state import Told
-    from ..tasks.reduction import REDUCTION
 
     try:
-        return driver.perform(REDUCTION, options, ranks, request, quiet=True)
+        return driver.perform(_reduction(), options, ranks, request, quiet=True)
     except Told as told:
         raise told.error from told.error.__cause__
 

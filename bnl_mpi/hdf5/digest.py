@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from . import access
-from .steady import room
+from .stored import room
 
 AT_ONCE = 1 << 20
 """Bytes of one dataset in memory at a time: few, so that they are in the processor's cache when they are hashed."""
@@ -35,16 +35,52 @@ def content_sha256(
     `checked_elsewhere` it is not the values that count, but the filters by which their stored form is read.  Raises
     what h5py does where something can't be read.
     """
-    walk = _Walk(frozenset(leave_out), checked_elsewhere)
-    walk.group(file, "")
-    return walk.sha256.hexdigest()
+    digest = Digest()
+    walk(file, digest, leave_out=leave_out, checked_elsewhere=checked_elsewhere)
+    return digest.sha256.hexdigest()
+
+
+class Digest:
+    """Takes what a walk finds, in order, and digests it."""
+
+    in_one_piece = AT_ONCE
+    """Bytes up to which the values of a contiguous dataset are given in one piece."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def see(self, address: int) -> None:
+        """Called with the address of every object."""
+
+    def add(self, data: Any) -> None:
+        """Bytes of whatever it is."""
+        self.sha256.update(data)
+
+    def add_values(self, data: Any, address: int, offset: int) -> None:
+        """All values of the dataset at `address`, as they are stored in one piece at `offset` of the file."""
+        self.add(data)
+
+    def add_file_name(self, data: bytes, address: int, link: bytes) -> None:
+        """The file named by the external link `link` of the group at `address`, or by a virtual dataset there (b"")."""
+        self.add(data)
+
+
+def walk(
+    file: h5py.File,
+    digest: Digest,
+    *,
+    leave_out: Collection[str] = (),
+    checked_elsewhere: Callable[[str], bool] = lambda path: False,
+) -> None:
+    """Tell `digest` all that counts in an open file; arguments as for `content_sha256`."""
+    _Walk(digest, frozenset(leave_out), checked_elsewhere).group(file, "")
 
 
 class _Walk:
     """By HDF5's own calls, as few as can be: a master has hundreds of items, and each call costs microseconds."""
 
-    def __init__(self, leave_out: frozenset[str], checked_elsewhere: Callable[[str], bool]) -> None:
-        self.sha256 = hashlib.sha256()
+    def __init__(self, digest: Digest, leave_out: frozenset[str], checked_elsewhere: Callable[[str], bool]) -> None:
+        self._digest = digest
         self._leave_out, self._checked_elsewhere = leave_out, checked_elsewhere
         self._seen: dict[int, str] = {}
         """By address: all are in one file."""
@@ -55,44 +91,58 @@ class _Walk:
         for word in words:
             data = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
             told += (len(data).to_bytes(8, "little"), data)
-        self.sha256.update(b"".join(told))
+        self._digest.add(b"".join(told))
+
+    def _tell_file(self, name: str, address: int, link: bytes) -> None:
+        """A word that names a file."""
+        data = name.encode("utf-8", "surrogateescape")
+        self._digest.add(len(data).to_bytes(8, "little"))
+        self._digest.add_file_name(data, address, link)
 
     def group(self, group: h5py.Group, path: str) -> None:
         """All below."""
-        self._seen[access.identity(group)[1]] = path
-        self._group(group.id, path)
+        address = access.identity(group)[1]
+        self._seen[address] = path
+        self._group(group.id, path, address)
 
-    def _group(self, group: h5py.h5g.GroupID, path: str) -> None:
+    def _group(self, group: h5py.h5g.GroupID, path: str, here: int) -> None:
+        self._digest.see(here)
         self._attributes(group, path)
         links: list[tuple[bytes, int, int]] = []
         group.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
         for name, kind, address in sorted(links):
-            self._name(group, name, kind, address, f"{path}/{name.decode('utf-8', 'surrogateescape')}")
+            where = f"{path}/{name.decode('utf-8', 'surrogateescape')}"
+            if kind == h5py.h5l.TYPE_EXTERNAL:
+                filename, inner = group.links.get_val(name)
+                self._tell("external", where)
+                self._tell_file(os.fsdecode(filename), here, name)
+                self._tell(inner)
+            else:
+                self._name(group, name, kind, address, where)
 
     def _name(self, group: h5py.h5g.GroupID, name: bytes, kind: int, address: int, path: str) -> None:
         if kind == h5py.h5l.TYPE_SOFT:
             self._tell("soft", path, group.links.get_val(name))
-        elif kind == h5py.h5l.TYPE_EXTERNAL:
-            filename, inner = group.links.get_val(name)
-            self._tell("external", path, os.fsdecode(filename), inner)
         elif kind != h5py.h5l.TYPE_HARD:
             self._tell("link", path)
         elif address in self._seen:
             self._tell("same", path, self._seen[address])
         else:
             self._seen[address] = path
-            self._item(h5py.h5o.open(group, name), path)
+            self._item(h5py.h5o.open(group, name), path, address)
 
-    def _item(self, item: Any, path: str) -> None:
+    def _item(self, item: Any, path: str, address: int) -> None:
         if isinstance(item, h5py.h5g.GroupID):
             self._tell("group", path)
-            self._group(item, path)
-        elif isinstance(item, h5py.h5d.DatasetID):
+            self._group(item, path, address)
+            return
+        self._digest.see(address)
+        if isinstance(item, h5py.h5d.DatasetID):
             kind, space = item.get_type(), item.get_space()
             self._tell("dataset", path, known_type_text(kind), _shape(space))
             self._attributes(item, path)
             if path not in self._leave_out:
-                self._content(item, kind, space, path)
+                self._content(item, kind, space, path, address)
         else:
             self._tell("type", path, type_text(item))
             self._attributes(item, path)
@@ -113,15 +163,17 @@ class _Walk:
                 attribute.read(values, mtype=as_stored)
                 self._values(values, item)
 
-    def _content(self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID, path: str) -> None:
+    def _content(
+        self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID, path: str, address: int
+    ) -> None:
         n_values = space.get_simple_extent_npoints()
         if (
             not self._checked_elsewhere(path)
-            and n_values * kind.get_size() <= AT_ONCE
-            and dataset.get_offset() is not None
+            and n_values * kind.get_size() <= self._digest.in_one_piece
+            and (offset := dataset.get_offset()) is not None
         ):
             # In one piece, as all small ones that this program writes.
-            self._at_once(dataset, kind, space)
+            self._at_once(dataset, kind, space, address, offset)
             return
         plist = dataset.get_create_plist()
         if self._checked_elsewhere(path):
@@ -131,7 +183,9 @@ class _Walk:
             whole = h5py.Dataset(dataset)
             self._tell("virtual", np.asarray(whole.fillvalue).tobytes())
             for to, file, name, source in sorted(whole.virtual_sources(), key=lambda one: _bounds(one[0])):
-                self._tell(_bounds(to), file, name, _bounds(source))
+                self._tell(_bounds(to))
+                self._tell_file(file, address, b"")
+                self._tell(name, _bounds(source))
         elif n_values and plist.get_layout() == h5py.h5d.COMPACT:
             self._at_once(dataset, kind, space)
         elif n_values:
@@ -139,14 +193,24 @@ class _Walk:
             for part in _parts(h5py.Dataset(dataset)):
                 self._values(part, dataset)
 
-    def _at_once(self, dataset: h5py.h5d.DatasetID, kind: Any, space: h5py.h5s.SpaceID) -> None:
+    def _at_once(
+        self,
+        dataset: h5py.h5d.DatasetID,
+        kind: Any,
+        space: h5py.h5s.SpaceID,
+        address: int = 0,
+        offset: int | None = None,
+    ) -> None:
         values, as_stored = room(space.get_simple_extent_dims(), dataset, kind)
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, as_stored)
-        self._values(values, dataset)
+        if offset is None or values.dtype.hasobject:
+            self._values(values, dataset)
+        else:
+            self._digest.add_values(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, address, offset)
 
     def _values(self, values: np.ndarray[Any, Any], item: Any) -> None:
         if not values.dtype.hasobject:
-            self.sha256.update(np.ascontiguousarray(values).view(np.uint8).data)
+            self._digest.add(np.ascontiguousarray(values).view(np.uint8).data)
             return
         for value in values.reshape(-1):
             self._value(value, item)

@@ -112,12 +112,12 @@ class H5Bytes:
             raise LayoutError(f"bytes {at} to {at + n} lie outside the file of {self.size} bytes")
         return os.pread(self._file.fileno(), n, at)
 
-    def _at(self, address: int, n: int) -> bytes:
+    def bytes_at(self, address: int, n: int) -> bytes:
         """n bytes at an address, which HDF5 counts from the superblock."""
         return self._raw(address + self.container.userblock, n)
 
     def _number(self, address: int, n: int) -> int:
-        return _integer(self._at(address, n))
+        return _integer(self.bytes_at(address, n))
 
     def _read_container(self) -> Container:
         start = 0
@@ -135,18 +135,18 @@ class H5Bytes:
 
     def layout(self, address: int) -> Layout:
         """The layout message of the dataset whose object header is at `address`."""
-        for kind, body in self._messages(address):
+        for kind, body, _ in self.messages(address):
             if kind == LAYOUT:
                 return _parse_layout(body)
         raise LayoutError(f"no layout message in the object header at {address}")
 
     def has_symbol_table(self, address: int) -> bool:
         """Whether the group whose object header is at `address` keeps its links as superblock 0 does."""
-        return any(kind == SYMBOL_TABLE for kind, _ in self._messages(address))
+        return any(kind == SYMBOL_TABLE for kind, _, _ in self.messages(address))
 
-    def _messages(self, address: int) -> Iterator[tuple[int, bytes]]:
-        """(type, body) of every message of an object header."""
-        start = self._at(address, 16)
+    def messages(self, address: int) -> Iterator[tuple[int, bytes, int]]:
+        """(type, body, the body's address) of every message of an object header."""
+        start = self.bytes_at(address, 16)
         if start[:4] == b"OHDR":
             blocks, first_order = self._first_block_v2(address)
         elif start[0] == 1:
@@ -157,17 +157,17 @@ class H5Bytes:
             if not blocks:
                 return
             at, size = blocks.pop(0)
-            block = self._at(at, size)
-            for kind, body in _split_v1(block) if first_order < 0 else _split_v2(block, first_order):
+            block = self.bytes_at(at, size)
+            for kind, body, place in _split_v1(block) if first_order < 0 else _split_v2(block, first_order):
                 if kind == CONTINUATION:
                     blocks.append(self._continuation(body, first_order >= 0))
                 else:
-                    yield kind, body
+                    yield kind, body, at + place
         raise LayoutError(f"the object header at {address} has no end")
 
     def _first_block_v2(self, address: int) -> tuple[list[tuple[int, int]], int]:
         """The first block (address, size) of a version 2 header, and bytes of creation order a message."""
-        version, flags = self._at(address + 4, 2)
+        version, flags = self.bytes_at(address + 4, 2)
         if version != 2:
             raise LayoutError(f"object header version {version} at {address} is not known")
         at = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
@@ -179,7 +179,7 @@ class H5Bytes:
         at, size = _integer(body[:wide]), _integer(body[wide : wide + self.container.length_size])
         if not is_v2:
             return at, size
-        if self._at(at, 4) != b"OCHK":
+        if self.bytes_at(at, 4) != b"OCHK":
             raise LayoutError(f"no continuation of an object header at {at}")
         return at + 4, size - 8  # less the signature and the checksum
 
@@ -221,7 +221,7 @@ class H5Bytes:
         return self._trace(group, place, further, links - 1)
 
     def _entry(self, address: int, heap: int) -> Entry:
-        raw = self._at(address, 40)
+        raw = self.bytes_at(address, 40)
         name = self._heap_text(heap, _integer(raw[:8])) if heap else ""
         return Entry(name, _integer(raw[8:16]), _integer(raw[16:20]), raw[24:40])
 
@@ -234,7 +234,7 @@ class H5Bytes:
             if not nodes:
                 return found
             at = nodes.pop()
-            head = self._at(at, 8)
+            head = self.bytes_at(at, 8)
             n = _integer(head[6:8])
             if head[:4] == b"TREE":
                 nodes += [self._number(at + 32 + 16 * k, 8) for k in range(n)]
@@ -246,28 +246,30 @@ class H5Bytes:
         raise LayoutError(f"the group table at {tree} has no end")
 
     def _heap_text(self, heap: int, offset: int) -> str:
-        head = self._at(heap, 32)
+        head = self.bytes_at(heap, 32)
         if head[:4] != b"HEAP":
             raise LayoutError(f"no local heap at {heap}, where an entry says that one is")
         size, data = _integer(head[8:16]), _integer(head[24:32])
         if offset >= size:
             raise LayoutError(f"a name at {offset} lies outside the local heap at {heap}")
-        return self._at(data + offset, size - offset).split(b"\0", 1)[0].decode("utf-8", "replace")
+        return self.bytes_at(data + offset, size - offset).split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
-def _split_v1(block: bytes) -> Iterator[tuple[int, bytes]]:
+def _split_v1(block: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """(type, body, the body's place in the block)."""
     at = 0
     while at + 8 <= len(block):
         kind, size = _integer(block[at : at + 2]), _integer(block[at + 2 : at + 4])
-        yield kind, block[at + 8 : at + 8 + size]
+        yield kind, block[at + 8 : at + 8 + size], at + 8
         at += 8 + size
 
 
-def _split_v2(block: bytes, order: int) -> Iterator[tuple[int, bytes]]:
+def _split_v2(block: bytes, order: int) -> Iterator[tuple[int, bytes, int]]:
+    """The same of version 2."""
     at, head = 0, 4 + order
     while at + head <= len(block):
         kind, size = block[at], _integer(block[at + 1 : at + 3])
-        yield kind, block[at + head : at + head + size]
+        yield kind, block[at + head : at + head + size], at + head
         at += head + size
 
 

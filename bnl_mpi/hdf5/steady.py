@@ -7,13 +7,15 @@ some ten thousand of them of a master.  The classes here are h5py's own, and dif
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 from h5py._objects import phil
 
 from .once import once
+from .stored import StoredAttribute, room
+from .trail import Copied, Trail
 
 SMALL = 1 << 16
 """Bytes: the values of larger datasets are not kept."""
@@ -27,7 +29,8 @@ class Attributes(h5py.AttributeManager):  # type: ignore[misc]
     """An item's attributes, each read once."""
 
     def __init__(self, parent: Any) -> None:
-        super().__init__(parent)
+        # As h5py does, but past the property by which values are read.
+        self._id = parent._id
         self._known: dict[str, Any] = {}
 
     @once
@@ -60,6 +63,7 @@ class Item:
     """What groups and datasets of a steady file have in common."""
 
     _home: File
+    _id: Any
     id: Any
 
     @property
@@ -78,7 +82,7 @@ class Item:
     @once
     def identity(self) -> tuple[int, int]:
         """File number and address: equal for two names of one object."""
-        info = h5py.h5o.get_info(self.id)
+        info = h5py.h5o.get_info(self._id)
         return int(info.fileno), int(info.addr)
 
 
@@ -89,23 +93,11 @@ def told(dataset: h5py.Dataset) -> tuple[Any, Any, int]:
     return dataset.id.get_type(), dataset.id.get_space(), dataset.id.get_create_plist().get_nfilters()
 
 
-class StoredAttribute(NamedTuple):
-    """An attribute as it lies in its file."""
-
-    kind: Any
-    """Its type, by HDF5's own call."""
-    space: Any
-    values: np.ndarray[Any, Any] | None
-    """Bytes of each (kind "V"), objects where they have no one size; None where there are none."""
-    as_stored: Any
-    """The type to read and write `values` with: `kind`, or None for objects."""
-
-
 def stored_attribute(item: Any, name: str) -> StoredAttribute:
     """An attribute of an open item as it is stored; of an item of a steady file it is read once."""
     known: dict[str, StoredAttribute] = item.stored_attributes if isinstance(item, Item) else {}
     if name not in known:
-        attribute = h5py.h5a.open(item.id, name.encode())
+        attribute = h5py.h5a.open(item._id if isinstance(item, Item) else item.id, name.encode())
         kind, space = attribute.get_type(), attribute.get_space()
         values, as_stored = None, kind
         if space.get_simple_extent_npoints():
@@ -113,15 +105,6 @@ def stored_attribute(item: Any, name: str) -> StoredAttribute:
             attribute.read(values, mtype=as_stored)
         known[name] = StoredAttribute(kind, space, values, as_stored)
     return known[name]
-
-
-def room(shape: tuple[int, ...], item: Any, kind: Any) -> tuple[np.ndarray[Any, Any], Any]:
-    """Room for values of a dataset or attribute (by HDF5's own call) as they are stored, bits that mean nothing
-    included, and their type; objects, and None, where they have no one size."""
-    # Numbers, as most are: their NumPy type needn't be asked for.
-    if isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)) or not (dtype := item.dtype).hasobject:
-        return np.empty(shape, f"V{kind.get_size()}"), kind
-    return np.empty(shape, dtype), None
 
 
 class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
@@ -133,6 +116,23 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
         self._home = home
         self._values: Any = None
         self._is_begun = False
+
+    @property
+    def id(self) -> Any:
+        # Who has this can read values.
+        if (trail := self._home.trail) is not None:
+            trail.read[id(self)] = self
+        return self._id
+
+    @property
+    def own_id(self) -> Any:
+        """The same, for somebody who looks at no values, or tells what he copies by `copied_to`."""
+        return self._id
+
+    def copied_to(self, made: Any, *, is_text: bool = False) -> None:
+        """Note that the values went as they are into a new dataset (by HDF5's own call), whoever reads that."""
+        if (trail := self._home.trail) is not None:
+            trail.copied.append(Copied(self, made.get_offset(), made.get_storage_size(), is_text))
 
     def __getattr__(self, name: str) -> Any:
         # By h5py's own lock, which whoever asks may hold already.
@@ -180,7 +180,7 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
 
     @once
     def dtype(self) -> np.dtype[Any]:
-        found: np.dtype[Any] = self.id.dtype
+        found: np.dtype[Any] = self._id.dtype
         return found
 
     @once
@@ -188,6 +188,8 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
         return int(self.space.get_simple_extent_ndims())
 
     def __getitem__(self, part: Any, new_dtype: Any = None) -> Any:
+        if (trail := self._home.trail) is not None:
+            trail.read[id(self)] = self
         is_whole = isinstance(part, tuple) and not part and new_dtype is None
         if not is_whole or (self.size or 0) * self.dtype.itemsize > SMALL:
             return h5py.Dataset.__getitem__(self, part, new_dtype)
@@ -250,7 +252,11 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
 
     def __getitem__(self, name: Any) -> Any:
         found = self.find(name) if isinstance(name, str) and name else None
-        return h5py.Group.__getitem__(self, name) if found is None else found
+        if found is not None:
+            return found
+        if (trail := self._home.trail) is not None:
+            trail.left = True
+        return h5py.Group.__getitem__(self, name)
 
     def find(self, path: str) -> Group | Dataset | None:
         """What `path` leads to without leaving the file; None where HDF5 itself is to say what is there.
@@ -299,6 +305,8 @@ def _is_plain(name: object) -> bool:
 
 class File(Group, h5py.File):  # type: ignore[misc]
     """A file open for reading, without a lock."""
+
+    trail: Trail | None = None
 
     def __init__(self, path: str) -> None:
         h5py.File.__init__(self, path, "r", locking=False)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from . import access, steady
+from . import access, steady, stored
 
 KEPT = "/"
 """No name in HDF5: stands for all names of an object that is copied as it is."""
@@ -222,7 +222,7 @@ def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.h5
     made = h5py.h5d.create(target.id, name.encode(), _own_type(kind), _space_copy(space), plist)
     if not n_values:
         return made
-    values, as_stored = steady.room(space.get_simple_extent_dims(), source.id, kind)
+    values, as_stored = stored.room(space.get_simple_extent_dims(), source, kind)
     if as_stored is None:
         h5py.Dataset(made)[...] = access.read(source)
         return made
@@ -230,10 +230,13 @@ def copy_dataset(source: h5py.Dataset, target: h5py.Group, name: str) -> h5py.h5
     try:
         if filters:
             access.enable_filters(source)
-        source.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
+        own = source.own_id if isinstance(source, steady.Dataset) else source.id
+        own.read(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
     except OSError as error:
         raise access.unreadable(source, error) from None
     made.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
+    if isinstance(source, steady.Dataset):
+        source.copied_to(made)
     return made
 
 

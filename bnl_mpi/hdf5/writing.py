@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import h5py
 
 from .access import LIBVER, first_line
+from .draft import Draft
 
 EARLY = 8 << 20
 """Bytes after which the system is told to begin writing them to the disk: the flush at the end waits for less."""
@@ -103,16 +104,24 @@ class TolerantFile:
 
 
 @contextmanager
-def write_at_once(path: str | Path) -> Iterator[h5py.File]:
+def write_at_once(path: str | Path, draft: Draft | None = None) -> Iterator[h5py.File]:
     """A file like that of `open_write`, made in memory and written in one piece when the block ends well.
 
     A master is hundreds of small writes otherwise, and where one finds the disk full, HDF5 can neither go on nor
-    close its file.  Raises WriteError where the file can't be written.
+    close its file.  Raises WriteError where the file can't be written.  `draft` takes notes.
     """
     # The name is for messages alone: nothing is on the disk so far.
-    with h5py.File(str(path), "w", libver=LIBVER, locking=False, driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
+    with h5py.File(str(path), "w", libver=LIBVER, locking=False, driver="core", backing_store=False) as made:
+        with nullcontext(made) if draft is None else draft.watching(made) as file:
+            yield file
+        made.flush()
+        image = made.id.get_file_image()
+    if draft is not None:
+        draft.image = image
+    write_bytes(path, image)
+
+
+def write_bytes(path: str | Path, image: bytes | bytearray) -> None:
+    """A file of these bytes; WriteError where it can't be written."""
     with writing():
         Path(path).write_bytes(image)

@@ -5,7 +5,9 @@ Source: section 2 of the NXmx definition for the axes; Dectris' FileWriter layou
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import h5py
@@ -60,6 +62,11 @@ class Experiment:
     axes: tuple[RotationAxis, ...]
     warnings: tuple[str, ...] = ()
     """What the master tells that nobody can use, a line each."""
+
+    @cached_property
+    def packed_mask(self) -> bytes | None:
+        """Where the mask isn't 0, as deflated bits; None without a mask."""
+        return None if self.mask is None else zlib.compress(np.packbits(self.mask != 0).tobytes(), 1)
 
     @property
     def is_rotation(self) -> bool:

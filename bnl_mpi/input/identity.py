@@ -30,10 +30,11 @@ FILES, CHECKSUMS, BAD = "input_files", "frames_crc32", "bad_frames"
 """Datasets of a block's record: JSON of fingerprints; a checksum for each frame; frames that couldn't be read."""
 
 
-def master_sha256(h5: h5py.File, source: Source, experiment: Experiment) -> str:
+def master_sha256(h5: h5py.File, source: Source, experiment: Experiment, content: str | None = None) -> str:
     """Of all that a job reads of an open master; of what lies behind its links, what planning has read.
 
-    Links to data files count by name.  Frames that the master holds itself count by their fingerprint.
+    Links to data files count by name.  Frames that the master holds itself count by their fingerprint.  `content` is
+    the digest of its content with the data files' links left out, where it is known.
     """
     own = {segment.dataset for segment in source.segments if segment.path == source.master}
 
@@ -42,7 +43,8 @@ def master_sha256(h5: h5py.File, source: Source, experiment: Experiment) -> str:
 
     digest = hashlib.sha256()
     try:
-        digest.update(content_sha256(h5, checked_elsewhere=holds_frames).encode())
+        known = None if own else content
+        digest.update((known or content_sha256(h5, checked_elsewhere=holds_frames)).encode())
     except (OSError, RuntimeError, TypeError, ValueError, KeyError, NotImplementedError) as error:
         if "file read failed" in str(error):
             raise
@@ -65,13 +67,13 @@ def _bytes_sha256(path: str) -> bytes:
     return digest.digest()
 
 
-def items(source: Source, h5: h5py.File, experiment: Experiment) -> dict[str, Any]:
-    """What a job's identity tells of its input."""
+def items(source: Source, h5: h5py.File, experiment: Experiment, content: str | None = None) -> dict[str, Any]:
+    """What a job's identity tells of its input; `content` as for `master_sha256`."""
     sizes = json.dumps(source.file_sizes(), sort_keys=True)
     return {
         "master": os.path.basename(source.master),
         "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
-        "master_sha256": master_sha256(h5, source, experiment),
+        "master_sha256": master_sha256(h5, source, experiment, content),
     }
 
 

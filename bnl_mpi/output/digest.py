@@ -15,7 +15,9 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access, writing
-from ..hdf5.digest import content_sha256
+from ..hdf5.digest import Digest, walk
+from ..hdf5.draft import Draft
+from ..hdf5.form import Place
 from ..hdf5.names import PROCESS
 
 OWN, OTHER = "content_sha256", "sibling_sha256"
@@ -26,9 +28,11 @@ UNDIGESTED = frozenset({f"{PROCESS}/date", f"{PROCESS}/{OWN}", f"{PROCESS}/{OTHE
 """Items whose values don't count: what differs between equal runs, and the digests themselves."""
 
 
-def of_master(file: h5py.File) -> str:
-    """The digest of an open master or NeXus file."""
-    return content_sha256(file, leave_out=UNDIGESTED)
+def of_master(file: h5py.File, taker: Digest | None = None) -> str:
+    """The digest of an open master or NeXus file; `taker` hears of all that it is made of."""
+    taker = taker or Digest()
+    walk(file, taker, leave_out=UNDIGESTED)
+    return taker.sha256.hexdigest()
 
 
 def told(file: h5py.File, name: str) -> str | None:
@@ -38,11 +42,17 @@ def told(file: h5py.File, name: str) -> str | None:
     return None if text == NONE.strip() else text
 
 
-def seal(file: h5py.File) -> None:
-    """Note the digest of a new master or NeXus file in itself, when all else is in it, with room for the other's."""
+def seal(file: h5py.File, draft: Draft | None = None) -> None:
+    """Note the digest of a new master or NeXus file in itself, when all else is in it, with room for the other's.
+
+    `draft` takes note of it all.
+    """
     for name in (OTHER, OWN):
         file[f"{PROCESS}/{name}"] = np.bytes_(NONE)
-    file[f"{PROCESS}/{OWN}"][()] = np.bytes_(of_master(file))
+    file[f"{PROCESS}/{OWN}"][()] = np.bytes_(of_master(file, None if draft is None else draft.recorder))
+    if draft is not None:
+        found = {name: file[f"{PROCESS}/{name}"].id for name in file[PROCESS]}
+        draft.texts = {name: Place(one.get_offset(), one.get_storage_size()) for name, one in found.items()}
 
 
 def join(master: str, nxs: str) -> None:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access, writing
+from ..hdf5.draft import Draft
 from ..hdf5.names import DATA, DETECTOR, IMAGES, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Item, TreeCopy, copy_attributes
 from ..input.experiment import Experiment
@@ -40,17 +41,18 @@ def write_master(
     data_dtype: np.dtype[Any],
     regions: bytes | None = None,
     known: Known | None = None,
+    draft: Draft | None = None,
 ) -> list[str]:
     """Write the master of a reduction to `path` and return the warnings, each one line.
 
     `data_files` and `squash_files` are given in order, relative to the folder in which the master is to lie;
     they need not exist yet.  `infile` is the input's path, or the input open already.  `known` takes up what the rules
-    decide, and gives it to the next call with the same plan and open input.
+    decide, and gives it to the next call with the same plan and open input.  `draft` takes notes of the new file.
     `provenance` becomes /entry/process_bnl_mpi: text as it is, all else as JSON.
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
-    with access.reading(name_of(infile)), at_hand(infile) as source, writing.write_at_once(path) as target:
+    with access.reading(name_of(infile)), at_hand(infile) as source, writing.write_at_once(path, draft) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None
         keeps_name = filewriter_names if experiment.flavour == "filewriter" else nxmx_names(run)
@@ -64,7 +66,7 @@ def write_master(
         point_to_images(target)
         if regions is not None:
             add_regions(target, regions)
-        digest.seal(target)
+        digest.seal(target, draft)
     return run.warnings
 
 
@@ -223,5 +225,10 @@ def add_provenance(target: h5py.File, provenance: Mapping[str, Any]) -> None:
         entry.move(PROCESS, f"{PROCESS}_{number}")
     group = access.make_group(target, PROCESS, "NXprocess")
     for name, value in provenance.items():
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        group[name] = np.bytes_(text.encode("utf-8") or b" ")
+        group[name] = np.bytes_(stored_text(value))
+
+
+def stored_text(value: Any) -> bytes:
+    """An item of provenance as it is stored: text as it is, all else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text.encode("utf-8") or b" "

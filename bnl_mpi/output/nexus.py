@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hdf5 import access, writing
+from ..hdf5.draft import Draft, copy_text
 from ..hdf5.names import DATA, DETECTOR, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
@@ -47,12 +48,13 @@ def write_nxs(
     provenance: Mapping[str, Any],
     data_dtype: np.dtype[Any],
     known: Known | None = None,
+    draft: Draft | None = None,
 ) -> list[str]:
     """Write the NXmx file of a reduction to `path`.
 
-    `data_files` are relative to the folder in which the file is to lie; `infile` and `known` as for the master.
-    Returns what the input lacks for
-    NXmx, each as a noun with its place; then nothing is written.  An empty list means that all went well.
+    `data_files` are relative to the folder in which the file is to lie; `infile`, `known` and `draft` as for the
+    master.  Returns what the input lacks for NXmx, each as a noun with its place; then nothing is written.  An empty
+    list means that all went well.
     Raises InputError as write_master does.
     """
     run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
@@ -60,7 +62,7 @@ def write_nxs(
         lacking = missing(source, experiment)
         if lacking:
             return lacking
-        with writing.write_at_once(path) as target:
+        with writing.write_at_once(path, draft) as target:
             _copy_tree(source, target, run)
             _drop_dangling(target, but=DATA)
             _complete_entry(source, target)
@@ -74,7 +76,7 @@ def write_nxs(
             _drop_dangling(target)
             add_provenance(target, provenance)
             point_to_images(target)
-            digest.seal(target)
+            digest.seal(target, draft)
     return []
 
 
@@ -162,8 +164,8 @@ def _complete_entry(source: h5py.File, target: h5py.File) -> None:
     put_string(entry, "definition", "NXmx")
     if "start_time" not in entry:
         told = access.get_dataset(source, f"{SPECIFIC}/data_collection_date")
-        if told is not None and access.text(told[()]):
-            put_string(entry, "start_time", access.text(told[()]))
+        if told is not None:
+            copy_text(told, entry, "start_time")
 
 
 def _complete_beam(source: h5py.File, target: h5py.File) -> None:

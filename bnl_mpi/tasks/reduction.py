@@ -14,23 +14,21 @@ from .. import job as jobs
 from ..codecs import registry
 from ..codecs.passed import Passed
 from ..errors import BnlError
-from ..hdf5 import guard
-from ..input import checks, identity, opening
-from ..input.experiment import Experiment
+from ..hdf5.memory import Memory
+from ..input import checks, identity
 from ..input.frames import FrameError, FrameReader
 from ..input.identity import BlockInput
 from ..job import Job, PreparedReduction
 from ..options import Options
-from ..output import digest, master, nexus, provenance
 from ..output.blockfile import SquashWriter, whole_file
 from ..output.filters import Filter
-from ..output.places import listed
 from ..output.record import BlockRecord
 from ..pixels import fused, kernels
 from ..plan import Block
 from ..run.task import Masters
 from . import inputs
 from .images import ImageMaker, ImageSink, ImageTask
+from .masters import make_masters
 from .reducer import Reducer
 from .report import ImageReport
 
@@ -298,9 +296,13 @@ class ReductionTask(ImageTask):
 
     files = inputs.ReductionFiles(ImageReport)
 
+    def __init__(self, memory: Memory | None = None) -> None:
+        """`memory` remembers inputs from run to run."""
+        self._memory = memory
+
     def prepare(self, options: Options, *, trust_counts: bool = True) -> PreparedReduction:
         Filter(options.compression).check()
-        return jobs.prepare(options, trust_counts=trust_counts)
+        return jobs.prepare(options, trust_counts=trust_counts, memory=self._memory)
 
     def check_inputs(self, job: Job, numbers: Sequence[int]) -> tuple[list[str], dict[int, int]]:
         wanted = jobs.segments_of(job, numbers)
@@ -321,30 +323,7 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     options = prepared.job.options
     new_master = files.enter_context(whole_file(options.master_path))
     new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
-    return make_masters(prepared.job, prepared.experiment, new_master, new_nxs)
-
-
-def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str) -> Masters:
-    """Write both to these paths, of which the second is left out where the input lacks what it needs."""
-    options = job.options
-    shared: dict[str, Any] = {
-        "data_files": listed(job, options.data_path),
-        "experiment": experiment,
-        "provenance": provenance.describe(job) | inputs.told_of_input(job),
-        "data_dtype": np.dtype(job.plan.dtype_out),
-        "known": {},
-    }
-    squash = listed(job, options.squash_path) if options.out_squash else []
-    warnings: list[str] = []
-    regions = None if job.keeping is None else job.keeping.regions
-    with guard.understood(options.infile), opening.open_master(options.infile) as source:
-        missing = nexus.write_nxs(new_nxs, source, job.plan, **shared)
-        if missing:
-            warnings.append(f"{options.nxs_path}: not written, the input lacks {', '.join(missing)}")
-        warnings += master.write_master(new_master, source, job.plan, squash_files=squash, regions=regions, **shared)
-    if not missing:
-        digest.join(new_master, new_nxs)
-    return Masters(not missing, tuple(warnings))
+    return make_masters(prepared.job, prepared.experiment, new_master, new_nxs, prepared.known)
 
 
 REDUCTION = ReductionTask()

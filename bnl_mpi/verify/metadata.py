@@ -20,7 +20,7 @@ from ..hdf5 import access, guard
 from ..hdf5.digest import type_text
 from ..hdf5.names import PROCESS
 from ..input import opening
-from ..tasks.reduction import make_masters
+from ..tasks.masters import make_masters
 from .findings import DIFFERS, EXTRA, MISSING, Finding
 from .job import PreparedVerification, VerifyJob
 
