@@ -20,7 +20,7 @@ from bnl_mpi.spots import sizes
 from bnl_mpi.spots.finder import Spots
 from bnl_mpi.spots.losses import Background, BackgroundSums, Losses, Pairs, joined, judge
 from bnl_mpi.spots.shoebox import RING, Boxes, Layer, integrate
-from bnl_mpi.spots.whole import hot_note, hot_pixels, with_parts_joined
+from bnl_mpi.spots.whole import grown, hot_note, hot_pixels, with_parts_joined
 
 Array = np.ndarray[Any, Any]
 
@@ -331,6 +331,24 @@ def test_hot_pixels_are_strong_alone_in_nearly_all_frames() -> None:
     assert not len(hot_pixels(frames[:3], shape))
     assert not hot_note([np.array([], int)])
     assert "3 pixels" in hot_note([np.array([4, 5]), np.array([5, 9])])[0]
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_spots_last_as_long_as_their_place_is_strong(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames, n = range(5, 17), 30
+    strong = rng.random((len(frames), n)) < 0.7
+    first = rng.integers(5, 17, n)
+    end = np.minimum(first + rng.integers(1, 4, n), 17)
+    begin, stop = grown(first, end, strong, frames)
+    for k in range(n):
+        a, b = int(first[k]), int(end[k])
+        while a > 5 and strong[a - 6, k]:
+            a -= 1
+        while b < 17 and strong[b - 5, k]:
+            b += 1
+        assert (begin[k], stop[k]) == (a, b)
 
 
 @given(st.integers(0, 2**32))

@@ -15,7 +15,7 @@ from ..plan import Plan
 from ..spots import sizes as spot_sizes
 from ..spots.losses import BackgroundSums, Pairs
 from ..spots.shoebox import FOREGROUND_SIGMAS, Boxes, Layer, Sums, integrate
-from ..spots.whole import with_parts_joined
+from ..spots.whole import grown, with_parts_joined
 from ..tasks.reduction import Pipeline
 from .rawframes import RawFrames
 from .resolution import Geometry
@@ -101,6 +101,7 @@ def boxes_of(raw: RawFrames, predicted: Predicted | None) -> Boxes:
         # Near the rotation axis spots last longer than others.
         length = np.maximum(spots.z - spots.box[:, 4], spots.box[:, 5] - spots.z) + 0.5
         z0, z1 = _lasting(spots.z, np.maximum(raw.half_duration, length), raw.frames)
+        z0, z1 = grown(z0, z1, raw.strong_at(spots.x, spots.y), raw.frames)
         spots, z0, z1 = with_parts_joined(spots, z0, z1)
         return Boxes(spots.x, spots.y, z0, z1, radius)
     here = (predicted.z >= raw.frames.start) & (predicted.z < raw.frames.stop)

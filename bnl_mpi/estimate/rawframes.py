@@ -68,6 +68,15 @@ class RawFrames:
                 strong[rows, np.clip(x + dx, 0, self.shape[1] - 1) // binning] = 1
         return strong
 
+    def strong_at(self, x: Array, y: Array) -> Array:
+        """(frames, n) bool: whether a frame has a strong pixel at a position, or beside it."""
+        ny, nx = self.shape
+        steps = np.arange(-1, 2)
+        rows = np.clip(y.astype(np.int64)[:, None, None] + steps[:, None], 0, ny - 1)
+        pixels = rows * nx + np.clip(x.astype(np.int64)[:, None, None] + steps, 0, nx - 1)
+        found = [np.isin(pixels, self._strong[frame]).any(axis=(1, 2)) for frame in self.frames]
+        return np.array(found).reshape(len(self.frames), len(x))
+
     def layers(self) -> list[Layer]:
         """The frames themselves."""
         return [

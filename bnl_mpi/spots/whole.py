@@ -51,6 +51,24 @@ def hot_note(found: Iterable[Array]) -> list[str]:
     ]
 
 
+def grown(first: Array, end: Array, strong: Array, frames: range) -> tuple[Array, Array]:
+    """First frames and ends of spots, made longer as long as the frames before and after are strong at their places.
+
+    Of a spot that lasts many frames, as near the rotation axis, the finder may know a part alone.  `strong`: (frames,
+    n) bool, whether each of the group's `frames` is strong at each spot.
+    """
+    first, end = first.copy(), end.copy()
+    every = np.arange(len(first))
+    for _ in frames:
+        earlier = (first > frames.start) & strong[np.maximum(first - 1 - frames.start, 0), every]
+        later = (end < frames.stop) & strong[np.minimum(end - frames.start, len(frames) - 1), every]
+        if not (earlier | later).any():
+            break
+        first -= earlier
+        end += later
+    return first, end
+
+
 def with_parts_joined(spots: Spots, first: Array, end: Array) -> tuple[Spots, Array, Array]:
     """The spots, those at one place whose frames overlap or touch as one, and the frames of each.
 
