@@ -14,7 +14,7 @@ from .settings import DRAWN, SIMULATED, place_of
 _SEEDS: Mapping[str, Sequence[str]] = {
     "weak": (
         *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),
-        "b2s3keepauto:zstd9",
+        *("b2s3keepauto:zstd9", f"b2s2keep:zstd9{DRAWN}"),
     ),
     "anomalous": ("b2s2", "b2s2keep:zstd9", "b2s3keepauto:zstd9"),
     "long": ("b2s2", "b1s2keep:zstd9", "b1s2keepauto:zstd9"),
@@ -26,7 +26,7 @@ STUDY: Mapping[str, Sequence[str]] = {
     "weak": (
         *("b2s2", "b3s3T7.6", "b2s1keep", "b2s2keep:htj2k", "b2s2keep:zstd9", "b2s3keep6:zstd9", "b2s3keep:zstd9"),
         *("b2s3keep4:zstd9", "b2s3keep3:zstd9", "b3s2keep:zstd9", "b2s5keep:zstd9", "b2s6keep:zstd9"),
-        *("b2s2T25keep", "b2s3keepauto:zstd9", f"b2s2keep:zstd9{DRAWN}"),
+        *("b2s9keep3:zstd9", "b2s2T25keep", "b2s3keepauto:zstd9", f"b2s2keep:zstd9{DRAWN}"),
     ),
     "anomalous": (
         *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),
@@ -62,7 +62,7 @@ _DRAWN_TEXT = f"""## A background drawn anew
 
 XDS scales frames by their background, and wants noise there: `bnl-mpi expand --background poisson` draws it from the
 level that `--keep` left (`{DRAWN}` above). Merged intensities of that set beside those of others of the weak data;
-errors are DIALS's own.
+errors are those of I/sigma.
 """
 
 
