@@ -12,7 +12,7 @@ from .finder import Spots
 
 Array = NDArray[Any]
 
-ALWAYS, SELDOM = 0.75, 0.25
+ALWAYS, SELDOM = 0.75, 0.125
 """Shares of the frames that a hot pixel is strong in at least, and each of its neighbours at most."""
 FEWEST_FRAMES = 4
 """Fewer frames tell no hot pixel from a spot."""
@@ -46,8 +46,8 @@ def hot_note(found: Iterable[Array]) -> list[str]:
     if not number:
         return []
     return [
-        f"always strong, though no mask flags them: {number} pixels; spots beside them aren't judged, and whole bins "
-        "are as bad: flag them in the master's pixel mask"
+        f"pixels that are always strong, though no mask flags them: {number}; spots beside them aren't judged, and a "
+        "bin with one is as bad: flag them in the master's pixel mask"
     ]
 
 
