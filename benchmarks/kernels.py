@@ -50,13 +50,14 @@ class KernelBench:
             self.frame: kernels.Array = self.dataset[0]
             self.mask = (file["entry/instrument/detector/detectorSpecific/pixel_mask"][()] != 0).astype("u1")
         self.shape = self.frame.shape
+        self.packed = kernels.pack_mask(self.mask, BINNING, self.shape, self.frame.dtype)
         binned = tuple(-(-side // BINNING) for side in self.shape)
         self.total, self.flags = np.zeros(binned, np.uint32), np.zeros(binned, np.uint8)
         self.blank = np.zeros(binned, np.uint8)
         self.values, self.image = np.zeros(binned, np.uint16), np.zeros(binned, np.uint16)
         self.coded = np.zeros(binned, np.int32)
         for turn in range(SUM):
-            kernels.accumulate(self.frame, self.mask, BINNING, self.total, self.flags, first=turn == 0)
+            kernels.accumulate(self.frame, self.packed, BINNING, self.total, self.flags, first=turn == 0)
         self._finish(self.values)
         self._finish(self.coded)
         self.image[...] = self.values
@@ -66,7 +67,7 @@ class KernelBench:
         kernels.finish(self.total, self.flags, self.blank, SATVAL, 1.0, SATVAL, False, values)
 
     def _sum(self) -> None:
-        kernels.accumulate(self.frame, self.mask, BINNING, self.total, self.flags, first=True)
+        kernels.accumulate(self.frame, self.packed, BINNING, self.total, self.flags, first=True)
 
     def _reduce(self, binning: int, frames: int) -> Callable[[], Any]:
         """A call that makes an image of stored chunks, as a run without a codec does."""
@@ -74,17 +75,10 @@ class KernelBench:
         total, flags = np.zeros(binned, np.uint32), np.zeros(binned, np.uint8)
         blank, image = np.zeros(binned, np.uint8), np.zeros(binned, np.uint16)
         ending = kernels.Ending(blank, SATVAL, 1.0, SATVAL, False, image, 65535)
-        return lambda: fused.bslz4_reduce(
-            self.chunks[:frames],
-            self.shape,
-            self.frame.dtype,
-            self.mask,
-            binning,
-            total,
-            flags,
-            first=True,
-            ending=ending,
+        sums = fused.Sums(
+            kernels.pack_mask(self.mask, binning, self.shape, self.frame.dtype), binning, total, flags, first=True
         )
+        return lambda: fused.bslz4_reduce(self.chunks[:frames], self.shape, self.frame.dtype, sums, ending)
 
     def works(self) -> dict[str, tuple[Callable[[], Any], int]]:
         """Name of a kernel: (a call, the bytes that it must move through memory at least)."""

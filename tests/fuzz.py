@@ -166,7 +166,7 @@ def _sum(given: np.ndarray, case: Case) -> None:
     _guarding(
         [total, flags, image],
         lambda: fused.bslz4_reduce(
-            [sound, given], case.shape, case.dtype, None, 2, total.array, flags.array, ending=ending
+            [sound, given], case.shape, case.dtype, fused.Sums(None, 2, total.array, flags.array), ending
         ),
     )
 

@@ -44,8 +44,10 @@ def make_frame(rng: np.random.Generator, shape: tuple[int, int], dtype: str) -> 
     """Counts with all that is special: zeros, values about the top, the type's extremes, negative ones."""
     info = np.iinfo(dtype)
     special = [0, 1, top_of(dtype) - 1, top_of(dtype), top_of(dtype) + 1, info.max - 1, info.max, info.min]
-    small = rng.integers(0, 50, shape)
-    frame = np.where(rng.random(shape) < 0.15, rng.choice(special, shape), small)
+    # Where there is nothing special about a stretch, compiled code goes another way.
+    greatest, rare = int(rng.choice([3, 50, 200, 40_000])), float(rng.choice([0.0, 0.001, 0.15]))
+    small = rng.integers(0, min(greatest, info.max // 2), shape)
+    frame = np.where(rng.random(shape) < rare, rng.choice(special, shape), small)
     return frame.astype(dtype)
 
 
@@ -469,11 +471,11 @@ def test_all_in_one_pass_is_the_same_as_step_by_step(case: Any) -> None:
         ending = kernels.Ending(blank, cut, scale, limit, mark_saturated, np.zeros(binned, kind), 1)
         expected = np.zeros(binned, kind)
         counts = kernels.finish(total, flags, *ending._replace(values=expected))
-    runs = kernels.mask_runs(mask, b) if seed % 2 else None
+    packed = kernels.pack_mask(mask, b, shape, np.dtype("u2")) if seed % 2 else mask
     if seed % 2 and ending is not None:
         ending = ending._replace(runs=kernels.mask_runs(ending.blank, 1))
-    sums_too = (mask, b, one_total, one_flags, satval)
-    made = fused.bslz4_reduce(chunks, shape, frames[0].dtype, *sums_too, first=first, runs=runs, ending=ending)
+    sums_too = fused.Sums(packed, b, one_total, one_flags, satval, first)
+    made = fused.bslz4_reduce(chunks, shape, frames[0].dtype, sums_too, ending)
     assert made == counts
     np.testing.assert_array_equal(flags, one_flags)
     if ending is None:
@@ -513,11 +515,9 @@ def test_a_chunk_made_on_the_way_is_the_same_as_step_by_step(
     maker = fused.ImageChunks((binned[0], binned[1]), np.dtype(kind), tiling)
     for _ in range(2):  # what one image leaves behind is nothing to the next
         given_total, given_flags = total.copy(), flags.copy()
-        runs, blank_runs = kernels.mask_runs(mask, b), kernels.mask_runs(blank, 1)
-        sums = (mask, b, given_total, given_flags, satval)
-        made = maker.make(
-            stored, shape, frames[0].dtype, *sums, first=first, runs=runs, ending=ending._replace(runs=blank_runs)
-        )
+        packed, blank_runs = kernels.pack_mask(mask, b, shape, np.dtype("u2")), kernels.mask_runs(blank, 1)
+        sums = fused.Sums(packed, b, given_total, given_flags, satval, first)
+        made = maker.make(stored, shape, frames[0].dtype, sums, ending._replace(runs=blank_runs))
     summed, marks, image = total.copy(), flags.copy(), np.empty(binned, kind)
     for k, frame in enumerate(frames):
         kernels_numpy.accumulate(frame, mask, b, summed, marks, satval, first=first and k == 0)
@@ -542,9 +542,9 @@ def test_chunks_on_the_way_refuse_what_does_not_fit() -> None:
     ending = kernels.Ending(blank, None, 1.0, 60_000, False, frame, 65_535)
     maker = fused.ImageChunks((40, 60), np.dtype("u2"))
 
-    def make(chunks: list[Any], mask: Any = None, **more: Any) -> fused.Made:
-        words = {"first": True, "ending": ending, **more}
-        return maker.make(chunks, (40, 60), frame.dtype, mask, 1, total, flags, **words)
+    def make(chunks: list[Any], mask: Any = None, ending: kernels.Ending = ending) -> fused.Made:
+        sums = fused.Sums(mask, 1, total, flags, first=True)
+        return maker.make(chunks, (40, 60), frame.dtype, sums, ending)
 
     with pytest.raises(fused.ChunkError, match="is cut short") as caught:
         make([good, good[:100]])
@@ -553,13 +553,17 @@ def test_chunks_on_the_way_refuse_what_does_not_fit() -> None:
         make([good], ending=ending._replace(satval=2.5))
     with pytest.raises(ValueError, match="blank has shape"):
         make([good], ending=ending._replace(blank=blank[1:]))
+    with pytest.raises(ValueError, match="mask has shape"):
+        make([good], mask=blank[1:])
     with pytest.raises(ValueError, match="runs has shape"):
-        make([good], mask=blank, runs=np.zeros((40, 2), np.uint8))
+        make([good], mask=kernels.PackedMask(np.zeros((40, 2), np.uint8), np.zeros(1, np.uint8)))
+    with pytest.raises(ValueError, match="isn't of these runs"):
+        make([good], mask=kernels.PackedMask(np.ones((40, 1), np.uint8), np.zeros(40 * kernels.RUN, np.uint8)))
     compiled = kernels.compiled()
     assert compiled is not None
     with pytest.raises(ValueError, match="too small"):
         compiled.bslz4_encode(frame, np.empty(100, np.uint8))
-    words = ((good,), (40, 60), 2, None, None, 1, total, flags[:1], 65534, 65535, True)
+    words = ((good,), (40, 60), 2, None, 1, total, flags[:1], 65534, 65535, True)
     rows, stage, room = np.empty((1, 60), np.uint16), np.empty(20_000, np.uint16), kernels.bslz4_room(2400, 2)
     packed = kernels.packed(ending._replace(values=rows))
     assert compiled.bslz4_image(words, packed, 1, None, stage, room)[2] == len(make([good]).chunk)
@@ -577,26 +581,53 @@ def test_chunks_on_the_way_refuse_what_does_not_fit() -> None:
 @compiled_only
 @given(seed=st.integers(0, 999), shape=st.tuples(st.integers(1, 40), st.integers(1, 700)), b=st.integers(1, 64))
 @sampled
-def test_runs_of_a_mask(seed: int, shape: tuple[int, int], b: int) -> None:
+def test_a_packed_mask_is_the_mask(seed: int, shape: tuple[int, int], b: int) -> None:
     rng = np.random.default_rng(seed)
-    mask = (rng.random(shape) < rng.choice([0, 0.002, 0.1])).astype(np.uint8)
-    runs, width = kernels.mask_runs(mask, b), kernels.RUN // b * b
-    assert runs is not None
+    mask = (rng.random(shape) < rng.choice([0, 0.002, 0.1, 1])).astype(np.uint8)
+    mask[:, 200:500] |= np.uint8(seed % 3 == 0)
+    made = kernels.pack_mask(mask, b, shape, np.dtype("u2"))
+    assert isinstance(made, kernels.PackedMask)
+    assert kernels.pack_mask(made, b, shape, np.dtype("u2")) is made
+    runs, width, at = made.runs, kernels.RUN // b * b, 0
+    np.testing.assert_array_equal(runs, kernels.mask_runs(mask, b))
     for y, x in np.ndindex(runs.shape):
-        assert bool(runs[y, x]) == mask[y * b : (y + 1) * b, x * width : (x + 1) * width].any()
+        here = mask[y * b : (y + 1) * b, x * width : (x + 1) * width]
+        assert runs[y, x] == (2 if here.all() else int(here.any()))
+        if runs[y, x] == 1:
+            rows = made.pixels[at : at + len(here) * kernels.RUN].reshape(len(here), kernels.RUN)
+            np.testing.assert_array_equal(rows[:, : here.shape[1]], here)
+            assert rows[:, here.shape[1] :].all()
+            at += rows.size
+    assert at + 1 == made.pixels.size
     assert runs.shape == (-(-shape[0] // b), -(-shape[1] // width))
+
+
+@compiled_only
+def test_a_packed_mask_is_refused_where_it_cannot_be_used() -> None:
+    mask = np.ones((4, 4), np.uint8)
+    with pytest.raises(ValueError, match="can't be binned by 0"):
+        kernels.pack_mask(mask, 0, mask.shape, np.dtype("u2"))
+    with pytest.raises(ValueError, match="binning is 65"):
+        kernels.mask_runs(mask, 65)
+    packed = kernels.pack_mask(mask, 2, mask.shape, np.dtype("u2"))
+    with pytest.raises(TypeError, match="floats"):
+        kernels.accumulate(np.zeros((4, 4)), packed, 2, np.zeros((2, 2)), np.zeros((2, 2), np.uint8))
+    compiled = kernels.compiled()
+    assert compiled is not None
+    with pytest.raises(ValueError, match="no room"):
+        compiled.pack_mask(mask, 2, np.ones((2, 1), np.uint8), np.zeros(9, np.uint8))
 
 
 @compiled_only
 def test_the_corrupt_one_of_several_chunks_is_told() -> None:
     frame = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
     good = kernels.bslz4_encode(frame)
-    total, flags = np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint8)
+    sums = fused.Sums(None, 1, np.zeros((40, 60), np.uint32), np.zeros((40, 60), np.uint8))
     with pytest.raises(fused.ChunkError, match="is cut short") as caught:
-        fused.bslz4_reduce([good, good, good[:100], good], (40, 60), frame.dtype, None, 1, total, flags)
+        fused.bslz4_reduce([good, good, good[:100], good], (40, 60), frame.dtype, sums)
     assert caught.value.index == 2
     with pytest.raises(ValueError, match="at least one frame"):
-        fused.bslz4_reduce([], (40, 60), frame.dtype, None, 1, total, flags)
+        fused.bslz4_reduce([], (40, 60), frame.dtype, sums)
 
 
 @every_implementation
@@ -766,7 +797,7 @@ def test_shapes_that_no_picture_has_are_refused(impl: ModuleType, shape: tuple[i
 def test_chunks_of_shapes_that_no_picture_has_are_refused(shape: tuple[int, int]) -> None:
     total, flags = np.zeros((1, 1), np.uint32), np.zeros((1, 1), np.uint8)
     with pytest.raises(ValueError, match="sides"):
-        fused.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), None, 1, total, flags)
+        fused.bslz4_reduce([b"x" * 20], shape, np.dtype("u2"), fused.Sums(None, 1, total, flags))
 
 
 PORTABLE = """
@@ -784,7 +815,7 @@ chunk, back = bytes(kernels.bslz4_encode(frame)), np.zeros_like(frame)
 kernels.bslz4_decode(chunk, back)
 total, flags, values = np.zeros((31, 119), np.uint32), np.zeros((31, 119), np.uint8), np.zeros((31, 119), np.uint16)
 ending = kernels.Ending(None, None, 1, 65534, False, values)
-fused.bslz4_reduce([chunk] * 2, frame.shape, frame.dtype, None, 2, total, flags, first=True, ending=ending)
+fused.bslz4_reduce([chunk] * 2, frame.shape, frame.dtype, fused.Sums(None, 2, total, flags, first=True), ending)
 binned = 2 * np.pad(frame, ((0, 1), (0, 1))).reshape(31, 2, 119, 2).sum((1, 3))
 print(np.array_equal(back, frame), np.array_equal(values, binned), kernels.crc32(b"diffraction"), fused.have_images())
 """

@@ -91,7 +91,7 @@ static int has_shape(const array *a, const char *name, Py_ssize_t ny, Py_ssize_t
 
 /* What accumulate, bslz4_reduce and bslz4_image share: mask, total and flags that go with frames of (ny, nx). */
 typedef struct {
-    array mask, runs, total, flags;
+    array runs, mask, total, flags;
     reduction r;
 } sums;
 
@@ -108,26 +108,41 @@ static int runs_take(array *a, PyObject *object, Py_ssize_t oy, size_t n_runs) {
                                  has_shape(a, "runs", oy, (Py_ssize_t)n_runs));
 }
 
+/* Whether an object is None, or the (runs, pixels) that pack_mask makes of a mask (ny, nx). */
+static int mask_take(sums *s, PyObject *object, Py_ssize_t ny, Py_ssize_t nx, size_t b) {
+    PyObject *runs, *mask;
+    const size_t n_runs = runs_of((size_t)nx, b);
+    if (object == Py_None) return 1;
+    if (!PyTuple_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "the mask isn't packed");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(object, "OO", &runs, &mask) ||
+        !runs_take(&s->runs, runs, (ny + (Py_ssize_t)b - 1) / (Py_ssize_t)b, n_runs) ||
+        !array_take(&s->mask, mask, "the packed mask", 1, "u", 0) || !item_size_in(&s->mask, "the packed mask", 1, 1, 1))
+        return 0;
+    /* One byte more, for there are no empty arrays. */
+    if (s->runs.held && packed_bytes(s->runs.view.buf, (size_t)ny, n_runs, b) + 1 == (size_t)s->mask.view.len) return 1;
+    PyErr_SetString(PyExc_ValueError, "the packed mask isn't of these runs");
+    return 0;
+}
+
 /* `flag_rows`: flags are of so many output rows; 0: of all. */
-static int sums_take(sums *s, PyObject *mask, PyObject *runs, PyObject *total, PyObject *flags, Py_ssize_t ny,
-                     Py_ssize_t nx, int itemsize, int binning, unsigned long long top, unsigned long long low,
-                     int first, Py_ssize_t flag_rows) {
+static int sums_take(sums *s, PyObject *mask, PyObject *total, PyObject *flags, Py_ssize_t ny, Py_ssize_t nx,
+                     int itemsize, int binning, unsigned long long top, unsigned long long low, int first,
+                     Py_ssize_t flag_rows) {
     if (binning < 1 || binning > MAX_BINNING) {
         PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", binning, MAX_BINNING);
         return 0;
     }
     const Py_ssize_t oy = (ny + binning - 1) / binning, ox = (nx + binning - 1) / binning;
-    if (mask != Py_None && !(array_take(&s->mask, mask, "mask", 2, "u", 0) &&
-                             item_size_in(&s->mask, "mask", 1, 1, 1) && has_shape(&s->mask, "mask", ny, nx)))
-        return 0;
+    if (!mask_take(s, mask, ny, nx, (size_t)binning)) return 0;
     if (!(array_take(&s->total, total, "total", 2, "u", 1) && item_size_in(&s->total, "total", 4, 8, 8) &&
           has_shape(&s->total, "total", oy, ox)))
         return 0;
     if (!(array_take(&s->flags, flags, "flags", 2, "u", 1) && item_size_in(&s->flags, "flags", 1, 1, 1) &&
           has_shape(&s->flags, "flags", flag_rows ? flag_rows : oy, ox)))
         return 0;
-    const size_t n_runs = runs_of((size_t)nx, (size_t)binning);
-    if (!runs_take(&s->runs, runs, oy, n_runs)) return 0;
     const unsigned long long greatest = itemsize == 1 ? UINT8_MAX : itemsize == 2 ? UINT16_MAX : UINT32_MAX;
     if (top >= greatest || low > top + 1) {
         PyErr_SetString(PyExc_ValueError, "the bounds of valid values don't fit the frame's type");
@@ -136,28 +151,31 @@ static int sums_take(sums *s, PyObject *mask, PyObject *runs, PyObject *total, P
     s->r = (reduction){.ny = (size_t)ny, .nx = (size_t)nx, .ox = (size_t)ox, .b = (size_t)binning,
                        .itemsize = itemsize, .wide = s->total.view.itemsize == 8, .first = first,
                        .top = top, .low = low, .mask = s->mask.held ? s->mask.view.buf : NULL,
-                       .runs = s->runs.held ? s->runs.view.buf : NULL, .n_runs = n_runs,
+                       .runs = s->runs.held ? s->runs.view.buf : NULL, .n_runs = runs_of((size_t)nx, (size_t)binning),
                        .flag_rows = (size_t)flag_rows, .total = s->total.view.buf, .flags = s->flags.view.buf};
     return 1;
 }
 
 static PyObject *accumulate(PyObject *self, PyObject *args) {
-    PyObject *frame_object, *mask, *total, *flags, *runs = Py_None, *result = NULL;
+    PyObject *frame_object, *mask, *total, *flags, *result = NULL;
     int binning, first;
     unsigned long long top, low;
     array frame = {.held = 0};
     sums s = {.r = {0}};
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOiOOO&O&p|O", &frame_object, &mask, &binning, &total, &flags, whole_number,
-                          &top, whole_number, &low, &first, &runs))
+    if (!PyArg_ParseTuple(args, "OOiOOO&O&p", &frame_object, &mask, &binning, &total, &flags, whole_number, &top,
+                          whole_number, &low, &first))
         return NULL;
     if (array_take(&frame, frame_object, "frame", 2, "ui", 0) && item_size_in(&frame, "frame", 1, 2, 4) &&
-        sums_take(&s, mask, runs, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
+        sums_take(&s, mask, total, flags, frame.view.shape[0], frame.view.shape[1], (int)frame.view.itemsize,
                   binning, top, low, first, 0)) {
         const uint8_t *pixels = frame.view.buf;
         const size_t step = s.r.b * s.r.nx * (size_t)s.r.itemsize;
         Py_BEGIN_ALLOW_THREADS
-        for (size_t row = 0; row * s.r.b < s.r.ny; row++) reduce_row(&s.r, row, pixels + row * step);
+        for (size_t row = 0; row * s.r.b < s.r.ny; row++) {
+            const void *rows = pixels + row * step;
+            reduce_row(&s.r, row, &rows, 1, NULL);
+        }
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     }
@@ -214,21 +232,14 @@ static int ending_take(ending *e, PyObject *words, Py_ssize_t ny, Py_ssize_t nx,
     return 1;
 }
 
-/* Row `row` of the image, into `values`. */
-static void ending_run(ending *e, const reduction *r, size_t row, void *values) {
-    const size_t nx = r->ox, next = row + 1;
-    if (e->blank.held && e->runs.held && next < (size_t)e->blank.view.shape[0])
-        prefetch_runs((const uint8_t *)e->blank.view.buf + next * nx, (const uint8_t *)e->runs.view.buf + next * e->n_runs,
-                      e->n_runs, nx, 1, RUN);
-    finish_pixels(&e->f, r->wide, row_total(r, row), row_flags(r, row),
-                  e->blank.held ? (const uint8_t *)e->blank.view.buf + row * nx : NULL,
-                  e->runs.held ? (const uint8_t *)e->runs.view.buf + row * e->n_runs : NULL,
-                  (int)e->values.view.itemsize, values, nx);
-}
-
-/* The same, in its place among all rows of the image. */
-static void ending_run_whole(ending *e, const reduction *r, size_t row) {
-    ending_run(e, r, row, (uint8_t *)e->values.view.buf + row * r->ox * (size_t)e->values.view.itemsize);
+/* How row `row` of the image is made, into `values`. */
+static row_ending ending_of_row(ending *e, size_t row, void *values) {
+    const size_t nx = (size_t)e->values.view.shape[1], next = row + 1;
+    const uint8_t *blank = e->blank.held ? e->blank.view.buf : NULL, *runs = e->runs.held ? e->runs.view.buf : NULL;
+    if (blank && runs && next < (size_t)e->blank.view.shape[0])
+        prefetch_runs(blank + next * nx, runs + next * e->n_runs, e->n_runs, nx, 1, RUN);
+    return (row_ending){.f = &e->f, .blank = blank ? blank + row * nx : NULL, .runs = runs ? runs + row * e->n_runs : NULL,
+                        .value_size = (int)e->values.view.itemsize, .values = values};
 }
 
 static PyObject *ending_counts(const ending *e) {
@@ -270,41 +281,40 @@ static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
     return rows;
 }
 
-/* Row `row` of the image is summed: it goes into the chunk, or into the tile that does. */
-static int image_row(image_chunk *c, ending *e, const reduction *r, size_t row) {
-    if (c->codes) {
-        ending_run(e, r, row, (int32_t *)c->values + row % c->tile_rows * c->nx);
-        return image_values_done(c, r, e->blank.held ? e->blank.view.buf : NULL, row);
-    }
-    ending_run(e, r, row, image_room(c));
-    image_row_done(c);
+/* Where row `row` of the image is to be written: in its chunk, or the tile that it is coded in, or all of it. */
+static void *row_room(const ending *e, const image_chunk *c, size_t row) {
+    const size_t bytes = (size_t)e->values.view.shape[1] * (size_t)e->values.view.itemsize;
+    if (!c) return (uint8_t *)e->values.view.buf + row * bytes;
+    return c->codes ? (uint8_t *)c->values + row % c->tile_rows * bytes : image_room(c);
+}
+
+/* The row is there: it goes into the chunk, or into the tile that does. Returns 0 if memory ran out. */
+static int row_done(image_chunk *c, const ending *e, const reduction *r, size_t row) {
+    if (c && c->codes) return image_values_done(c, r, e->blank.held ? e->blank.view.buf : NULL, row);
+    if (c) image_row_done(c);
     return 1;
 }
 
 /* Sums the chunks' frames one output row at a time, and makes that row's pixels if there is an ending: so
  * neither frames nor, where these frames are all, sums are ever in memory; nor the image, where it becomes a chunk.
- * Returns the number of the frame that has a fault, or n; n + 1 if memory ran out. */
-static size_t reduce_chunks(frame_rows *frames, size_t n, reduction *r, ending *e, image_chunk *c) {
+ * Returns the number of the frame that has a fault, or n; n + 1 if memory ran out. `rows`: room for n. */
+static size_t reduce_chunks(frame_rows *frames, size_t n, const void **rows, reduction *r, ending *e,
+                            image_chunk *c) {
     block_memory memory = {0};
-    const int first = r->first;
     size_t bad = n;
     for (size_t k = 0; k < n && bad == n; k++)
         if (!frame_rows_open(&frames[k], &memory, r)) bad = k;
     for (size_t row = 0; row * r->b < r->ny && bad == n; row++) {
-        const size_t n_rows = r->ny - row * r->b < r->b ? r->ny - row * r->b : r->b;
-        for (size_t k = 0; k < n && bad == n; k++) {
-            const uint8_t *rows = frame_rows_next(&frames[k], n_rows * r->nx);
-            r->first = first && k == 0;
-            if (rows)
-                reduce_row(r, row, rows);
-            else
-                bad = k;
+        for (size_t k = 0; k < n && bad == n; k++)
+            if (!(rows[k] = frame_rows_next(&frames[k], rows_of(r, row) * r->nx))) bad = k;
+        if (bad < n) break;
+        if (!e) {
+            reduce_row(r, row, rows, n, NULL);
+            continue;
         }
-        if (bad < n || !e) continue;
-        if (!c)
-            ending_run_whole(e, r, row);
-        else if (!image_row(c, e, r, row))
-            bad = n + 1;
+        row_ending how = ending_of_row(e, row, row_room(e, c, row));
+        reduce_row(r, row, rows, n, &how);
+        if (!row_done(c, e, r, row)) bad = n + 1;
     }
     for (size_t k = 0; k < n; k++) free(frames[k].pixels);
     block_memory_drop(&memory);
@@ -325,6 +335,7 @@ static PyObject *chunk_fault(const char *fault, size_t block, Py_ssize_t number)
 /* The arguments that bslz4_reduce and bslz4_image share, and what they hold. */
 typedef struct {
     frame_rows *frames;
+    const void **rows; /* of the frames, those in hand */
     Py_ssize_t n, held;
     sums s;
     ending e;
@@ -334,20 +345,21 @@ typedef struct {
 static void reducing_drop(reducing *g) {
     while (g->held > 0) PyBuffer_Release(&g->frames[--g->held].chunk);
     free(g->frames);
+    free(g->rows);
     free(g->row);
     ending_drop(&g->e);
     sums_drop(&g->s);
 }
 
-/* (chunks, (ny, nx), itemsize, mask, runs, binning, total, flags, top, low, first), and the ending or None.
+/* (chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first), and the ending or None.
  * `ring`: where these frames are all, flags are of so many rows, as are the ending's values; 0: of all. */
 static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t ring) {
-    PyObject *chunks, *mask, *runs, *total, *flags;
+    PyObject *chunks, *mask, *total, *flags;
     Py_ssize_t ny, nx;
     int itemsize, binning, first;
     unsigned long long top, low;
-    if (!PyArg_ParseTuple(words, "O!(nn)iOOiOOO&O&p", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &runs,
-                          &binning, &total, &flags, whole_number, &top, whole_number, &low, &first) ||
+    if (!PyArg_ParseTuple(words, "O!(nn)iOiOOO&O&p", &PyTuple_Type, &chunks, &ny, &nx, &itemsize, &mask, &binning,
+                          &total, &flags, whole_number, &top, whole_number, &low, &first) ||
         !sides_fit(ny, nx, "frame"))
         return 0;
     g->n = PyTuple_GET_SIZE(chunks);
@@ -356,13 +368,14 @@ static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t
         return 0;
     }
     g->frames = calloc((size_t)g->n, sizeof *g->frames);
-    if (!g->frames) {
+    g->rows = calloc((size_t)g->n, sizeof *g->rows);
+    if (!g->frames || !g->rows) {
         PyErr_NoMemory();
         return 0;
     }
     for (; g->held < g->n; g->held++)
         if (PyObject_GetBuffer(PyTuple_GET_ITEM(chunks, g->held), &g->frames[g->held].chunk, PyBUF_SIMPLE) < 0) return 0;
-    if (!sums_take(&g->s, mask, runs, total, flags, ny, nx, itemsize, binning, top, low, first, first ? ring : 0)) return 0;
+    if (!sums_take(&g->s, mask, total, flags, ny, nx, itemsize, binning, top, low, first, first ? ring : 0)) return 0;
     if (end == Py_None) return 1;
     const Py_ssize_t oy = g->s.total.view.shape[0];
     if (!ending_take(&g->e, end, oy, g->s.total.view.shape[1], ring ? ring : oy)) return 0;
@@ -382,7 +395,7 @@ static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t
 static int reducing_run(reducing *g, ending *e, image_chunk *c) {
     size_t bad;
     Py_BEGIN_ALLOW_THREADS
-    bad = reduce_chunks(g->frames, (size_t)g->n, &g->s.r, e, c);
+    bad = reduce_chunks(g->frames, (size_t)g->n, g->rows, &g->s.r, e, c);
     Py_END_ALLOW_THREADS
     if (bad == (size_t)g->n) return 1;
     if (bad > (size_t)g->n)
@@ -479,24 +492,56 @@ done:
 }
 #endif
 
+/* A mask (ny, nx) and its runs for a binning, whose arrays are the caller's to drop. */
+static int runs_and_mask(PyObject *args, array *mask, array *runs, PyObject **more, int *binning) {
+    PyObject *objects[2];
+    if (!(more ? PyArg_ParseTuple(args, "OiOO", &objects[0], binning, &objects[1], more)
+               : PyArg_ParseTuple(args, "OiO", &objects[0], binning, &objects[1])))
+        return 0;
+    if (*binning < 1 || *binning > MAX_BINNING) {
+        PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", *binning, MAX_BINNING);
+        return 0;
+    }
+    if (!array_take(mask, objects[0], "mask", 2, "u", 0) || !item_size_in(mask, "mask", 1, 1, 1)) return 0;
+    const Py_ssize_t ny = mask->view.shape[0], nx = mask->view.shape[1];
+    return array_take(runs, objects[1], "runs", 2, "u", 1) && item_size_in(runs, "runs", 1, 1, 1) &&
+           has_shape(runs, "runs", (ny + *binning - 1) / *binning, (Py_ssize_t)runs_of((size_t)nx, (size_t)*binning));
+}
+
 static PyObject *mask_runs(PyObject *self, PyObject *args) {
-    PyObject *objects[2], *result = NULL;
+    PyObject *result = NULL;
     array mask = {.held = 0}, runs = {.held = 0};
     int binning;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OiO", &objects[0], &binning, &objects[1])) return NULL;
-    if (array_take(&mask, objects[0], "mask", 2, "u", 0) && item_size_in(&mask, "mask", 1, 1, 1) &&
-        array_take(&runs, objects[1], "runs", 2, "u", 1) && item_size_in(&runs, "runs", 1, 1, 1)) {
-        const Py_ssize_t ny = mask.view.shape[0], nx = mask.view.shape[1];
-        if (binning < 1 || binning > MAX_BINNING)
-            PyErr_Format(PyExc_ValueError, "binning is %d, not 1 to %d", binning, MAX_BINNING);
-        else if (has_shape(&runs, "runs", (ny + binning - 1) / binning, (Py_ssize_t)runs_of((size_t)nx, (size_t)binning))) {
-            Py_BEGIN_ALLOW_THREADS
-            runs_of_mask(mask.view.buf, (size_t)ny, (size_t)nx, (size_t)binning, runs.view.buf);
-            Py_END_ALLOW_THREADS
+    if (runs_and_mask(args, &mask, &runs, NULL, &binning)) {
+        size_t bytes;
+        Py_BEGIN_ALLOW_THREADS
+        bytes = runs_of_mask(mask.view.buf, (size_t)mask.view.shape[0], (size_t)mask.view.shape[1], (size_t)binning,
+                             runs.view.buf);
+        Py_END_ALLOW_THREADS
+        result = PyLong_FromSize_t(bytes);
+    }
+    array_drop(&runs);
+    array_drop(&mask);
+    return result;
+}
+
+static PyObject *pack_mask_(PyObject *self, PyObject *args) {
+    PyObject *packed_object, *result = NULL;
+    array mask = {.held = 0}, runs = {.held = 0}, packed = {.held = 0};
+    int binning;
+    (void)self;
+    if (runs_and_mask(args, &mask, &runs, &packed_object, &binning) &&
+        array_take(&packed, packed_object, "packed", 1, "u", 1) && item_size_in(&packed, "packed", 1, 1, 1)) {
+        const size_t ny = (size_t)mask.view.shape[0], nx = (size_t)mask.view.shape[1], b = (size_t)binning;
+        if (packed_bytes(runs.view.buf, ny, runs_of(nx, b), b) > (size_t)packed.view.len) {
+            PyErr_SetString(PyExc_ValueError, "there is no room for the packed mask");
+        } else {
+            pack_mask(mask.view.buf, ny, nx, b, runs.view.buf, packed.view.buf);
             result = Py_NewRef(Py_None);
         }
     }
+    array_drop(&packed);
     array_drop(&runs);
     array_drop(&mask);
     return result;
@@ -620,7 +665,10 @@ static PyObject *finish(PyObject *self, PyObject *args) {
         const reduction r = {.wide = total.view.itemsize == 8, .ox = nx, .total = total.view.buf,
                              .flags = flags.view.buf};
         Py_BEGIN_ALLOW_THREADS
-        for (size_t row = 0; row < ny; row++) ending_run_whole(&e, &r, row);
+        for (size_t row = 0; row < ny; row++) {
+            row_ending how = ending_of_row(&e, row, row_room(&e, NULL, row));
+            finish_part(&how, r.wide, row_total(&r, row), row_flags(&r, row), 0, nx);
+        }
         Py_END_ALLOW_THREADS
         result = ending_counts(&e);
     }
@@ -993,19 +1041,20 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 #endif
 
 static PyMethodDef methods[] = {
-    {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first, runs)"},
+    {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"background_find", background_find_py, METH_VARARGS,
      "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
     {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
     {"background_apply", background_apply_py, METH_VARARGS,
      "background_apply(values, state, level, limit, low, kept) -> (before, after, n_kept)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
-     "bslz4_reduce((chunks, (ny, nx), itemsize, mask, runs, binning, total, flags, top, low, first), ending)"},
+     "bslz4_reduce((chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first), ending)"},
 #ifdef BNL_CRC32
     {"bslz4_image", bslz4_image, METH_VARARGS,
      "bslz4_image(words, ending, rows, (scale, limit, mark), stage, room) -> (clipped, invalid, bytes, crc32, s, s)"},
 #endif
-    {"mask_runs", mask_runs, METH_VARARGS, "mask_runs(mask, binning, runs)"},
+    {"mask_runs", mask_runs, METH_VARARGS, "mask_runs(mask, binning, runs) -> bytes of the packed mask"},
+    {"pack_mask", pack_mask_, METH_VARARGS, "pack_mask(mask, binning, runs, packed)"},
     {"byte_offset_decode", byte_offset_decode_, METH_VARARGS, "byte_offset_decode(data, out) -> (pixels, bytes)"},
     {"byte_offset_encode", byte_offset_encode_, METH_O, "byte_offset_encode(array) -> bytes"},
     {"bslz4_decode", bslz4_decode, METH_VARARGS, "bslz4_decode(chunk, out)"},

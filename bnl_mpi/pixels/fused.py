@@ -14,6 +14,7 @@ import numpy as np
 
 from . import kernels
 from .kernels import Array, Ending
+from .masks import Mask
 
 BLOCK_BYTES = 8192
 """Of a bslz4 block."""
@@ -52,32 +53,29 @@ def chunk_errors() -> Iterator[None]:
         raise
 
 
-def _packed_frames(
-    chunks: Sequence[Any],
-    frame_shape: tuple[int, int],
-    frame_dtype: np.dtype[Any],
-    sums: tuple[Array | None, Array | None, int, Array, Array],
-    satval: float | None,
-    *,
-    first: bool,
-) -> tuple[Any, ...]:
-    """Frames, and the (mask, runs, binning, total, flags) that they are added to, as the compiled code takes them."""
-    dtype = np.dtype(frame_dtype)
-    return (tuple(chunks), frame_shape, dtype.itemsize, *sums, *kernels.flag_bounds(dtype, satval), first)
+class Sums(NamedTuple):
+    """What frames are added to, and how: the arguments of `kernels.accumulate` beside them, described there."""
+
+    mask: Mask
+    binning: int
+    total: Array
+    flags: Array
+    satval: float | None = None
+    first: bool = False
+
+    def of_frames(self, chunks: Sequence[Any], shape: tuple[int, int], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+        """The frames and these, as the compiled code takes them."""
+        bounds = kernels.flag_bounds(dtype, self.satval)
+        mask = kernels.pack_mask(self.mask, self.binning, shape, dtype)
+        sums = (mask, self.binning, self.total, self.flags, *bounds, self.first)
+        return (tuple(chunks), shape, dtype.itemsize, *sums)
 
 
 def bslz4_reduce(
     chunks: Sequence[Any],
     frame_shape: tuple[int, int],
     frame_dtype: np.dtype[Any],
-    mask: Array | None,
-    binning: int,
-    total: Array,
-    flags: Array,
-    satval: float | None = None,
-    *,
-    first: bool = False,
-    runs: Array | None = None,
+    sums: Sums,
     ending: Ending | None = None,
 ) -> tuple[int, int]:
     """`bslz4_decode` and `accumulate` of each chunk, and `finish`, a few rows at a time: no frame is ever in memory.
@@ -85,21 +83,21 @@ def bslz4_reduce(
     Args:
         chunks: frames as HDF5 filter 32008 with LZ4 stores them, one or more.
         frame_shape, frame_dtype: (ny, nx), and the stored type, an integer of 1, 2 or 4 bytes.
-        mask, binning, total, flags, satval, first, runs: as for `accumulate`; with `first` and `ending` no `total`.
+        sums: where they are added up; `total` isn't where these are the first frames and there is an ending.
         ending: makes the image's pixels; None if more frames are to come.
 
     Returns:
         What `finish` does; zeros without an ending.
 
     Raises:
-        ChunkError: a chunk is corrupt; `total`, `flags` and the pixels then hold part of it.
+        ChunkError: a chunk is corrupt; sums and pixels then hold part of it.
     """
-    in_c = ending if ending is not None and kernels.fits(total, ending) else None
-    words = _packed_frames(chunks, frame_shape, frame_dtype, (mask, runs, binning, total, flags), satval, first=first)
+    in_c = ending if ending is not None and kernels.fits(sums.total, ending) else None
+    words = sums.of_frames(chunks, frame_shape, np.dtype(frame_dtype))
     with chunk_errors():
         counts: tuple[int, int] | None = _compiled().bslz4_reduce(words, in_c and kernels.packed(in_c))
     if ending is not None and in_c is None:
-        return kernels.finish(total, flags, *ending)
+        return kernels.finish(sums.total, sums.flags, *ending)
     return counts or (0, 0)
 
 
@@ -146,27 +144,20 @@ class ImageChunks:
         chunks: Sequence[Any],
         frame_shape: tuple[int, int],
         frame_dtype: np.dtype[Any],
-        mask: Array | None,
-        binning: int,
-        total: Array,
-        flags: Array,
-        satval: float | None = None,
-        *,
-        first: bool = False,
-        runs: Array | None = None,
+        sums: Sums,
         ending: Ending,
     ) -> Made:
         """The chunk of one image.
 
-        Arguments as for `bslz4_reduce`, but that the ending's `values` aren't used, nor with `first` the `flags`, and
-        its `invalid` is what invalid pixels get in the image.  Bounds have to be whole numbers.
+        Arguments as for `bslz4_reduce`, but that the ending's `values` aren't used, nor the `flags` where these are the
+        first frames, and its `invalid` is what invalid pixels get in the image.  Bounds have to be whole numbers.
         """
         tiling = self._tiling
-        sums = (mask, runs, binning, total, self._flags if first else flags)
-        words = _packed_frames(chunks, frame_shape, frame_dtype, sums, satval, first=first)
+        sums = sums._replace(flags=self._flags) if sums.first else sums
+        words = sums.of_frames(chunks, frame_shape, np.dtype(frame_dtype))
         coding = None if tiling is None else (tiling.scale, int(ending.limit), ending.invalid)
         ending = ending._replace(values=self._values, invalid=0 if tiling else ending.invalid)
-        if not kernels.fits(total, ending):
+        if not kernels.fits(sums.total, ending):
             raise TypeError("compiled code makes chunks of integers alone, with whole bounds")
         with chunk_errors():
             clipped, invalid, size, crc32, *seconds = _compiled().bslz4_image(

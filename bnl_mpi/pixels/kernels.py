@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernels_numpy
+from . import kernels_numpy, masks
 from .kernels_numpy import FLAG_INVALID, FLAG_SATURATED, check_bounds, check_satval, mark_value, top_value
+from .masks import RUN, Mask, PackedMask
 
 try:
     if os.environ.get("BNL_MPI_KERNELS", "").lower() == "numpy":
@@ -40,7 +41,10 @@ __all__ = [
     "FLAG_INVALID",
     "FLAG_SATURATED",
     "HAVE_BSLZ4",
+    "RUN",
     "Ending",
+    "Mask",
+    "PackedMask",
     "accumulate",
     "bslz4_decode",
     "bslz4_encode",
@@ -58,6 +62,7 @@ __all__ = [
     "mark",
     "mark_value",
     "mask_runs",
+    "pack_mask",
     "packed",
     "top_value",
 ]
@@ -88,9 +93,6 @@ def compiled() -> ModuleType | None:
 
 _NO_SATVAL = 2**64 - 1
 
-RUN = 128
-"""Columns of a frame that the compiled loops take at a time."""
-
 
 def flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
     """Greatest valid value, and the smallest value for which a flag is set."""
@@ -103,14 +105,13 @@ def flag_bounds(dtype: np.dtype[Any], satval: float | None) -> tuple[int, int]:
 
 def accumulate(
     frame: Array,
-    mask: Array | None,
+    mask: Mask,
     binning: int,
     total: Array,
     flags: Array,
     satval: float | None = None,
     *,
     first: bool = False,
-    runs: Array | None = None,
 ) -> None:
     """Add a frame to a binned sum.
 
@@ -119,7 +120,8 @@ def accumulate(
 
     Args:
         frame: (ny, nx) counts, of an integer or float type.
-        mask: (ny, nx) uint8 or bool, not 0 where a pixel is flagged; None if none is.
+        mask: (ny, nx) uint8 or bool, not 0 where a pixel is flagged, or what `pack_mask` makes of it for this binning,
+            which is faster for frames of integers; None if no pixel is.
         binning: b, 1 to 64.
         total: (oy, ox) uint32 or uint64, added to; float64 for float frames. Sums are exact as long as they
             fit: uint32 does if b*b * number of frames * top value < 2**32.
@@ -127,30 +129,35 @@ def accumulate(
             its value, FLAG_SATURATED if a valid one is >= satval.
         satval: saturation value in counts, or None: FLAG_SATURATED is never set.
         first: set `total` and `flags` instead of adding to them.
-        runs: what `mask_runs` tells of `mask`, which is then hardly read; or None.
 
     Raises:
         ValueError: shapes don't agree, or binning is out of range.
         TypeError: a type isn't one of those above.
     """
-    if _kernels is None or frame.dtype.kind == "f" or frame.itemsize > 4:
+    if _kernels is None or _in_numpy(frame.dtype):
+        if isinstance(mask, PackedMask):
+            raise TypeError("NumPy, which adds floats, takes no packed mask")
         kernels_numpy.accumulate(frame, mask, binning, total, flags, satval, first=first)
     else:
-        _kernels.accumulate(frame, mask, binning, total, flags, *flag_bounds(frame.dtype, satval), first, runs)
+        mask = pack_mask(mask, binning, frame.shape, frame.dtype)
+        _kernels.accumulate(frame, mask, binning, total, flags, *flag_bounds(frame.dtype, satval), first)
+
+
+def _in_numpy(dtype: np.dtype[Any]) -> bool:
+    """Whether frames of that type are added in NumPy alone."""
+    return dtype.kind == "f" or dtype.itemsize > 4
 
 
 def mask_runs(mask: Array | None, binning: int) -> Array | None:
-    """Where a mask, (ny, nx) uint8, flags anything at all: by row of the binned image, and run of columns.
+    """`PackedMask.runs` of a mask, (ny, nx) uint8; None without one, or where NumPy does the work."""
+    return None if _kernels is None or mask is None else masks.runs_of(_kernels, mask, binning)[0]
 
-    For the functions that take it beside the mask; None without one, or where NumPy does the work.
-    """
-    if _kernels is None or mask is None:
-        return None
-    ny, nx = mask.shape
-    width = RUN // binning * binning
-    runs = np.empty((-(-ny // binning), -(-nx // width)), np.uint8)
-    _kernels.mask_runs(mask, binning, runs)
-    return runs
+
+def pack_mask(mask: Mask, binning: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask:
+    """A mask, (ny, nx) uint8 or bool, as `accumulate` takes it soonest for frames of that shape and type."""
+    if mask is None or isinstance(mask, PackedMask) or _kernels is None or _in_numpy(dtype):
+        return mask
+    return masks.packed(_kernels, mask, binning, shape)
 
 
 class Ending(NamedTuple):

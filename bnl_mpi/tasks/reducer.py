@@ -42,25 +42,26 @@ class Reducer:
         """`values_dtype` is what comes next wants: the codec's image type, or the output's."""
         plan, self._options = job.plan, job.options
         self._plan = plan
-        self._flagged = job.flagged()
-        self._blank = blank_map(job, self._flagged)
-        self._runs = kernels.mask_runs(self._flagged, plan.binning)
+        flagged = job.flagged()
+        self._blank = blank_map(job, flagged)
         self._blank_runs = kernels.mask_runs(self._blank, 1)
         self._n_blank = 0 if self._blank is None else int(np.count_nonzero(self._blank))
         ny, nx = maps.binned_shape(plan.shape_in, plan.binning)
         source = np.dtype(plan.dtype_in)
+        mask = kernels.pack_mask(flagged, plan.binning, plan.shape_in, source)
         self.frame = np.empty(plan.shape_in, source)
         """The buffer that the caller reads frames into."""
         self._total: Array = np.zeros((ny, nx), self._sum_type(source))
         self._flags = np.zeros((ny, nx), np.uint8)
-        self._sums = (self._flagged, plan.binning, self._total, self._flags)
+        self._scaled = plan.saturation == "scaled"
+        cut = plan.satval if self._scaled else None
+        self._sums = fused.Sums(mask, plan.binning, self._total, self._flags, cut)
         self._dtype = np.dtype(plan.dtype_out)
         plain = not (self._options.logarithm or self._options.exponential or self._options.zero)
         self._plain = plain and source.kind != "f" and self._dtype.kind != "f"
         self._values = np.zeros((ny, nx), values_dtype if self._plain else np.float64)
         self._coded_type = np.dtype(values_dtype)
         self._out = np.zeros((ny, nx), self._dtype)
-        self._scaled = plan.saturation == "scaled"
         self._cut = None if self._scaled else plan.satval
         self._zeroed = zeroed((ny, nx), self._options.zero) if self._options.zero else None
         self._gaps = GapFiller(self._blank) if self._options.fill_gaps and not self._options.keep else None
@@ -78,7 +79,8 @@ class Reducer:
 
     def add(self) -> None:
         """Add the frame in `self.frame`."""
-        kernels.accumulate(self.frame, *self._sums, **self._how())
+        now = self._now()
+        kernels.accumulate(self.frame, now.mask, now.binning, now.total, now.flags, now.satval, first=now.first)
 
     def blot(self) -> None:
         """Make the image in hand invalid in all its pixels, whatever frames were added."""
@@ -130,18 +132,18 @@ class Reducer:
         assert self._chunks is not None
         ending = self._ending(self._out, int(kernels.mark_value(self._dtype)))
         shape, dtype = self._plan.shape_in, self.frame.dtype
-        made = self._chunks.make(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+        made = self._chunks.make(chunks, shape, dtype, self._now(), ending)
         self._first = True
         self.n_clipped, self.n_invalid = made.n_clipped, made.n_invalid
         return made
 
-    def _how(self) -> dict[str, Any]:
+    def _now(self) -> fused.Sums:
         first, self._first = self._first, False
-        return {"satval": self._plan.satval if self._scaled else None, "first": first, "runs": self._runs}
+        return self._sums._replace(first=first)
 
     def _reduce(self, chunks: Sequence[Any], ending: kernels.Ending | None) -> tuple[int, int]:
         shape, dtype = self._plan.shape_in, self.frame.dtype
-        return fused.bslz4_reduce(chunks, shape, dtype, *self._sums, ending=ending, **self._how())
+        return fused.bslz4_reduce(chunks, shape, dtype, self._now(), ending)
 
     def _ending(self, out: Array, invalid: int) -> kernels.Ending:
         limit = int(self._plan.limit)
