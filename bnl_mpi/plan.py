@@ -96,3 +96,13 @@ def auto_block_size(n_images: int, image_bytes: int) -> int:
 def better_block_size(n_images: int, n_workers: int) -> int:
     """The largest `-d` that gives every one of `n_workers` workers a block, or 1 if none does."""
     return max(1, n_images // n_workers) if n_images >= n_workers else 1
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things, in words for a user."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def counted_are(n: int, noun: str) -> str:
+    """The same with its verb."""
+    return f"{counted(n, noun)} {'is' if n == 1 else 'are'}"

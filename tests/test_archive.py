@@ -488,6 +488,7 @@ def test_rules_by_what_the_sets_are(raw: Path, tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr().out
     assert "grid" in told
     assert "-b 1 -c bslz4" in told
+    assert "is the same set as" in told
     assert not (tmp_path / "out").exists()
     assert main([*words, "-p", "2"]) == 1
     for stem, entry in entries_of(tmp_path / "out").items():

@@ -280,6 +280,7 @@ def table(plan: Plan, wish: Wish) -> list[str]:
             f"{told.bytes / 1e6:10.1f} MB {told.frames:6d} frames {size:>12s} {told.scan:8s} {told.width:g} deg  "
             f"{stem}: {shlex.join(entry.words) or 'defaults'}{again}"
         )
+    out += [f"skipped {path}: {reason}" for path, reason in plan.skipped.items()]
     for entry in plan.entries.values():
         if entry.stage in (SKIPPED, FAILED):
             out.append(f"{entry.stage} {entry.stem}: {entry.reason}")

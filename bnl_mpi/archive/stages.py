@@ -116,6 +116,14 @@ def _reduction() -> Any:
     return ReductionTask(Memory())
 
 
+@functools.cache
+def _written() -> Any:
+    """What this process remembers of masters that it has written."""
+    from ..hdf5.memory import Memory
+
+    return Memory()
+
+
 def _perform(options: Any, ranks: World, request: StopRequest) -> Any:
     from ..run import driver
     from ..run.state import Told
@@ -130,7 +138,7 @@ def _check(work: Work) -> None:
     """No set is done that isn't whole."""
     from ..check.verdict import judge_soundness
 
-    missing, unsound = judge_soundness(work.master)
+    missing, unsound = judge_soundness(work.master, _written())
     if missing:
         raise OutputError(f"{work.master}: {len(missing)} data files are missing, as {missing[0]}")
     if unsound:

@@ -28,9 +28,7 @@ def _ours(s: Subject) -> Iterator[tuple[Block, Stored]]:
 
 def _records(s: Subject) -> Iterator[tuple[Block, Stored, h5py.Group]]:
     for block, images in _ours(s):
-        with access.open_read(images.file) as file:
-            s.look_at(file, images.file)
-            yield block, images, file[GROUP]
+        yield block, images, s.opened(images.file)[GROUP]
 
 
 @rule(OURS, "blocks", "a master of this program: every data file of it there")

@@ -7,7 +7,6 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -16,6 +15,7 @@ import numpy as np
 from ..errors import BnlError
 from ..hdf5 import access, guard
 from ..hdf5.layout import MOST_LINKS, Container, H5Bytes, Layout, LayoutError
+from ..hdf5.memory import Memory
 from ..hdf5.names import DETECTOR, SPECIFIC
 from ..input.experiment import flavour
 from ..output.record import GROUP
@@ -91,28 +91,35 @@ class Block:
 
 
 class Subject:
-    """A master or NXmx file, open for reading; a context manager.  Raises InputError where it isn't HDF5."""
+    """A master or NXmx file, open for reading; a context manager.  Raises InputError where it isn't HDF5.
 
-    def __init__(self, path: str) -> None:
+    `memory` remembers files that were looked at before.
+    """
+
+    def __init__(self, path: str, memory: Memory | None = None) -> None:
         self.path = path
         self.h5 = access.open_read(path)
-        self._looked_at = set[str]()
+        self._block: tuple[str, h5py.File] | None = None
         with guard.understood(path):
-            guard.check_sizes(guard.survey(self.h5, path, allows_external=True), self.image_shape or (1, 1))
+            surveyed = memory.know(self.h5).surveyed if memory is not None else None
+            surveyed = surveyed or guard.survey(self.h5, path, allows_external=True)
+            guard.check_sizes(surveyed, self.image_shape or (1, 1))
 
-    def look_at(self, file: h5py.File, name: str) -> None:
-        """At an open data file's structure, once, before values are read in it."""
-        if name not in self._looked_at:
-            guard.survey(file, name, allows_external=True)
-            self._looked_at.add(name)
+    def opened(self, name: str) -> h5py.File:
+        """A data file, whose structure was looked at; it stays open until another is asked for."""
+        if self._block is None or self._block[0] != name:
+            if self._block is not None:
+                self._block[1].close()
+            self._block = name, access.open_read(name)
+            guard.survey(self._block[1], name, allows_external=True)
+        return self._block[1]
 
     def __enter__(self) -> Subject:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.h5.close()
+    def __exit__(self, *what: object) -> None:
+        for file in (self.h5, *(self._block or ())[1:]):
+            file.close()
 
     # What is where
 
@@ -341,10 +348,3 @@ def virtual_files(dataset: h5py.Dataset) -> Iterator[str]:
     names = dict.fromkeys(source.file_name for source in dataset.virtual_sources())
     for name in names:
         yield dataset.file.filename if name == "." else os.path.join(folder, name)
-
-
-def sibling_nxs(master: str) -> str | None:
-    """OUT.nxs beside OUT_master.h5, where it is."""
-    stem = master.removesuffix(".h5")
-    path = f"{stem.removesuffix('_master')}.nxs"
-    return path if path != master and os.path.exists(path) else None

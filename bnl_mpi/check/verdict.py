@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..hdf5 import guard
+from ..hdf5.memory import Memory
 from ..output import contents
 from . import dials, durin, others, soundness, xds, xds_data  # noqa: F401  (their rules enter the table)
 from .rule import DIALS, DURIN, NXMX, OURS, READERS, RULES, UPSTREAM, XDS, Rule
-from .subject import Observation, Subject, sibling_nxs
+from .subject import Observation, Subject
 from .xds import is_read_filter
 from .xds_data import is_read_type
 
@@ -81,12 +83,12 @@ class Verdict:
             yield reader, file, len(broken), len({f.rule.name for f in mine})
 
 
-def judge_soundness(master: str) -> tuple[tuple[str, ...], list[Finding]]:
+def judge_soundness(master: str, memory: Memory | None = None) -> tuple[tuple[str, ...], list[Finding]]:
     """Data files that a master links and that are missing, and all that is wrong with a set whoever reads it.
 
-    Raises InputError where a file can't be opened as HDF5.
+    Raises InputError where a file can't be opened as HDF5.  `memory` remembers masters from set to set.
     """
-    with guard.understood(master), Subject(master) as subject:
+    with guard.understood(master), Subject(master, memory) as subject:
         missing = _missing(subject)
         return missing, [found for found in _apply(subject, {OURS}) if not found.seen.ok and found.rule.required]
 
@@ -140,3 +142,10 @@ def _of_content(found: contents.Finding) -> Finding:
 def _apply(subject: Subject, readers: set[str]) -> list[Finding]:
     rules = [rule for rule in RULES.values() if rule.reader in readers]
     return [Finding(rule, seen) for rule in rules for seen in rule.function(subject)]
+
+
+def sibling_nxs(master: str) -> str | None:
+    """OUT.nxs beside OUT_master.h5, where it is."""
+    stem = master.removesuffix(".h5")
+    path = f"{stem.removesuffix('_master')}.nxs"
+    return path if path != master and os.path.exists(path) else None

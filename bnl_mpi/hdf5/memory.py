@@ -86,11 +86,12 @@ class Known:
     def __init__(self, image: bytes = b"", kept: Kept | None = None, surveyed: Survey | None = None) -> None:
         self.image = image
         self._kept = kept
-        self._surveyed = surveyed
+        self.surveyed = surveyed
+        """What `guard` has seen, where the file could be remembered."""
 
     def survey(self, h5: h5py.File) -> Survey:
-        """`guard.survey` of the file, which is open as `h5`; what can be kept of it has been, before all else."""
-        return guard.survey(h5, h5.filename) if self._surveyed is None else self._surveyed
+        """`guard.survey` of the file, which is open as `h5`."""
+        return guard.survey(h5, h5.filename) if self.surveyed is None else self.surveyed
 
     @property
     def form(self) -> Form | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import BnlError, InputError, Interrupted, OutputError
 from ..job import Job, Prepared
+from ..plan import counted_are
 from .log import RunLog
 from .state import Process, Stop, failure_line, unless_stopped
 from .task import Kept
@@ -123,7 +124,7 @@ def _judge_kept(job: Job, this: Process, gathered: Sequence[Kept]) -> str | Stop
         total = job.plan.n_blocks
         return Stop(
             Interrupted.exit_status,
-            f"stopped by {this.request.name}: {len(this.kept)} or more of {total} blocks are complete; the same "
-            "command with --resume goes on",
+            f"stopped by {this.request.name}: {len(this.kept)} or more of {counted_are(total, 'block')} complete; the "
+            "same command with --resume goes on",
         )
     return "go"

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from ..errors import BnlError, Interrupted, OutputError, UsageError
 from ..job import Job, Prepared
 from ..options import Options
+from ..plan import counted_are
 from . import launch, shares, world
 from . import report as reporting
 from .agreement import agree_on_job
@@ -253,7 +254,7 @@ def _check_complete(job: Job, this: Process, n_made: int) -> None:
     if whole < total:
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
         raise Interrupted(
-            f"stopped {why}: {whole} of {total} blocks are complete; the same command with --resume goes on"
+            f"stopped {why}: {whole} of {counted_are(total, 'block')} complete; the same command with --resume goes on"
         )
 
 
@@ -272,6 +273,6 @@ def _announce(job: Job, this: Process, warnings: Sequence[str]) -> None:
     for text in warnings:
         this.warn(text)
     if job.options.resume and this.kept:
-        this.say(f"{len(this.kept)} of {plan.n_blocks} blocks are there and sound")
+        this.say(f"{len(this.kept)} of {counted_are(plan.n_blocks, 'block')} there and sound")
     for number in sorted(this.kept):
         this.log.write("kept", block=number)

@@ -12,6 +12,7 @@ from .. import job as jobs
 from ..errors import BnlError, InputError, Interrupted
 from ..job import Job, Prepared
 from ..options import Options
+from ..plan import counted_are
 from . import report as reporting
 from .agreement import heed_while_inspecting
 from .lock import Share
@@ -147,8 +148,8 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: flo
     if len(made) < len(missing):
         why = f"by {this.request.name}" if this.request.name else "before the batch job's time ends"
         raise Interrupted(
-            f"{share} stopped {why}: {len(made) + len(this.kept)} of its {len(numbers)} blocks are complete; the "
-            "same command with --resume goes on"
+            f"{share} stopped {why}: {len(made) + len(this.kept)} of its {counted_are(len(numbers), 'block')} "
+            "complete; the same command with --resume goes on"
         )
     _write_json(job, this, begin, masters=Masters(), reports=made, kept=list(this.kept.values()))
     if not numbers:

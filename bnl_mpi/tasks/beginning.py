@@ -7,6 +7,7 @@ from ..job import Job
 from ..options import Options
 from ..output.filters import Filter
 from ..pixels import kernels
+from ..plan import counted
 
 
 def get_ready(options: Options) -> None:
@@ -34,8 +35,9 @@ def start_line(job: Job) -> str:
     oy, ox = plan.shape_out
     codec = f", {options.codec} {_target(options)}" if options.codec else ""
     return (
-        f"{plan.n_frames} frames of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
-        f"{plan.n_images} images of {ox} x {oy} {plan.dtype_out} in {plan.n_blocks} blocks{codec}, "
+        f"{counted(plan.n_frames, 'frame')} of {plan.shape_in[1]} x {plan.shape_in[0]} {plan.dtype_in} -> "
+        f"{counted(plan.n_images, 'image')} of {ox} x {oy} {plan.dtype_out} in "
+        f"{counted(plan.n_blocks, 'block')}{codec}, "
         f"{options.compression}"
     )
 

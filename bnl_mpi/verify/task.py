@@ -13,7 +13,7 @@ from ..input import checks
 from ..job import Job
 from ..options import Options
 from ..output import contents
-from ..plan import Block
+from ..plan import Block, counted
 from ..run.files import NoFiles
 from ..run.task import BlockReport, Kept, Masters, Outcome, Overseer
 from . import certificate, journal, metadata
@@ -95,7 +95,7 @@ class VerifyTask:
     def start_line(self, job: VerifyJob) -> str:
         plan = job.plan
         against = f" against {job.options.infile}" if job.against else ""
-        return f"verify {job.master}{against}: {plan.n_images} images in {plan.n_blocks} blocks"
+        return f"verify {job.master}{against}: {counted(plan.n_images, 'image')} in {counted(plan.n_blocks, 'block')}"
 
     def notes(self, job: VerifyJob) -> list[str]:
         return []
