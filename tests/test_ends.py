@@ -153,6 +153,39 @@ def test_reduce_leaves_the_environment_alone(tmp_path: Path, words: list[str]) -
     subprocess.run([sys.executable, "-c", code, folder, words[1]], cwd=tmp_path, env=env, check=True)
 
 
+# ---- few files at a time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize("way", ["-p", "mpiexec"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_low_limit_on_open_files(tmp_path: Path, words: list[str], way: str, hard: bool) -> None:
+    """A soft one is raised; a hard one is told of, and not by MPI."""
+    command, environment = mpiexec_command(3, words)
+    limit = f"ulimit -{'' if hard else 'S'}n 24"
+    if way == "mpiexec":
+        # The ranks alone.
+        place = command.index(sys.executable)
+        command[place:] = ["sh", "-c", f'{limit}; exec "$@"', "sh", *command[place:]]
+    else:
+        command = ["sh", "-c", f'{limit}; exec "$@"', "sh", sys.executable, MAIN, *words, "-p", "2"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if not hard:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "set_master.h5").exists()
+        return
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if line.startswith("bnl-mpi: ")]
+    assert told == [
+        "bnl-mpi: a process may have 24 files open (ulimit -Hn), and MPI needs 39 for 3 ranks; raise that limit, or "
+        "work without MPI: one process, or shares (-t)"
+    ]
+    assert not list(tmp_path.glob("set*"))
+
+
 # ---- a rank that never joins ----------------------------------------------------------------------------
 
 

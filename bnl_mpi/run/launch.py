@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,30 @@ def library_threads() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+FILES_OF_MPI, MOST_RANKS = 36, 64
+"""What MPICH has open in a rank of few: found by trial, with UCX. One more for each rank, of a node at most."""
+FILES_WANTED = 1024
+
+
+def allow_files(n_ranks: int) -> None:
+    """Let this process, and what it starts, open as many files as MPI and a job of that many ranks need.
+
+    Raises UsageError where the system doesn't allow that: MPI would end in words of its own.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(FILES_WANTED, FILES_OF_MPI + 4 * n_ranks)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    needed = FILES_OF_MPI + min(n_ranks, MOST_RANKS)
+    if wanted < needed:
+        raise UsageError(
+            f"a process may have {wanted} files open (ulimit -Hn), and MPI needs {needed} for {n_ranks} ranks; raise "
+            "that limit, or work without MPI: one process, or shares (-t)"
+        )
+
+
 JOIN_SECONDS = 600.0
 """Some sites start thousands of processes from one file system."""
 GUARD_DELAY = 0.5
@@ -89,6 +114,7 @@ def guarded_start() -> Iterator[None]:
     In MPI's library a rank waits for all others, and Python's handlers don't run; nothing is there to be cleaned up.
     """
     seconds = join_seconds()
+    allow_files(told_size())
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     pid, tell = _start_guard(seconds)
     try:
@@ -146,6 +172,7 @@ def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:
     gets SIGTERM or SIGINT, but passes SIGUSR1 on, which means the same to them: so it is kept below this process.
     """
     command, environment = mpiexec_command(n_ranks, words)
+    allow_files(n_ranks)
     sys.stdout.flush()
     if not _is_open_mpi(command[0]):
         os.execvpe(command[0], command, environment)
