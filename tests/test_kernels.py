@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -821,13 +822,39 @@ print(np.array_equal(back, frame), np.array_equal(values, binned), kernels.crc32
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or which("cc") is None, reason="needs Linux and a C compiler")
-def test_the_kernels_can_be_built_for_other_processors(tmp_path: Path) -> None:
-    folder, made = Path(__file__).parents[1] / "bnl_mpi" / "pixels", tmp_path / "_kernels.so"
-    words = ["cc", "-std=c11", "-O1", "-fPIC", "-shared", "-DBNL_PORTABLE", "-Werror=implicit-function-declaration"]
-    places = [f"-I{sysconfig.get_paths()['include']}", str(folder / "_kernels.c"), "-lm", "-o", str(made)]
+CHECKSUMS = """
+import zlib
+data = np.random.default_rng(5).integers(0, 256, 5000, dtype=np.uint8)
+for start in range(9):
+    for length in (*range(160), 4096, 4991):
+        piece = data[start : start + length]
+        assert made.crc32(piece) == zlib.crc32(piece), (start, length)
+"""
+
+needs_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or which("cc") is None, reason="needs Linux and a C compiler"
+)
+
+
+def run_with_build(folder: Path, define: str, program: str) -> list[str]:
+    """The words that `program` prints, whose kernels are built with that macro defined."""
+    sources, made = Path(__file__).parents[1] / "bnl_mpi" / "pixels", folder / "_kernels.so"
+    words = ["cc", "-std=c11", "-O1", "-fPIC", "-shared", f"-D{define}", "-Werror=implicit-function-declaration"]
+    places = [f"-I{sysconfig.get_paths()['include']}", str(sources / "_kernels.c"), "-lm", "-o", str(made)]
     subprocess.run([*words, *places], check=True, capture_output=True)
     environment = {k: v for k, v in os.environ.items() if k != "BNL_MPI_KERNELS"}
-    command = [sys.executable, "-c", PORTABLE, str(made)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True", "True", str(zlib.crc32(b"diffraction")), "False"]
+    command = [sys.executable, "-c", program, str(made)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+@needs_compiler
+def test_the_kernels_can_be_built_for_other_processors(tmp_path: Path) -> None:
+    told = run_with_build(tmp_path, "BNL_PORTABLE", PORTABLE)
+    assert told == ["True", "True", str(zlib.crc32(b"diffraction")), "False"]
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere no checksum of ours is used")
+def test_checksums_without_carry_less_multiplication(tmp_path: Path) -> None:
+    told = run_with_build(tmp_path, "BNL_NO_PCLMUL", PORTABLE + CHECKSUMS)
+    assert told == ["True", "True", str(zlib.crc32(b"diffraction")), "True"]

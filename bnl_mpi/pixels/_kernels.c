@@ -1084,5 +1084,6 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     bitshuffle_choose();
+    crc32_choose();
     return PyModuleDef_Init(&module);
 }

@@ -13,11 +13,31 @@
 
 #define CRC32_P UINT32_C(0xEDB88320)
 
-static uint32_t crc32_bytes(uint32_t crc, const uint8_t *p, size_t n) {
-    while (n--) {
-        crc ^= *p++;
+/* crc32_table[k][b]: the remainder of byte b with k bytes of zero behind it. */
+static uint32_t crc32_table[8][256];
+
+static void crc32_fill_tables(void) {
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
         for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (CRC32_P & (0 - (crc & 1)));
+        crc32_table[0][byte] = crc;
     }
+    for (int k = 1; k < 8; k++)
+        for (int byte = 0; byte < 256; byte++) {
+            const uint32_t crc = crc32_table[k - 1][byte];
+            crc32_table[k][byte] = crc >> 8 ^ crc32_table[0][crc & 255];
+        }
+}
+
+/* Eight bytes at a time, each through a table of its own. */
+static uint32_t crc32_bytes(uint32_t crc, const uint8_t *p, size_t n) {
+    for (; n >= 8; p += 8, n -= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = crc32_table[7][crc & 255] ^ crc32_table[6][crc >> 8 & 255] ^ crc32_table[5][crc >> 16 & 255] ^
+              crc32_table[4][crc >> 24] ^ crc32_table[3][p[4]] ^ crc32_table[2][p[5]] ^ crc32_table[1][p[6]] ^
+              crc32_table[0][p[7]];
+    }
+    for (; n; n--) crc = crc >> 8 ^ crc32_table[0][(crc ^ *p++) & 255];
     return crc;
 }
 
@@ -46,9 +66,19 @@ __attribute__((target("pclmul"))) static uint32_t crc32_folding(uint32_t crc, co
     return crc32_bytes(crc32_bytes(0, last, 16), p + n / 16 * 16, n % 16);
 }
 
+static int crc32_folds;
+
+/* Before anything else of this file is called. */
+static void crc32_choose(void) {
+    crc32_fill_tables();
+#ifndef BNL_NO_PCLMUL /* builds what processors without it get, to test it here */
+    crc32_folds = __builtin_cpu_supports("pclmul");
+#endif
+}
+
 /* Goes on from the CRC of what came before, 0 of nothing. */
 static uint32_t crc32_more(uint32_t before, const uint8_t *p, size_t n) {
-    if (n >= 64 && __builtin_cpu_supports("pclmul")) return ~crc32_folding(~before, p, n);
+    if (n >= 64 && crc32_folds) return ~crc32_folding(~before, p, n);
     return ~crc32_bytes(~before, p, n);
 }
 
@@ -56,7 +86,10 @@ static uint32_t crc32_of(const uint8_t *p, size_t n) { return crc32_more(0, p, n
 
 #else
 
-/* For code that is built all the same: where it is slow, nothing that takes a checksum is offered to Python. */
+static void crc32_choose(void) { crc32_fill_tables(); }
+
+/* For code that is built all the same: zlib's own may be faster, so nothing that takes a checksum is offered to Python.
+ */
 static uint32_t crc32_more(uint32_t before, const uint8_t *p, size_t n) { return ~crc32_bytes(~before, p, n); }
 
 #endif
