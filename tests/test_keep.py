@@ -585,6 +585,10 @@ def test_a_set_of_kept_reflections_verifies_by_itself(made: Path, tmp_path: Path
         return
     status, told = verified(out / "o_master.h5", *against, "--keep", spots)
     assert (status, told["findings"], told["kept"]) == (0, [], [f"--keep {spots}: SHA-256 as noted"])
+    # Under another name it is the same file.
+    renamed = shutil.copy(spots, tmp_path / "kept-2026.dat")
+    status, told = verified(out / "o_master.h5", *against, "--keep", renamed)
+    assert (status, told["findings"], told["kept"]) == (0, [], [f"--keep {renamed}: SHA-256 as noted"])
     shutil.copy(spots, out)
     status, told = verified(out / "o_master.h5", *against)
     assert (status, told["kept"]) == (0, [f"--keep {out / 'spots.txt'}: SHA-256 as noted"])
@@ -629,7 +633,11 @@ def test_other_reflections_than_those_kept_are_found(made: Path, tmp_path: Path)
         status, told = verified(master, *against, "--keep", path)
         assert status == 1
         assert {f["file"] for f in told["findings"]} == {str(path)}
-    assert main(["verify", str(master), "--keep", str(made / "in_master.h5")]) == 2
+    status, told = verified(master, *against, "--keep", other, "--keep", made / "spots.txt")
+    assert (status, [f["file"] for f in told["findings"]]) == (1, [str(other)])
+    assert told["kept"] == [f"--keep {made / 'spots.txt'}: SHA-256 as noted"]
+    for unknown in (made / "in_master.h5", tmp_path / "absent.txt"):
+        assert main(["verify", str(master), "--keep", str(unknown)]) == 2
     other.unlink()
     # Regions changed in the master: by the blocks' word, and by the images.
     with h5py.File(master, "r+") as h5:

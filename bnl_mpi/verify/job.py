@@ -126,11 +126,11 @@ def _kept(
 ) -> tuple[jobs.Keeping | None, list[Finding], list[str]]:
     """What `--keep` kept, and what is found and known of it."""
     found = kept.told_by(master, told)
-    kept.check_given(found, master, wish.keep)
+    given = kept.given_files(found, master, wish.keep)
     if found is None:
         return None, [], []
     folders = dict.fromkeys(os.path.dirname(path) for path in (master, wish.against or master, ""))
-    return found.keeping, *kept.compare(found, master, options, plan, wish.keep, list(folders))
+    return found.keeping, *kept.compare(found, master, options, plan, given, list(folders))
 
 
 def _files_of(master: str) -> tuple[list[str], list[str], str]:
