@@ -86,6 +86,24 @@ def test_metadata_are_explained_item_by_item(tmp_path: Path, flavour: str, capsy
     assert " changed as the rules say, 0 unexplained" in capsys.readouterr().out
 
 
+def test_an_expanded_set_whose_nexus_file_was_made_anew(tmp_path: Path) -> None:
+    """Angles by an image's width round otherwise than by a frame's in the last digit; no more may differ."""
+    made = make_input(tmp_path, InputSpec(flavour="filewriter", omega_start=0.0, omega_step=0.1, n_frames=26))
+    words = ["-i", str(made.master), "-1", "2", "-b", "2", "-s", "3", "-H", "16", "-q", "--drop_partial"]
+    assert main([*words, "-c", "bslz4", "-o", str(tmp_path / "small")]) == 0
+    (tmp_path / "small.nxs").unlink()
+    assert main(["expand", str(tmp_path / "small_master.h5"), "-c", "bslz4", "-o", str(tmp_path / "set")]) == 0
+    status, told = verify(tmp_path, "--against", made.master)
+    assert (status, told["findings"]) == (0, [])
+    with h5py.File(tmp_path / "set.nxs", "r+") as file:
+        ends = file["/entry/sample/transformations/omega_end"]
+        ends[3] += 1e-9
+    status, told = verify(tmp_path, "--against", made.master)
+    assert status == 1
+    items = {f["where"] for f in told["findings"]}
+    assert any(item.endswith("/omega_end") for item in items), items
+
+
 # ---- whatever is changed is found -----------------------------------------------------------------------
 
 
