@@ -336,7 +336,8 @@ def test_spots_that_touch_leave_the_level_to_what_is_around_them() -> None:
 def test_wrong_arrays_are_refused() -> None:
     u1, u2, u4 = (np.zeros((8, 9), t) for t in ("u1", "u2", "u4"))
     discs, weights, centres = np.zeros((1, 3), "i4"), np.array([256], "u4"), np.zeros(72, "u4")
-    good = [u2, u1, u1, u4, centres, discs, 1, weights, 9]
+    room = background.find_room((8, 9), background.Smoothing(1, weights))
+    good = [u2, u1, u1, u4, centres, discs, 1, weights, 9, room]
     find = kernels._kernels.background_find  # type: ignore[attr-defined]
     assert find(*good) == 0
     for k, wrong in (
@@ -350,6 +351,8 @@ def test_wrong_arrays_are_refused() -> None:
         (7, np.array([1, 255], "u4")),
         (7, np.array([255], "u4")),
         (8, 65536),
+        (9, room[:-1].copy()),
+        (9, u4),
     ):
         with pytest.raises((TypeError, ValueError)):
             find(*(wrong if j == k else a for j, a in enumerate(good)))

@@ -930,21 +930,22 @@ static int background_take(background_arrays *a, PyObject *values, PyObject *sta
 }
 
 static PyObject *background_find_py(PyObject *self, PyObject *args) {
-    PyObject *values, *flags, *state, *level, *centres_object, *discs_object, *weights_object, *result = NULL;
+    PyObject *values, *flags, *state, *level, *centres_object, *discs_object, *weights_object, *room_object;
+    PyObject *result = NULL;
     background_arrays a = {.b = {0}};
-    array centres = {.held = 0}, discs = {.held = 0}, weights = {.held = 0};
+    array centres = {.held = 0}, discs = {.held = 0}, weights = {.held = 0}, room = {.held = 0};
     unsigned int cell_bits;
     unsigned long limit;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOOOOIOk", &values, &flags, &state, &level, &centres_object, &discs_object,
-                          &cell_bits, &weights_object, &limit))
+    if (!PyArg_ParseTuple(args, "OOOOOOIOkO", &values, &flags, &state, &level, &centres_object, &discs_object,
+                          &cell_bits, &weights_object, &limit, &room_object))
         return NULL;
     if (!background_take(&a, values, state, level, limit) || !array_take(&a.flags, flags, "flags", 2, "u", 0) ||
         !item_size_in(&a.flags, "flags", 1, 1, 1) ||
         !has_shape(&a.flags, "flags", a.values.view.shape[0], a.values.view.shape[1]) || !array_take(&centres, centres_object, "centres", 1, "u", 1) ||
         !item_size_in(&centres, "centres", 4, 4, 4) || !array_take(&discs, discs_object, "discs", 2, "i", 0) ||
         !item_size_in(&discs, "discs", 4, 4, 4) || !array_take(&weights, weights_object, "weights", 1, "u", 0) ||
-        !item_size_in(&weights, "weights", 4, 4, 4))
+        !item_size_in(&weights, "weights", 4, 4, 4) || !array_take(&room, room_object, "room", 1, "f", 1))
         goto done;
     const size_t taps = (size_t)weights.view.shape[0];
     uint64_t total = 0;
@@ -955,22 +956,38 @@ static PyObject *background_find_py(PyObject *self, PyObject *args) {
                                           "discs are (n, 3), and there is room for as many centres as pixels");
         goto done;
     }
+    if ((size_t)room.view.len < background_room(a.b.ny, a.b.nx, cell_bits)) {
+        PyErr_SetString(PyExc_ValueError, "the room is too small");
+        goto done;
+    }
     a.b.flags = a.flags.view.buf;
     a.b.cell_bits = cell_bits;
     a.b.weights = weights.view.buf;
     a.b.reach = taps / 2;
     a.b.centres = centres.view.buf;
-    int ok;
     Py_BEGIN_ALLOW_THREADS
-    ok = background_find(&a.b, discs.view.buf, (size_t)discs.view.shape[0]);
+    background_find(&a.b, discs.view.buf, (size_t)discs.view.shape[0], room.view.buf);
     Py_END_ALLOW_THREADS
-    result = ok ? PyLong_FromSize_t(a.b.n_centres) : PyErr_NoMemory();
+    result = PyLong_FromSize_t(a.b.n_centres);
 done:
+    array_drop(&room);
     background_drop(&a);
     array_drop(&centres);
     array_drop(&discs);
     array_drop(&weights);
     return result;
+}
+
+static PyObject *background_room_py(PyObject *self, PyObject *args) {
+    Py_ssize_t ny, nx;
+    unsigned int cell_bits;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nnI", &ny, &nx, &cell_bits) || !sides_fit(ny, nx, "image")) return NULL;
+    if (cell_bits > 3) {
+        PyErr_SetString(PyExc_ValueError, "cells are of 1 to 8 pixels");
+        return NULL;
+    }
+    return PyLong_FromSize_t(background_room((size_t)ny, (size_t)nx, cell_bits));
 }
 
 static PyObject *background_apply_py(PyObject *self, PyObject *args) {
@@ -1043,7 +1060,8 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"background_find", background_find_py, METH_VARARGS,
-     "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit) -> n_centres"},
+     "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit, room) -> n_centres"},
+    {"background_room", background_room_py, METH_VARARGS, "background_room(ny, nx, cell_bits) -> bytes"},
     {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
     {"background_apply", background_apply_py, METH_VARARGS,
      "background_apply(values, state, level, limit, low, kept) -> (before, after, n_kept)"},

@@ -78,7 +78,22 @@ def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
         compiled.keep_discs(state, np.ascontiguousarray(discs, np.int32), bit)
 
 
-def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, how: Smoothing, limit: int) -> Array:
+def find_room(shape: tuple[int, int], how: Smoothing) -> Array:
+    """What `find` needs for images of `shape`, (ny, nx), beside its arguments; made once, for it is large."""
+    compiled = kernels.compiled()
+    return np.empty(0 if compiled is None else compiled.background_room(*shape, how.cell_bits) // 8, np.float64)
+
+
+def find(
+    values: Array,
+    flags: Array,
+    state: Array,
+    level: Array,
+    discs: Array,
+    how: Smoothing,
+    limit: int,
+    room: Array | None = None,
+) -> Array:
     """Find what is to be kept of an image beside discs, and the level of the rest.
 
     That is what stands out of its surroundings, v > m + 5 sqrt(m + 1/2) + 1, twice over, with eight neighbours each,
@@ -93,6 +108,7 @@ def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, 
         discs: (n, 3) int32: x, y and radius in eighths of a pixel; kept where a pixel's centre is within.
         how: as `smoothing` gives it.
         limit: saturation value.
+        room: as `find_room` makes it; where it is given, no memory is asked for.
 
     Returns:
         Flat indices (slow * nx + fast), uint32, of the pixels found, whose neighbours are kept with them.
@@ -102,8 +118,9 @@ def find(values: Array, flags: Array, state: Array, level: Array, discs: Array, 
     if compiled is None:
         weights = how.weights.astype(np.int64)
         return background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, limit)
+    room = find_room((values.shape[0], values.shape[1]), how) if room is None else room
     centres = np.empty(values.size, np.uint32)
-    n = compiled.background_find(values, flags, state, level, centres, discs, how.cell_bits, how.weights, limit)
+    n = compiled.background_find(values, flags, state, level, centres, discs, how.cell_bits, how.weights, limit, room)
     found: Array = centres[:n].copy()
     return found
 

@@ -22,6 +22,7 @@ typedef struct {
     uint32_t low; /* below this level kept pixels stay */
     const uint32_t *weights; /* 2 * reach + 1 of them, their sum 256 */
     size_t reach;
+    double taps[MOST_TAPS]; /* the weights, but for those of 0 at both ends, and reach less by these */
     uint16_t *values;
     const uint8_t *flags;
     uint8_t *state; /* of a pixel: KEPT, ABSENT, both or neither, which is background; AROUND a disc beside these */
@@ -43,45 +44,53 @@ enum { MARKED = 8 };
 typedef struct {
     cell_grid grids[32];
     size_t n_grids;
-    double *work_sum, *work_n, *row_sum, *row_n; /* of coarse grids in turn */
+    double *work_sum, *work_n, *nothing;         /* of coarse grids in turn; a row of zeros */
     double *fine_sum, *fine_n;                   /* of the finest, blurred along its rows */
     uint8_t *missing;                            /* of the finest: cells whose mean comes from wider surroundings */
     uint8_t *marks;                              /* of the finest: where means, and levels, are to be made anew */
     size_t n_marks;                              /* of a row */
 } pyramid;
 
-static void pyramid_drop(pyramid *p) {
-    for (size_t k = 0; k < p->n_grids; k++) free(p->grids[k].sum);
-    free(p->work_sum);
-    free(p->missing);
+static size_t rounded_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* The next bytes of the room at *to, which may be NULL to learn how many there are. */
+static void *from_room(uint8_t *room, size_t *to, size_t bytes) {
+    void *const here = room ? room + *to : NULL;
+    *to += rounded_up(bytes);
+    return here;
 }
 
-static int pyramid_open(pyramid *p, size_t ny, size_t nx) {
+/* The grids of an image of (ny, nx) cells; returns the bytes of room that they take. Nothing in them is set. */
+static size_t pyramid_open(pyramid *p, size_t ny, size_t nx, uint8_t *room) {
     const size_t n = ny * nx;
+    size_t used = 0;
     p->n_grids = 0;
     p->n_marks = (nx + MARKED - 1) / MARKED;
-    p->work_sum = malloc((4 * n + 2 * nx) * sizeof(double));
-    p->missing = malloc(n + ny * p->n_marks);
-    if (!p->work_sum || !p->missing) return 0;
-    p->work_n = p->work_sum + n;
-    p->fine_sum = p->work_n + n;
-    p->fine_n = p->fine_sum + n;
-    p->row_sum = p->fine_n + n;
-    p->row_n = p->row_sum + nx;
-    p->marks = p->missing + n;
+    p->work_sum = from_room(room, &used, n * sizeof(double));
+    p->work_n = from_room(room, &used, n * sizeof(double));
+    p->fine_sum = from_room(room, &used, n * sizeof(double));
+    p->fine_n = from_room(room, &used, n * sizeof(double));
+    p->nothing = from_room(room, &used, nx * sizeof(double));
+    p->missing = from_room(room, &used, n);
+    p->marks = from_room(room, &used, ny * p->n_marks);
     for (;;) {
-        cell_grid *g = &p->grids[p->n_grids];
+        cell_grid *g = &p->grids[p->n_grids++];
         g->ny = ny;
         g->nx = nx;
-        g->sum = calloc(ny * nx, 2 * sizeof(double) + sizeof(uint32_t));
-        if (!g->sum) return 0;
-        g->n = g->sum + ny * nx;
-        g->mean = (uint32_t *)(g->n + ny * nx);
-        p->n_grids++;
-        if (ny * nx == 1 || p->n_grids == 32) return 1;
+        g->sum = from_room(room, &used, ny * nx * sizeof(double));
+        g->n = from_room(room, &used, ny * nx * sizeof(double));
+        g->mean = from_room(room, &used, ny * nx * sizeof(uint32_t));
+        if (ny * nx == 1 || p->n_grids == 32) return used;
         ny = (ny + 1) / 2;
         nx = (nx + 1) / 2;
     }
+}
+
+/* Bytes that background_find needs for an image (ny, nx). */
+static size_t background_room(size_t ny, size_t nx, unsigned cell_bits) {
+    const size_t c = (size_t)1 << cell_bits;
+    pyramid p;
+    return pyramid_open(&p, (ny + c - 1) / c, (nx + c - 1) / c, NULL) + rounded_up((2 * nx + 2) * sizeof(uint32_t));
 }
 
 /* Marks the finest grid's cells that are within `reach` of one. */
@@ -152,29 +161,25 @@ static void keep_around(const background *b, size_t pixel, pyramid *p) {
         }
 }
 
-/* Adds what is invalid in this image to the state; whether there is such a pixel, or a saturated one. */
-static CLONES int note_invalid(const uint16_t *RESTRICT values, const uint8_t *RESTRICT flags,
-                               uint8_t *RESTRICT state, size_t n, uint32_t limit) {
-    uint32_t any = 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t invalid = flags[i] & INVALID, over = values[i] >= limit ? 1u : 0u;
-        any |= over | invalid;
-        state[i] = (uint8_t)(state[i] | invalid * ABSENT);
-    }
-    return any != 0;
+/* Whether there is a pixel in a row that is invalid in this image, or a saturated one. */
+static CLONES int some_stand_apart(const uint16_t *RESTRICT values, const uint8_t *RESTRICT flags, size_t n,
+                                   uint32_t limit) {
+    uint16_t over = 0;
+    const uint16_t most = (uint16_t)(limit ? limit - 1 : 0);
+    for (size_t i = 0; i < n; i++) over |= (uint16_t)(values[i] > most);
+    return over || !limit || !none_set(flags, n);
 }
 
 /* Saturated pixels, and those that are invalid by their value, which overloads are: their neighbours are of a strong
  * spot. What is absent already is so in every image. */
-static void keep_saturated(background *b, uint8_t *before) {
+static void keep_saturated(background *b) {
     for (size_t y = 0; y < b->ny; y++) {
         const size_t start = y * b->nx;
-        memcpy(before, b->state + start, b->nx);
-        if (!note_invalid(b->values + start, b->flags + start, b->state + start, b->nx, b->limit)) continue;
-        for (size_t x = 0; x < b->nx; x++) {
-            if (before[x] & ABSENT) continue;
-            const size_t i = start + x;
-            if ((b->flags[i] & INVALID) || b->values[i] >= b->limit) b->centres[b->n_centres++] = (uint32_t)i;
+        if (!some_stand_apart(b->values + start, b->flags + start, b->nx, b->limit)) continue;
+        for (size_t i = start; i < start + b->nx; i++) {
+            const int invalid = b->flags[i] & INVALID;
+            if (!(b->state[i] & ABSENT) && (invalid || b->values[i] >= b->limit)) b->centres[b->n_centres++] = (uint32_t)i;
+            if (invalid) b->state[i] |= ABSENT;
         }
     }
     for (size_t k = 0; k < b->n_centres; k++) keep_around(b, b->centres[k], NULL);
@@ -200,7 +205,11 @@ INLINE void pool_cells(uint32_t *RESTRICT columns, double *RESTRICT cells, size_
         for (size_t k = x; k < x + c; k++) of_cell += columns[k];
         cells[cell] = of_cell;
     }
-    for (; x < nx; x++) cells[cell] += columns[x];
+    if (x < nx) {
+        uint32_t of_cell = 0;
+        for (; x < nx; x++) of_cell += columns[x];
+        cells[cell] = of_cell;
+    }
     memset(columns, 0, nx * sizeof *columns);
 }
 
@@ -224,39 +233,72 @@ static CLONES void pool(const background *b, cell_grid *g, uint32_t *columns) {
     }
 }
 
-/* Cells x0 to x1 - 1 of a row, blurred along it: what lies outside adds nothing. */
-static CLONES void blur_row(const background *b, ptrdiff_t nx, const double *RESTRICT from, double *RESTRICT to,
-                            ptrdiff_t x0, ptrdiff_t x1) {
-    const ptrdiff_t reach = (ptrdiff_t)b->reach;
-    for (ptrdiff_t x = x0; x < x1; x++) to[x] = 0;
-    for (ptrdiff_t k = -reach; k <= reach; k++) {
-        const double w = b->weights[k + reach];
-        const ptrdiff_t first = x0 > -k ? x0 : -k, last = x1 < nx - k ? x1 : nx - k;
-        for (ptrdiff_t x = first; x < last; x++) to[x] += w * from[x + k];
+/* The weighted sum of the 2 * reach + 1 rows' cell x. */
+INLINE double weighted(const double *const *rows, const double *weights, size_t reach, size_t x) {
+    double sum = 0;
+    for (size_t k = 0; k < 2 * reach + 1; k++) sum += weights[k] * rows[k][x];
+    return sum;
+}
+
+INLINE void blur_inside(const double *from, double *RESTRICT to, const double *weights, size_t reach, size_t x0,
+                        size_t x1) {
+    const double *rows[MOST_TAPS];
+    for (size_t k = 0; k < 2 * reach + 1; k++) rows[k] = from + k;
+    for (size_t x = x0; x < x1; x++) to[x] = weighted(rows, weights, reach, x - reach);
+}
+
+/* Cells x0 to x1 - 1 of a row near its ends: what lies outside adds nothing. */
+static void blur_ends(const background *b, size_t nx, const double *from, double *to, size_t x0, size_t x1) {
+    for (size_t x = x0; x < x1; x++) {
+        to[x] = 0;
+        for (size_t k = 0; k < 2 * b->reach + 1; k++)
+            if (x + k >= b->reach && x + k < nx + b->reach) to[x] += b->taps[k] * from[x + k - b->reach];
+    }
+}
+
+/* Cells x0 to x1 - 1 of a row, blurred along it. */
+static CLONES void blur_row(const background *b, size_t nx, const double *from, double *to, size_t x0, size_t x1) {
+    const size_t inner = nx > b->reach ? nx - b->reach : 0;
+    size_t first = x0 > b->reach ? x0 : b->reach, last = x1 < inner ? x1 : inner;
+    if (first >= last) first = last = x1;
+    blur_ends(b, nx, from, to, x0, first);
+    switch (b->reach) { /* a constant number lets the compiler unroll and vectorise */
+    case 2: blur_inside(from, to, b->taps, 2, first, last); break;
+    case 3: blur_inside(from, to, b->taps, 3, first, last); break;
+    case 4: blur_inside(from, to, b->taps, 4, first, last); break;
+    default: blur_inside(from, to, b->taps, b->reach, first, last);
+    }
+    blur_ends(b, nx, from, to, last, x1);
+}
+
+INLINE void mean_inside(const double *const *sums, const double *const *numbers, const double *weights, size_t reach,
+                        double least, uint32_t *RESTRICT mean, size_t x0, size_t x1) {
+    for (size_t x = x0; x < x1; x++) {
+        const double sum = weighted(sums, weights, reach, x), n = weighted(numbers, weights, reach, x);
+        const double level = floor(sum * LEVEL_ONE / (n > 0 ? n : 1) + 0.5); /* below 2^29 */
+        mean[x] = n >= least ? (uint32_t)(int32_t)level : UINT32_MAX;
     }
 }
 
 /* Cells x0 to x1 - 1 of row y: down the columns of what is blurred along the rows, and the mean. Where there is too
  * little near it is 0xffffffff. */
-static CLONES void mean_row(const background *b, cell_grid *g, const pyramid *p, const double *RESTRICT sums,
-                            const double *RESTRICT numbers, double least, ptrdiff_t y, size_t x0, size_t x1) {
-    double *RESTRICT sum = p->row_sum, *RESTRICT n = p->row_n;
-    const ptrdiff_t reach = (ptrdiff_t)b->reach, ny = (ptrdiff_t)g->ny;
-    uint32_t *RESTRICT mean = g->mean + (size_t)y * g->nx;
-    for (size_t x = x0; x < x1; x++) sum[x] = n[x] = 0;
-    for (ptrdiff_t k = -reach; k <= reach; k++) {
-        if (y + k < 0 || y + k >= ny) continue;
-        const double w = b->weights[k + reach];
-        const size_t start = (size_t)(y + k) * g->nx;
-        const double *RESTRICT s = sums + start, *RESTRICT m = numbers + start;
-        for (size_t x = x0; x < x1; x++) {
-            sum[x] += w * s[x];
-            n[x] += w * m[x];
-        }
+static CLONES void mean_row(const background *b, cell_grid *g, const double *sums, const double *numbers,
+                            double least, size_t y, size_t x0, size_t x1) {
+    const double *s[MOST_TAPS], *n[MOST_TAPS];
+    double weights[MOST_TAPS];
+    for (size_t k = 0; k < 2 * b->reach + 1; k++) {
+        const int inside = y + k >= b->reach && y + k < g->ny + b->reach;
+        const size_t row = inside ? y + k - b->reach : y;
+        weights[k] = inside ? b->taps[k] : 0;
+        s[k] = sums + row * g->nx;
+        n[k] = numbers + row * g->nx;
     }
-    for (size_t x = x0; x < x1; x++) {
-        const double level = floor(sum[x] * LEVEL_ONE / (n[x] > 0 ? n[x] : 1) + 0.5);
-        mean[x] = n[x] >= least ? (uint32_t)(int64_t)level : UINT32_MAX;
+    uint32_t *const mean = g->mean + y * g->nx;
+    switch (b->reach) {
+    case 2: mean_inside(s, n, weights, 2, least, mean, x0, x1); break;
+    case 3: mean_inside(s, n, weights, 3, least, mean, x0, x1); break;
+    case 4: mean_inside(s, n, weights, 4, least, mean, x0, x1); break;
+    default: mean_inside(s, n, weights, b->reach, least, mean, x0, x1);
     }
 }
 
@@ -279,12 +321,11 @@ static void coarsen(const cell_grid *fine, cell_grid *coarse, const double *noth
 
 /* Means of a coarse grid; whether there is none for some cell. */
 static int solve_coarse(const background *b, pyramid *p, cell_grid *g, double least) {
-    const ptrdiff_t nx = (ptrdiff_t)g->nx;
     for (size_t i = 0; i < g->ny * g->nx; i += g->nx) {
-        blur_row(b, nx, g->sum + i, p->work_sum + i, 0, nx);
-        blur_row(b, nx, g->n + i, p->work_n + i, 0, nx);
+        blur_row(b, g->nx, g->sum + i, p->work_sum + i, 0, g->nx);
+        blur_row(b, g->nx, g->n + i, p->work_n + i, 0, g->nx);
     }
-    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p, p->work_sum, p->work_n, least, (ptrdiff_t)y, 0, g->nx);
+    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p->work_sum, p->work_n, least, y, 0, g->nx);
     int missing = 0;
     for (size_t i = 0; i < g->ny * g->nx; i++) missing |= g->mean[i] == UINT32_MAX;
     return missing;
@@ -295,12 +336,12 @@ static int solve_fine(const background *b, pyramid *p, double least) {
     cell_grid *g = &p->grids[0];
     for (size_t y = 0; y < g->ny; y++)
         for (size_t i = y * g->nx, from, to = 0; next_marked(p, y, &from, &to);) {
-            blur_row(b, (ptrdiff_t)g->nx, g->sum + i, p->fine_sum + i, (ptrdiff_t)from, (ptrdiff_t)to);
-            blur_row(b, (ptrdiff_t)g->nx, g->n + i, p->fine_n + i, (ptrdiff_t)from, (ptrdiff_t)to);
+            blur_row(b, g->nx, g->sum + i, p->fine_sum + i, from, to);
+            blur_row(b, g->nx, g->n + i, p->fine_n + i, from, to);
         }
     for (size_t y = 0; y < g->ny; y++)
         for (size_t from, to = 0; next_marked(p, y, &from, &to);) {
-            mean_row(b, g, p, p->fine_sum, p->fine_n, least, (ptrdiff_t)y, from, to);
+            mean_row(b, g, p->fine_sum, p->fine_n, least, y, from, to);
             for (size_t i = y * g->nx + from; i < y * g->nx + to; i++) p->missing[i] = g->mean[i] == UINT32_MAX;
         }
     return memchr(p->missing, 1, g->ny * g->nx) != NULL;
@@ -336,8 +377,8 @@ static void solve(const background *b, pyramid *p) {
     size_t coarsest = 0;
     int missing = solve_fine(b, p, p->n_grids == 1 ? 1 : full / NEAR_SHARE);
     while (missing && coarsest + 1 < p->n_grids) {
-        memset(p->row_sum, 0, p->grids[coarsest].nx * sizeof(double));
-        coarsen(&p->grids[coarsest], &p->grids[coarsest + 1], p->row_sum);
+        memset(p->nothing, 0, p->grids[coarsest].nx * sizeof(double));
+        coarsen(&p->grids[coarsest], &p->grids[coarsest + 1], p->nothing);
         coarsest++;
         full *= 4;
         missing = solve_coarse(b, p, &p->grids[coarsest], coarsest + 1 == p->n_grids ? 1 : full / NEAR_SHARE);
@@ -347,6 +388,20 @@ static void solve(const background *b, pyramid *p) {
         if (g->mean[i] == UINT32_MAX) g->mean[i] = 0;
     for (size_t k = coarsest; k-- > 1;) fill_coarse(&p->grids[k], &p->grids[k + 1]);
     if (coarsest) fill_fine(p);
+}
+
+/* The levels from the centre of cell 0 to that of cell 2, of 4 pixels each: eight at once, as vectors are. */
+INLINE void two_cells_of_4(const uint32_t *cells, uint32_t *out) {
+#if defined(__GNUC__) || defined(__clang__)
+    const uint32_t a = cells[0], b = cells[1], c = cells[2];
+    const lanes_u4 left = {a, a, a, a, b, b, b, b}, right = {b, b, b, b, c, c, c, c};
+    const lanes_u4 weights = {1, 3, 5, 7, 1, 3, 5, 7};
+    /* Modulo 2^32, within which the sum is. */
+    *(lanes_u4 *)out = (8 * left + 4 + weights * (right - left)) >> 3;
+#else
+    for (uint32_t k = 0; k < 8; k++)
+        out[k] = (8 * cells[k / 4] + 4 + (2 * (k % 4) + 1) * (cells[k / 4 + 1] - cells[k / 4])) >> 3;
+#endif
 }
 
 /* A row's levels from the cells' means, between whose centres they are linear: of the pixels from the centre of cell
@@ -368,6 +423,8 @@ INLINE size_t level_row(const background *b, const cell_grid *g, size_t y, uint3
     *first = x;
     if (!x0)
         for (; x < centre; x++) out[x] = cells[0];
+    for (; c == 4 && cell + 2 <= x1 && x + 2 * c <= b->nx; x += 2 * c, cell += 2)
+        two_cells_of_4(cells + cell, out + x);
     for (; cell < x1 && x + c <= b->nx; x += c, cell++) {
         const uint32_t left = cells[cell], right = cells[cell + 1];
         for (size_t k = 0; k < c; k++) {
@@ -448,31 +505,33 @@ static size_t refresh(background *b, pyramid *p, uint32_t *cells, int keep) {
     return b->n_centres - before;
 }
 
+static void set_taps(background *b) {
+    size_t cut = 0;
+    while (cut < b->reach && !b->weights[cut] && !b->weights[2 * b->reach - cut]) cut++;
+    b->reach -= cut;
+    for (size_t k = 0; k < 2 * b->reach + 1; k++) b->taps[k] = b->weights[k + cut];
+}
+
 /* Keeps discs, (n, 3) of x, y, r in eighths of a pixel, beside what is kept already; finds what else is to be kept,
- * and the level of every pixel. */
-static int background_find(background *b, const int32_t *discs, size_t n_discs) {
+ * and the level of every pixel. `room`: background_room bytes. */
+static void background_find(background *b, const int32_t *discs, size_t n_discs, uint8_t *room) {
     const size_t c = (size_t)1 << b->cell_bits, cells_y = (b->ny + c - 1) / c, cells_x = (b->nx + c - 1) / c;
     pyramid p;
-    uint32_t *cells = calloc(2 * b->nx + 2, sizeof *cells);
-    const int ok = pyramid_open(&p, cells_y, cells_x) && cells != NULL;
-    if (ok) {
-        for (size_t k = 0; k < n_discs; k++) {
-            const int32_t *disc = discs + 3 * k;
-            set_disc(b, disc[0], disc[1], 2 * (int64_t)disc[2] + POSITION_UNITS / 2, AROUND);
-            set_disc(b, disc[0], disc[1], disc[2], KEPT);
-        }
-        b->n_centres = 0;
-        keep_saturated(b, (uint8_t *)cells);
-        memset(cells, 0, b->nx); /* of which it used one byte a pixel */
-        pool(b, &p.grids[0], cells);
-        memset(p.marks, 1, cells_y * p.n_marks);
-        solve(b, &p);
-        /* The second time without what the first found: strong spots hide weaker ones beside them. */
-        for (int round = 0; refresh(b, &p, cells, round < 2); round++) solve(b, &p);
+    uint32_t *cells = (uint32_t *)(room + pyramid_open(&p, cells_y, cells_x, room));
+    set_taps(b);
+    for (size_t k = 0; k < n_discs; k++) {
+        const int32_t *disc = discs + 3 * k;
+        set_disc(b, disc[0], disc[1], 2 * (int64_t)disc[2] + POSITION_UNITS / 2, AROUND);
+        set_disc(b, disc[0], disc[1], disc[2], KEPT);
     }
-    pyramid_drop(&p);
-    free(cells);
-    return ok;
+    b->n_centres = 0;
+    keep_saturated(b);
+    memset(cells, 0, (2 * b->nx + 2) * sizeof *cells);
+    pool(b, &p.grids[0], cells);
+    memset(p.marks, 1, cells_y * p.n_marks);
+    solve(b, &p);
+    /* The second time without what the first found: strong spots hide weaker ones beside them. */
+    for (int round = 0; refresh(b, &p, cells, round < 2); round++) solve(b, &p);
 }
 
 /* ---- the new image ---- */
@@ -492,8 +551,20 @@ INLINE uint32_t fate_of(uint32_t state, uint32_t level, uint32_t low) {
     return here * (kept * (MOVED + is_low * (STAYS - MOVED)) + (1 - kept) * around * is_low * DITHERED);
 }
 
-/* Pixels of a row that are worked on together: their sums fit 32 bits. Most stretches are plain: all background. */
-enum { STRETCH = 128, N_FATES = STAYS + 1 };
+/* Pixels of a row that are worked on together: their sums fit 32 bits. Most are all background. */
+enum { STRETCH = 32, N_FATES = STAYS + 1 };
+
+/* What a stretch is: of several kinds of pixels, all background, or all absent. */
+enum { MIXED, ALL_PLAIN, ALL_ABSENT };
+
+INLINE uint8_t kind_of_stretch(const uint8_t *state, size_t n) {
+    uint8_t all = ABSENT;
+    const uint64_t any = bits_of_all(state, 0, 1, n);
+    if (!any) return ALL_PLAIN;
+    if (!(any & UINT64_C(0x0101010101010101) * ABSENT)) return MIXED;
+    for (size_t i = 0; i < n; i++) all &= state[i];
+    return all ? ALL_ABSENT : MIXED;
+}
 
 /* Histograms of the levels' fractions, by fate; whole levels and counts, of what is rounded and of what is moved. */
 typedef struct {
@@ -501,7 +572,7 @@ typedef struct {
     uint64_t whole[2], counts[2], plain; /* counts of plain stretches alone */
 } level_sums;
 
-static CLONES void take_run(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
+INLINE void take_run(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
                             const uint32_t *RESTRICT level, size_t n, uint32_t low, uint32_t *RESTRICT bins,
                             level_sums *sums) {
     uint32_t whole[2] = {0, 0}, counts[2] = {0, 0};
@@ -521,8 +592,8 @@ static CLONES void take_run(const uint16_t *RESTRICT values, const uint8_t *REST
     }
 }
 
-/* Of a plain stretch: whole levels and counts. */
-static CLONES void take_plain(const uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n,
+/* Of plain stretches: whole levels and counts. */
+INLINE void take_plain(const uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n,
                               level_sums *sums) {
     uint32_t whole = 0, counts = 0;
     for (size_t i = 0; i < n; i++) {
@@ -534,29 +605,51 @@ static CLONES void take_plain(const uint16_t *RESTRICT values, const uint32_t *R
     sums->plain += counts;
 }
 
-/* `plain`, of each row and stretch: set to whether it is. */
-static void take_levels(const background *b, uint32_t low, level_sums *sums, uint8_t *plain) {
+/* Stretches of a row from k on that are of one kind: where they end. */
+INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
+    size_t end = k + 1;
+    while (end < n && kinds[end] == kinds[k]) end++;
+    return end;
+}
+
+static size_t stretches_of(size_t nx) { return (nx + STRETCH - 1) / STRETCH; }
+
+/* Neighbours are alike: two histograms, lest each increment waits for the one before. */
+INLINE void count_fractions(const uint32_t *level, size_t n, level_sums *sums) {
+    size_t i = 0;
+    for (; i + 1 < n; i += 2) {
+        sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
+        sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
+    }
+    if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
+}
+
+/* `kinds`, of each row and stretch: set to what it is. */
+static CLONES void take_levels(const background *b, uint32_t low, level_sums *sums, uint8_t *kinds) {
+    const size_t n_stretches = stretches_of(b->nx);
     uint32_t bins[STRETCH];
     memset(sums, 0, sizeof *sums);
-    for (size_t y = 0; y < b->ny; y++)
-        for (size_t x = 0; x < b->nx; x += STRETCH) {
-            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, start = y * b->nx + x;
-            const uint32_t *level = b->level + start;
-            *plain = (uint8_t)none_set(b->state + start, n);
-            if (*plain++) {
-                size_t i = 0;
-                take_plain(b->values + start, level, n, sums);
-                /* Neighbours are alike: two histograms, lest each increment waits for the one before. */
-                for (; i + 1 < n; i += 2) {
-                    sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
-                    sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
-                }
-                if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
+    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches) {
+        const size_t row = y * b->nx;
+        for (size_t k = 0; k < n_stretches; k++) {
+            const size_t x = k * STRETCH;
+            kinds[k] = kind_of_stretch(b->state + row + x, b->nx - x < STRETCH ? b->nx - x : STRETCH);
+        }
+        for (size_t k = 0, end; k < n_stretches; k = end) {
+            end = alike(kinds, k, n_stretches);
+            size_t i = row + k * STRETCH, last = row + (end < n_stretches ? end * STRETCH : b->nx);
+            if (kinds[k] == ALL_PLAIN) {
+                take_plain(b->values + i, b->level + i, last - i, sums);
+                count_fractions(b->level + i, last - i, sums);
                 continue;
             }
-            take_run(b->values + start, b->state + start, level, n, low, bins, sums);
-            for (size_t i = 0; i < n; i++) sums->n_of[bins[i]]++;
+            for (; kinds[k] == MIXED && i < last; i += STRETCH) {
+                const size_t n = last - i < STRETCH ? last - i : STRETCH;
+                take_run(b->values + i, b->state + i, b->level + i, n, low, bins, sums);
+                for (size_t j = 0; j < n; j++) sums->n_of[bins[j]]++;
+            }
         }
+    }
     for (size_t k = 0; k < LEVEL_ONE; k++) sums->n_of[ROUNDED * LEVEL_ONE + k] += sums->more[k];
 }
 
@@ -589,7 +682,7 @@ static void thresholds_of(size_t y, uint32_t *thresholds) {
 
 /* A kept pixel on its rounded level is changed by one of two neighbouring integers, by an ordered dither; a saturated
  * one stays. */
-static CLONES void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state, const uint32_t *RESTRICT level,
+INLINE void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state, const uint32_t *RESTRICT level,
                             const uint32_t *RESTRICT thresholds, size_t n, const background *b, uint32_t up,
                             background_sums *sums) {
     const int32_t limit = (int32_t)b->limit;
@@ -615,7 +708,7 @@ static CLONES void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT s
     sums->sum_after += after;
 }
 
-static CLONES uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
+INLINE uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
                                  const uint32_t *RESTRICT level, size_t n, const background *b, uint32_t up) {
     const uint32_t limit = b->limit, low = b->low;
     uint32_t after = 0;
@@ -629,8 +722,8 @@ static CLONES uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTR
     return after;
 }
 
-/* The same of a plain stretch. */
-static CLONES uint32_t round_plain(uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n, uint32_t limit,
+/* The same of stretches of one kind. */
+INLINE uint32_t round_plain(uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n, uint32_t limit,
                                    uint32_t up) {
     uint32_t after = 0;
     for (size_t i = 0; i < n; i++) {
@@ -643,41 +736,54 @@ static CLONES uint32_t round_plain(uint16_t *RESTRICT values, const uint32_t *RE
 }
 
 /* Notes the kept pixels among n from `start` on. */
-static void note_kept(const background *b, size_t start, size_t n, background_sums *sums) {
+INLINE void note_kept(const background *b, size_t start, size_t n, background_sums *sums) {
     for (size_t i = start; i < start + n; i++)
         if ((b->state[i] & PLAIN) == KEPT) b->centres[sums->n_kept++] = (uint32_t)i;
+}
+
+/* `kinds`: as take_levels sets it. */
+static CLONES void move_kept(const background *b, const uint8_t *kinds, uint32_t up, background_sums *sums) {
+    uint32_t thresholds[STRETCH];
+    for (size_t y = 0; y < b->ny; y++) {
+        thresholds_of(y, thresholds);
+        for (size_t x = 0; x < b->nx; x += STRETCH) {
+            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
+            if (*kinds++ != MIXED) continue;
+            move_run(b->values + i, b->state + i, b->level + i, thresholds, n, b, up, sums);
+            if (bits_of_all(b->state + i, 0, 1, n) & UINT64_C(0x0101010101010101) * KEPT) note_kept(b, i, n, sums);
+        }
+    }
+}
+
+static CLONES void round_rest(const background *b, const uint8_t *kinds, uint32_t up, background_sums *sums) {
+    const size_t n_stretches = stretches_of(b->nx);
+    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches)
+        for (size_t k = 0, end; k < n_stretches; k = end) {
+            end = alike(kinds, k, n_stretches);
+            const size_t i = y * b->nx + k * STRETCH, last = y * b->nx + (end < n_stretches ? end * STRETCH : b->nx);
+            if (kinds[k] == MIXED) {
+                sums->sum_after += round_run(b->values + i, b->state + i, b->level + i, last - i, b, up);
+                continue;
+            }
+            const uint32_t after = round_plain(b->values + i, b->level + i, last - i, b->limit, up);
+            sums->sum_after += kinds[k] == ALL_PLAIN ? after : 0;
+        }
 }
 
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
  * counts stays. What is kept is listed in place of the centres. */
 static int background_apply(background *b, background_sums *sums) {
-    const size_t n_stretches = (b->nx + STRETCH - 1) / STRETCH;
-    uint32_t thresholds[STRETCH];
-    level_sums *levels = malloc(sizeof *levels + b->ny * n_stretches);
+    level_sums *levels = malloc(sizeof *levels + b->ny * stretches_of(b->nx));
     if (!levels) return 0;
-    uint8_t *const plain = (uint8_t *)(levels + 1), *is_plain = plain;
+    uint8_t *const kinds = (uint8_t *)(levels + 1);
     memset(sums, 0, sizeof *sums);
-    take_levels(b, b->low, levels, plain);
+    take_levels(b, b->low, levels, kinds);
     const uint64_t moved = (levels_of(levels, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
     uint32_t up = rounding(levels, 1, levels->counts[ROUNDED] + moved);
     sums->sum_before = levels->plain;
-    for (size_t y = 0; y < b->ny; y++) {
-        thresholds_of(y, thresholds);
-        for (size_t x = 0; x < b->nx; x += STRETCH) {
-            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
-            if (*is_plain++) continue;
-            move_run(b->values + i, b->state + i, b->level + i, thresholds, n, b, up, sums);
-            note_kept(b, i, n, sums);
-        }
-    }
+    move_kept(b, kinds, up, sums);
     up = rounding(levels, 0, sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0);
-    is_plain = plain;
-    for (size_t y = 0; y < b->ny; y++)
-        for (size_t x = 0; x < b->nx; x += STRETCH) {
-            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
-            sums->sum_after += *is_plain++ ? round_plain(b->values + i, b->level + i, n, b->limit, up)
-                                           : round_run(b->values + i, b->state + i, b->level + i, n, b, up);
-        }
+    round_rest(b, kinds, up, sums);
     free(levels);
     return 1;
 }
