@@ -26,6 +26,11 @@ WITHOUT_RANKS = ("quality",)
 
 def _run_main(words: Sequence[str]) -> int:
     options = options_from(words)
+    from .run import launch
+
+    if n_workers := launch.workers_to_start(options):
+        # As the driver does, but without the imports, which the ranks need alone.
+        return launch.run_mpiexec(n_workers + 1, words)
     from .run import driver
     from .tasks.reduction import REDUCTION
 

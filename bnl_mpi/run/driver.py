@@ -47,8 +47,8 @@ def main(task: AnyTask, options: Options, words: Sequence[str]) -> int:
 
     `words` are those after `bnl-mpi`, to start more ranks with.
     """
-    if options.thread is None and options.parallel is not None and not launch.launched():
-        return launch.run_mpiexec(options.parallel + 1, words)
+    if n_workers := launch.workers_to_start(options):
+        return launch.run_mpiexec(n_workers + 1, words)
     request = StopRequest()
     if options.thread is not None:
         request.install()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..options import Options
 from . import guard
 
 SIZE_VARIABLES = (
@@ -163,6 +164,11 @@ def join_seconds() -> float:
     if not seconds > 0:
         raise UsageError(f"BNL_MPI_JOIN_SECONDS={text}: give a number of seconds above 0, or unset it")
     return seconds
+
+
+def workers_to_start(options: Options) -> int:
+    """How many workers `-p` wants that nobody has started."""
+    return options.parallel or 0 if options.thread is None and not launched() else 0
 
 
 def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:

@@ -28,7 +28,6 @@ from ..plan import Block
 from ..run.task import Masters
 from . import inputs
 from .images import ImageMaker, ImageSink, ImageTask
-from .masters import make_masters
 from .reducer import Reducer
 from .report import ImageReport
 
@@ -323,6 +322,9 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     options = prepared.job.options
     new_master = files.enter_context(whole_file(options.master_path))
     new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
+    # Imported late: workers make none, and a process alone makes its images first.
+    from .masters import make_masters
+
     return make_masters(prepared.job, prepared.experiment, new_master, new_nxs, prepared.known)
 
 
