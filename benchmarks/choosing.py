@@ -86,7 +86,7 @@ Every row is one setting, by its short name: `b3s2` is `-b 3 -s 2`, `b2s2H16` ad
 to look at: spots are summed in the raw frames and in the images made of the same frames, and the change is told in
 Poisson sigmas of the sums. At 0.1 nobody can tell; at 1 the variance is doubled, as if half of the photons were gone.
 It is told for the outer half of the resolution shells, where data are weak, and for the weakest third of all spots;
-the verdict is by the worst of them, never by all spots together.
+the verdict is by the worst of them, never by all spots together. `docs/quality.md` has how it agrees with DIALS.
 
 The advice on `b` and `s` comes from the spots themselves: how wide they are, how near their neighbours lie, and how
 many frames they last. `--max_size 2GB` or `--min_kept 0.98` choose by other aims, `--spots FILE` judges reflections

@@ -155,6 +155,32 @@ def test_sums_are_those_of_a_loop_over_pixels(seed: int, x: float, y: float, z0:
         assert (found.counts[0], found.sigma[0]) == pytest.approx(wanted)
 
 
+@given(st.integers(0, 2**32), st.sampled_from([2, 3, 4, 5]), st.floats(14, 46), st.floats(14, 46), st.floats(1.5, 5))
+@settings(max_examples=20, deadline=None)
+def test_binned_pixels_count_by_the_share_that_a_spot_touches(
+    seed: int, binning: int, x: float, y: float, radius: float
+) -> None:
+    """Each pixel of a frame that the box touches has its bin's mean count; around, every bin that isn't touched."""
+    frame = np.random.default_rng(seed).poisson(4, (60, 60)).astype(np.uint16)
+    image = frame.reshape(60 // binning, binning, 60 // binning, binning).sum(axis=(1, 3))
+    clear = np.zeros(image.shape, np.uint8)
+    found = integrate(
+        [Layer(range(1), image, clear, clear)],
+        binning,
+        Boxes(np.array([x]), np.array([y]), np.array([0]), np.array([1]), radius),
+    )
+    rows, columns = (np.abs(np.arange(60) + 0.5 - at) < radius + 0.5 for at in (y, x))
+    touched = rows[:, None] & columns
+    spread = image.repeat(binning, 0).repeat(binning, 1) / binning**2
+    middle = (np.arange(len(image)) + 0.5) * binning
+    reach = radius + max(RING, 2 * binning) + binning / 2
+    around = (np.abs(middle - y) < reach)[:, None] & (np.abs(middle - x) < reach)
+    around &= touched.reshape(len(image), binning, len(image), binning).sum(axis=(1, 3)) == 0
+    wanted = spread[touched].sum() - touched.sum() / binning**2 * image[around].mean()
+    assert found.good[0]
+    assert found.counts[0] == pytest.approx(wanted)
+
+
 def test_binned_and_summed_images_give_the_same_counts_of_a_spot() -> None:
     frames = np.full((4, 64, 64), 3, np.uint16)
     frames[1:3, 30:33, 31:34] += 50

@@ -59,12 +59,15 @@ class Sums(NamedTuple):
 
 
 def integrate(layers: Iterable[Layer], binning: int, boxes: Boxes, scale: float = 1.0) -> Sums:
-    """Sum every spot over the pixels that its box touches, in every image that has one of its frames.
+    """Sum every spot over the frames' pixels that its box touches, in every image that has one of its frames.
+
+    A binned pixel counts by the share of it that the box touches, so that the area is the same at any binning: to a
+    program that fits profiles, what lies beyond a spot weighs next to nothing.
 
     `binning`: of the images.  `scale`: the factor on their counts; sums are in the frames' counts.
     """
     n = len(boxes)
-    inside, n_inside, around, n_around = (np.zeros(n) for _ in range(4))
+    inside, spread, n_inside, around, n_around = (np.zeros(n) for _ in range(5))
     touched, broken = np.zeros(n, bool), np.zeros(n, bool)
     for layer in layers:
         chosen = np.flatnonzero((boxes.z0 < layer.frames.stop) & (boxes.z1 > layer.frames.start))
@@ -74,21 +77,23 @@ def integrate(layers: Iterable[Layer], binning: int, boxes: Boxes, scale: float 
         values, bad = window.of(layer.image).astype(np.float64), window.of(layer.bad) != 0
         free = window.ring & ~bad & (window.of(layer.strong) == 0)
         touched[chosen] = True
-        broken[chosen] |= window.cut | (bad & window.foreground).any(axis=1)
-        inside[chosen] += np.where(window.foreground, values, 0).sum(axis=1)
-        n_inside[chosen] += window.foreground.sum(axis=1)
+        weight = window.foreground
+        broken[chosen] |= window.cut | (bad & (weight > 0)).any(axis=1)
+        inside[chosen] += (weight * values).sum(axis=1)
+        spread[chosen] += (weight**2 * values).sum(axis=1)
+        n_inside[chosen] += weight.sum(axis=1)
         around[chosen] += np.where(free, values, 0).sum(axis=1)
         n_around[chosen] += free.sum(axis=1)
     good = touched & ~broken & (n_around >= SMALLEST_RING)
     mean = around / np.maximum(n_around, 1) / scale
     share = n_inside / np.maximum(n_around, 1)
     counts = inside / scale - n_inside * mean
-    variance = inside / scale + share**2 * around / scale
+    variance = spread / scale + share**2 * around / scale
     return Sums(counts, np.sqrt(np.maximum(variance, 1.0)), good)
 
 
 class _Window:
-    """The pixels around n spots: those that the foreground touches, and a ring around these."""
+    """The pixels around n spots: shares of them that the foreground touches, and a ring around these."""
 
     def __init__(self, x: Array, y: Array, radius: float, binning: int, shape: tuple[int, ...]) -> None:
         ring = radius + max(RING, 2.0 * binning)
@@ -100,17 +105,19 @@ class _Window:
             start = np.floor((centre - ring) / binning).astype(np.int64)
             index = start[:, None] + np.arange(size)
             distance = np.abs((index + 0.5) * binning - centre[:, None])
-            near.append(distance < radius + binning / 2)
+            pixels = binning * start[:, None] + np.arange(binning * size)
+            inside = np.abs(pixels + 0.5 - centre[:, None]) < radius + 0.5
+            near.append(inside.reshape(-1, size, binning).mean(axis=2))
             # Pixels beyond the frame's edge are no background, and no foreground that could be whole.
             within = (index >= 0) & (index < length)
-            cut |= (near[-1] & ~within).any(axis=1)
+            cut |= ((near[-1] > 0) & ~within).any(axis=1)
             far.append((distance < ring + binning / 2) & within)
             first.append(start)
             self._index.append(np.clip(index, 0, length - 1))
         n = len(x)
         self.cut = cut
-        self.foreground = (near[0][:, :, None] & near[1][:, None, :]).reshape(n, -1)
-        self.ring = (far[0][:, :, None] & far[1][:, None, :]).reshape(n, -1) & ~self.foreground
+        self.foreground: Array = (near[0][:, :, None] * near[1][:, None, :]).reshape(n, -1)
+        self.ring = (far[0][:, :, None] & far[1][:, None, :]).reshape(n, -1) & (self.foreground == 0)
 
     def of(self, image: Array) -> Array:
         """(n, pixels of a window) of an image."""
