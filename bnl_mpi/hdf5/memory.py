@@ -1,21 +1,20 @@
 """What was found out of one file, for the next of the same form (`form`).
 
-An answer holds for another file where that is alike, byte for byte, but for values of which nothing was made that the
-answer depends on (`trail`), names of data files and times.  For a file that is like none, all is found out as ever.
+An answer holds for another file where all is the same, byte for byte, but for names of data files, times, and values
+that it isn't made of (`trail`).  For a file that is like none, all is found out as ever.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from . import access, digest, guard, steady
 from .form import LARGEST, Form, Place, Recorder, form_of
@@ -28,83 +27,118 @@ T = TypeVar("T")
 
 MOST_BYTES, MOST_FORMS = 1 << 27, 16
 """Kept in all by a process."""
+MOST_ANSWERS = 8
+"""To one question, of files of one form."""
+HOPEFUL = 4
+"""Times that a costly answer is kept though none was found again."""
+
+
+class Answer(NamedTuple):
+    """What was found out of a file, and the values that it was made of."""
+
+    places: frozenset[Place]
+    values: Mapping[Place, bytes]
+    """Those of them that aren't what they are in the form's own file."""
+    found: Any
+    n_bytes: int
 
 
 @dataclass
 class Kept:
-    """A form of files that were read, and what was found out of one of them."""
+    """A form of files that were read, and what was found out of them."""
 
     form: Form
     surveyed: Survey
     """What `guard` has seen of its structure, without a look at values."""
-    fixed: set[int] = field(default_factory=set)
-    """By address: datasets of whose values something was made.  Those of another file of the form are the same."""
-    answers: dict[Hashable, Any] = field(default_factory=dict)
-    bytes_more: int = 0
-    """Held by the answers."""
+    answers: dict[Hashable, list[Answer]] = field(default_factory=dict)
+    """The one used last comes first."""
+    missed: dict[Hashable, int] = field(default_factory=dict)
+    """How often a question had to be asked since it was last answered from here."""
 
     def __post_init__(self) -> None:
         self._image = np.frombuffer(self.form.image, np.uint8)
-        self._free = self._free_places()
-
-    def _free_places(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """(starts, ends) of what may differ, in order."""
-        form = self.form
-        places = [place for address, place in form.values.items() if address not in self.fixed]
+        places = [*self.form.values.values(), *(Place(at, 4) for at in self.form.times)]
         # A mapping's block has a checksum, which would have to be followed.
-        places += [place for (_, link), found in form.names.items() if link for place in found]
-        places += [Place(at, 4) for at in form.times]
-        places.sort()
-        starts = np.array([place.offset for place in places], np.intp)
-        return starts, starts + np.array([place.n for place in places], np.intp)
+        places += [place for (_, link), found in self.form.names.items() if link for place in found]
+        self._places = sorted(places)
+        self._starts = np.array([place.offset for place in self._places], np.intp)
+        self._ends = self._starts + np.array([place.n for place in self._places], np.intp)
 
-    def fix(self, addresses: set[int]) -> None:
-        """From now on these datasets' values are the same in all files of the form."""
-        if not addresses <= self.fixed:
-            self.fixed |= addresses
-            self._free = self._free_places()
-
-    def fits(self, image: bytes) -> bool:
-        """Whether that is a file of the form, alike in all of which something was made."""
-        if image is self.form.image:
-            return True
+    def unlike(self, image: bytes) -> frozenset[Place] | None:
+        """Where that file isn't as the form's own one; None where it is no file of the form."""
         if len(image) != len(self.form.image):
-            return False
+            return None
         differs = np.flatnonzero(self._image != np.frombuffer(image, np.uint8))
-        starts, ends = self._free
         if not len(differs):
-            return True
-        if not len(starts):
-            return False
-        of = np.searchsorted(starts, differs, side="right") - 1
-        return bool((of >= 0).all() and (differs < ends[of]).all())
+            return frozenset()
+        of = np.searchsorted(self._starts, differs, side="right") - 1
+        if not len(self._starts) or (of < 0).any() or (differs >= self._ends[of]).any():
+            return None
+        return frozenset(self._places[k] for k in np.unique(of).tolist())
+
+    def find(self, key: Hashable, image: bytes, unlike: frozenset[Place]) -> Answer | None:
+        """The answer that was found out of a file in which all that it is made of is the same."""
+        answers = self.answers.get(key, [])
+        for k, one in enumerate(answers):
+            alike = all(place.of(image) == value for place, value in one.values.items())
+            if alike and not any(place in one.places and place not in one.values for place in unlike):
+                answers.insert(0, answers.pop(k))
+                self.missed[key] = 0
+                return one
+        self.missed[key] = self.missed.get(key, 0) + 1
+        return None
+
+    def put(self, key: Hashable, answer: Answer) -> None:
+        self.answers[key] = [answer, *self.answers.get(key, [])][:MOST_ANSWERS]
+
+    @property
+    def n_bytes(self) -> int:
+        """Held, about: what is made of a master's maps is as much again."""
+        return 2 * len(self.form.image) + sum(one.n_bytes for found in self.answers.values() for one in found)
 
 
 class Known:
     """A file that is being read, and what is known of its like: for `once`."""
 
-    def __init__(self, image: bytes = b"", kept: Kept | None = None, surveyed: Survey | None = None) -> None:
+    def __init__(
+        self,
+        image: bytes = b"",
+        kept: Kept | None = None,
+        surveyed: Survey | None = None,
+        unlike: frozenset[Place] = frozenset(),
+    ) -> None:
         self.image = image
-        self._kept = kept
+        self._kept, self._unlike = kept, unlike
         self.surveyed = surveyed
         """What `guard` has seen, where the file could be remembered."""
+        self._made_of: dict[int, tuple[Any, frozenset[Place]]] = {}
+        """By `id()`: answers, and the values that each was made of."""
+
+    @property
+    def form(self) -> Form | None:
+        """Its form; None where nothing of it is remembered."""
+        return None if self._kept is None else self._kept.form
 
     def survey(self, h5: h5py.File) -> Survey:
         """`guard.survey` of the file, which is open as `h5`."""
         return guard.survey(h5, h5.filename) if self.surveyed is None else self.surveyed
 
-    @property
-    def form(self) -> Form | None:
-        """Its form; None where it has turned out to be unlike."""
-        return None if self._kept is None else self._kept.form
-
     def answer(self, key: Hashable) -> Any:
-        """What `once` or `keep` has kept; None if nothing was."""
-        return None if self._kept is None else self._kept.answers.get(key)
+        """What `once` or `keep` has kept for such a file; None if nothing was."""
+        found = None if self._kept is None else self._kept.find(key, self.image, self._unlike)
+        if found is None:
+            return None
+        self._made_of[id(found.found)] = found.found, found.places
+        return found.found
 
     def has(self, answer: object) -> bool:
         """Whether this very thing is an answer that was kept."""
-        return self._kept is not None and any(one is answer for one in self._kept.answers.values())
+        return id(answer) in self._made_of
+
+    def is_worth_keeping(self, key: Hashable) -> bool:
+        """Whether an answer may be found again: where many weren't, few more are kept."""
+        missed = 0 if self._kept is None else self._kept.missed.get(key, 0)
+        return self._kept is not None and (missed <= HOPEFUL or not missed & (missed - 1))
 
     def once(
         self, key: Hashable, h5: h5py.File, ask: Callable[[], T], keep: Callable[[T], bool] = lambda found: True
@@ -114,32 +148,30 @@ class Known:
         The key holds all else that the answer depends on.  Answers must not be changed, nor name the file; `keep`
         tells those that can be kept.
         """
-        if self._kept is not None and key in self._kept.answers:
-            found: T = self._kept.answers[key]
-            return found
+        known: T | None = self.answer(key)
+        if known is not None:
+            return known
         with laid(h5) as trail:
             found = ask()
         if keep(found):
             self.keep(key, found, trail)
         return found
 
-    def keep(self, key: Hashable, answer: Any, trail: Trail, n_bytes: int = 0) -> bool:
-        """Keep what was found on `trail`, unless it led elsewhere; whether it is kept."""
-        kept = self._kept
-        if kept is None or trail.left:
-            return False
+    def keep(self, key: Hashable, answer: Any, trail: Trail, made_of: Sequence[object] = (), n_bytes: int = 0) -> None:
+        """Keep what was found on `trail` and `made_of` other answers, unless the trail led elsewhere."""
+        if self._kept is None or trail.left:
+            return
+        form = self._kept.form
         looked_at = {dataset.identity[1] for dataset in trail.read.values()}
-        if any((address, b"") in kept.form.names for address in looked_at):
+        if any((address, b"") in form.names for address in looked_at):
             # What a virtual dataset holds lies in others.
-            return False
-        kept.fix(looked_at)
-        if not kept.fits(self.image):
-            # It is unlike where now it matters.
-            self._kept = None
-            return False
-        kept.answers[key] = answer
-        kept.bytes_more += n_bytes
-        return True
+            return
+        # What has no place of its own is the same in all files of the form.
+        places = frozenset(form.values[address] for address in looked_at if address in form.values)
+        places = places.union(*(self._made_of[id(one)][1] for one in made_of))
+        values = {place: place.of(self.image) for place in places & self._unlike}
+        self._kept.put(key, Answer(places, values, answer, n_bytes + sum(map(len, values.values()))))
+        self._made_of[id(answer)] = answer, places
 
     def sha256(self) -> str | None:
         """`digest.content_sha256` of the file, frames that it holds left out; None where that isn't known."""
@@ -175,10 +207,10 @@ class Memory:
             return UNKNOWN
         image = Path(h5.filename).read_bytes()
         for kept in self._kept:
-            if kept.fits(image):
+            if (unlike := kept.unlike(image)) is not None:
                 self._kept.remove(kept)
                 self._put(kept)
-                return Known(image, kept, kept.surveyed)
+                return Known(image, kept, kept.surveyed, unlike)
         with laid(h5) as trail:
             surveyed = guard.survey(h5, h5.filename)
         form = None if trail.left or surveyed.large else _walked(h5, image)
@@ -192,8 +224,7 @@ class Memory:
         self._kept.insert(0, kept)
         held = 0
         for k, one in enumerate(self._kept):
-            # What is kept of a master's maps is about as much again.
-            held += 2 * len(one.form.image) + one.bytes_more
+            held += one.n_bytes
             if k and (k >= MOST_FORMS or held > self._most_bytes):
                 del self._kept[k:]
                 return

@@ -18,6 +18,7 @@ from ..hdf5.form import Form, Named, Place, form_of
 from ..hdf5.image import H5Image, checksum, virtual_block
 from ..hdf5.layout import LayoutError
 from ..hdf5.memory import Known
+from ..input.experiment import Experiment
 from ..plan import Plan
 from . import digest
 from .master import DataFiles, stored_text
@@ -175,11 +176,11 @@ class Pair:
         return master, nexus
 
 
-def keep(drafts: Sequence[Draft], known: Known, given: Given, lacking: Sequence[str]) -> None:
+def keep(drafts: Sequence[Draft], known: Known, experiment: Experiment, given: Given, lacking: Sequence[str]) -> None:
     """Keep the patterns of a run's masters, the NeXus file's first if it was written, for the next sets."""
     patterns = [pattern_of(draft, known, given) for draft in drafts if draft.image]
     trail = drafts[0].trail
     made = [pattern for pattern in patterns if pattern is not None]
     if len(made) == len(patterns) and made:
         pair = Pair(made[-1], made[0] if len(made) > 1 else None, tuple(lacking))
-        known.keep(given.key, pair, trail, n_bytes=sum(len(one.form.image) for one in made))
+        known.keep(given.key, pair, trail, [experiment], n_bytes=sum(len(one.form.image) for one in made))

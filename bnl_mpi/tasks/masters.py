@@ -45,15 +45,14 @@ def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str
         "data_dtype": np.dtype(job.plan.dtype_out),
         "known": {},
     }
-    regions = None if job.keeping is None else job.keeping.regions
+    own: dict[str, Any] = {"squash_files": squash, "regions": None if job.keeping is None else job.keeping.regions}
     with guard.understood(job.options.infile), opening.open_master(job.options.infile) as source, laid(source) as trail:
-        drafts = [Draft(trail), Draft(trail)] if is_known else [None, None]
+        notes = is_known and known.is_worth_keeping(given.key)
+        drafts = (Draft(trail), Draft(trail)) if notes else (None, None)
         lacking = nexus.write_nxs(new_nxs, source, job.plan, **shared, draft=drafts[0])
-        warnings = master.write_master(
-            new_master, source, job.plan, squash_files=squash, regions=regions, **shared, draft=drafts[1]
-        )
-        if is_known and not warnings:
-            again.keep([draft for draft in drafts if draft is not None], known, given, lacking)
+        warnings = master.write_master(new_master, source, job.plan, **shared, **own, draft=drafts[1])
+        if notes and not warnings:
+            again.keep([one for one in drafts if one is not None], known, experiment, given, lacking)
     if not lacking:
         digest.join(new_master, new_nxs)
     return _masters(job, lacking, warnings)
