@@ -1,9 +1,11 @@
 """Many small data sets against the same frames as one: `python -m benchmarks.archive --sets 1000 --frames 20`.
 
-The sets are hard links to one simulated set, each in a folder of its own.  `bnl-mpi archive` reduces them with `-p N`,
-and the one set of as many frames is reduced on as many workers; rounds of both in turn.  Meanwhile memory and
-descriptors of all processes are watched, which must not grow from set to set.  What a set costs besides its frames is
-then timed part by part in this process.  All goes into one JSON file, which the page takes over as its own section.
+The sets are of one simulated set: data files are hard links to its own, masters differ as a detector's do from set to
+set, in names and dates, or (`--angles`) in the angle at which they begin too.  `bnl-mpi archive` reduces them with
+`-p N`, and on N + 1 ranks of MPI; the one set of as many frames is reduced on as many workers; rounds of all in turn.
+Meanwhile memory and descriptors of all processes are watched, which must not grow from set to set.  What a set costs
+besides its frames is then timed part by part in this process.  All goes into one JSON file, which the page takes over
+as its own section.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import inputs, machine
 from benchmarks.timing import ratio_of, spread_of
+from bnl_mpi.run.launch import mpiexec_command
 
 SETTINGS = ("-b 2 -s 2 -H 16 -c bslz4", "-b 1 -s 1 -c bslz4")
 TOKEN = "BNL_MPI_MANY"
@@ -62,25 +67,45 @@ class Run:
         return max((one[which] for told in self.seen.values() for one in told), default=0)
 
 
-def linked(master: Path, folder: Path, sets: int) -> Path:
-    """A folder of `sets` sets that are hard links to one; made unless it is there."""
-    files = [master, *master.parent.glob(master.name.replace("_master.h5", "_data_*.h5"))]
+DATE = "entry/instrument/detector/detectorSpecific/data_collection_date"
+ANGLES = ("omega", "omega_end", "omega_start")
+
+
+def neighbours(master: Path, folder: Path, sets: int, *, angles: bool = False) -> Path:
+    """A folder of `sets` sets of the frames of one, each with its own name and date; made unless it is there."""
+    import h5py
+
+    data = master.with_name(master.name.replace("_master.h5", "_data_000001.h5"))
     for number in range(sets):
         place = folder / f"{number:04d}"
         place.mkdir(parents=True, exist_ok=True)
-        for path in files:
-            if not (place / path.name).exists():
-                os.link(path, place / path.name)
+        made, name = place / f"set_{number:04d}_master.h5", f"set_{number:04d}_data_000001.h5"
+        if made.exists():
+            continue
+        os.link(data, place / name)
+        shutil.copy(master, made)
+        with h5py.File(made, "r+", locking=False) as h5:
+            h5[DATE][...] = np.bytes_(
+                f"2020-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}.000000"
+            )
+            del h5["entry/data/data_000001"]
+            h5["entry/data/data_000001"] = h5py.ExternalLink(name, "/entry/data/data")
+            goniometer = h5["entry/sample/goniometer"]
+            for axis in ANGLES if angles else ():
+                if axis in goniometer:
+                    goniometer[axis][...] = goniometer[axis][...] + np.float32(number % 360)
     return folder
 
 
-def run(words: Sequence[str], *, watched: bool = False) -> Run:
-    """Run `bnl-mpi` with these words, and look at its processes meanwhile if they are `watched`."""
+def run(words: Sequence[str], *, watched: bool = False, ranks: int | None = None) -> Run:
+    """Run `bnl-mpi` with these words, on `ranks` of MPI if they are given, and look at its processes if `watched`."""
     token = f"{os.getpid()}-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "bnl_mpi", *words]
+    command, environment = [sys.executable, "-m", "bnl_mpi", *words], dict(os.environ)
+    if ranks is not None:
+        command, environment = mpiexec_command(ranks, words)
     found, begin = Run(0.0, 0.0), time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, env=os.environ | {TOKEN: token}, stdout=subprocess.DEVNULL, stderr=errors)
+        child = subprocess.Popen(command, env=environment | {TOKEN: token}, stdout=subprocess.DEVNULL, stderr=errors)
         while (ended := os.wait4(child.pid, os.WNOHANG))[0] == 0:
             for pid in _processes(token) if watched else ():
                 with contextlib.suppress(OSError, KeyError, ValueError):
@@ -176,55 +201,73 @@ def parts_of_a_set(masters: Sequence[Path], settings: str, to: Path) -> dict[str
 # ---- both together ----------------------------------------------------------------------------------------
 
 
-def measure(
-    short: Path, sets: int, settings: Sequence[str], workers: int, rounds: int, folder: Path
-) -> list[dict[str, Any]]:
-    """A row for each of the settings: seconds and processor seconds of `sets` sets and of one, and what grew."""
-    frames = int(short.name.split("_")[3])
-    raw = linked(short, folder / f"many_{short.name.removesuffix('_master.h5')}_{sets}", sets)
-    longer = inputs.multiplied(short, sets)
-    rows = []
+@dataclass(frozen=True)
+class Sets:
+    """What is reduced."""
+
+    master: Path
+    """Of the simulated set that all are of."""
+    detector: str
+    frames: int
+    sets: int
+    angles: bool
+    """Whether each begins at another angle."""
+
+
+def measure(one: Sets, settings: Sequence[str], workers: int, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """For each of the settings a row with processes and one with ranks: seconds and processor seconds of many sets and
+    of one, and what grew."""
+    kind = f"{one.detector}_{one.frames}_{one.sets}{'_angles' * one.angles}"
+    raw = neighbours(one.master, folder / f"many_{kind}", one.sets, angles=one.angles)
+    longer = inputs.multiplied(one.master, one.sets)
+    masters = sorted(raw.glob("*/*_master.h5"))[: MEASURED + 1]
     for words in settings:
-        many: list[Run] = []
-        one: list[Run] = []
+        many: dict[str, list[Run]] = {"processes": [], "ranks": []}
+        single: list[Run] = []
         for _ in range(rounds):
-            many.append(_fresh(["archive", str(raw), "--to"], folder / "many_out", words, workers))
-            one.append(_fresh(["-i", str(longer), "-o"], folder / "one_out", words, workers))
-        masters = sorted(raw.glob("*/*_master.h5"))[: MEASURED + 1]
-        rows.append(
-            {
-                "words": words,
-                "sets": sets,
-                "frames": frames,
-                "workers": workers,
-                **{f"{name}_seconds": asdict(spread_of([r.seconds for r in runs])) for name, runs in _named(many, one)},
-                **{f"{name}_cpu": asdict(spread_of([r.cpu for r in runs])) for name, runs in _named(many, one)},
-                "ratio": asdict(ratio_of([r.seconds for r in many], [r.seconds for r in one])),
-                "cpu_ratio": asdict(ratio_of([r.cpu for r in many], [r.cpu for r in one])),
-                "cpu_a_set": statistics.median((a.cpu - b.cpu) / sets for a, b in zip(many, one, strict=True)),
-                "memory_growth": max(r.growth(0) for r in many),
-                "memory": max(r.greatest(0) for r in many),
-                "descriptors": max(r.greatest(1) for r in many),
-                "descriptors_growth": max(r.growth(1) for r in many),
-                "parts": parts_of_a_set(masters, words, folder / "parts_out"),
-            }
-        )
-        print(f"benchmarks.archive: {_line(rows[-1])}", file=sys.stderr, flush=True)
-    return rows
+            for how, runs in many.items():
+                ranks = workers + 1 if how == "ranks" else None
+                runs.append(_fresh(["archive", str(raw), "--to"], folder / "many_out", words, workers, ranks))
+            single.append(_fresh(["-i", str(longer), "-o"], folder / "one_out", words, workers))
+        parts = parts_of_a_set(masters, words, folder / "parts_out")
+        about = {
+            "words": words,
+            "detector": one.detector,
+            "sets": one.sets,
+            "frames": one.frames,
+            "angles": one.angles,
+            "workers": workers,
+        }
+        for how, runs in many.items():
+            row = {**about, "how": how, **_figures(runs, single, one.sets), "parts": parts}
+            print(f"benchmarks.archive: {_line(row)}", file=sys.stderr, flush=True)
+            yield row
 
 
-def _named(many: list[Run], one: list[Run]) -> list[tuple[str, list[Run]]]:
-    return [("many", many), ("one", one)]
+def _figures(many: list[Run], one: list[Run], sets: int) -> dict[str, Any]:
+    named = (("many", many), ("one", one))
+    return {
+        **{f"{name}_seconds": asdict(spread_of([r.seconds for r in runs])) for name, runs in named},
+        **{f"{name}_cpu": asdict(spread_of([r.cpu for r in runs])) for name, runs in named},
+        "ratio": asdict(ratio_of([r.seconds for r in many], [r.seconds for r in one])),
+        "cpu_ratio": asdict(ratio_of([r.cpu for r in many], [r.cpu for r in one])),
+        "cpu_a_set": statistics.median((a.cpu - b.cpu) / sets for a, b in zip(many, one, strict=True)),
+        "memory_growth": max(r.growth(0) for r in many),
+        "memory": max(r.greatest(0) for r in many),
+        "descriptors": max(r.greatest(1) for r in many),
+        "descriptors_growth": max(r.growth(1) for r in many),
+    }
 
 
-def _fresh(words: Sequence[str], to: Path, settings: str, workers: int) -> Run:
+def _fresh(words: Sequence[str], to: Path, settings: str, workers: int, ranks: int | None = None) -> Run:
     """A run into a folder that is empty before and gone afterwards."""
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     is_archive = words[0] == "archive"
     where = to if is_archive else to / "set"
+    how = [] if ranks is not None else ["-p", str(workers)]
     try:
-        return run([*words, str(where), *settings.split(), "-p", str(workers)], watched=is_archive)
+        return run([*words, str(where), *settings.split(), *how], watched=is_archive, ranks=ranks)
     finally:
         shutil.rmtree(to, ignore_errors=True)
 
@@ -232,7 +275,8 @@ def _fresh(words: Sequence[str], to: Path, settings: str, workers: int) -> Run:
 def _line(row: Mapping[str, Any]) -> str:
     parts = ", ".join(f"{name} {told['median'] * 1e3:.1f}" for name, told in row["parts"].items())
     return (
-        f"{row['words']}: {row['sets']} sets of {row['frames']} frames take {row['ratio']['median']:.2f} times one set "
+        f"{row['detector']} {row['words']} ({row['how']}): {row['sets']} sets of {row['frames']} frames take "
+        f"{row['ratio']['median']:.2f} times one set "
         f"({row['cpu_ratio']['median']:.2f} of the processors' time); ms a set: {parts}"
     )
 
@@ -244,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--sets", type=int, default=1000, help="how many (default 1000)")
     add("--frames", type=int, nargs="+", default=[20, 100], help="frames of a set (default 20 100)")
     add("--settings", nargs="+", default=list(SETTINGS), help="reductions, each as words for bnl-mpi")
-    add("--detector", default="500k", help="detector of the simulated set (default 500k)")
+    add("--detectors", nargs="+", default=["500k", "1M"], help="of the simulated sets (default 500k 1M)")
+    add("--angles", action="store_true", help="let each set begin at another angle")
     add("--workers", type=int, default=2, help="processes of the archive, workers of the one set (default 2)")
     add("--rounds", type=int, default=3, help="runs of each (default 3)")
     add("--quick", action="store_true", help="few sets, to see that all of it runs")
@@ -252,12 +297,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--result", type=Path, default=Path("benchmarks/results/archive.json"))
     chosen = parser.parse_args(arguments)
     sets, rounds = (4, 1) if chosen.quick else (chosen.sets, chosen.rounds)
-    frames = [4] if chosen.quick else chosen.frames
-    load, rows = machine.load(), []
+    kinds = [(d, n) for d in chosen.detectors for n in chosen.frames]
+    kinds = [(chosen.detectors[0], 4)] if chosen.quick else kinds
+    load = machine.load()
+    rows: list[dict[str, Any]] = []
     try:
-        for n in frames:
-            short = inputs.simulated(chosen.work, chosen.detector, 16, n)
-            rows += measure(short, sets, chosen.settings, chosen.workers, rounds, chosen.work)
+        for detector, n in kinds:
+            short = inputs.simulated(chosen.work, detector, 16, n)
+            one = Sets(short, detector, n, sets, chosen.angles)
+            rows += measure(one, chosen.settings, chosen.workers, rounds, chosen.work)
     except RunError as error:
         print(f"benchmarks.archive: {error}", file=sys.stderr)
         return 1

@@ -16,26 +16,43 @@ def section(rows: Sequence[Found], machine: Found, table: Callable[..., str], fi
     """As Markdown; `table` and `figure` as the page makes them elsewhere."""
     return "\n".join(
         [
-            "## Many small data sets\n\n`bnl-mpi archive` over sets of the same frames, against the one set of as many "
-            f"frames on as many workers ({rows[0]['workers']}); the aim is {BOUND} times. 1-minute load at the start "
+            "## Many small data sets\n\n`bnl-mpi archive` over sets of the same frames, which differ in names and "
+            "dates, against the one set of as many frames on as many workers "
+            f"({rows[0]['workers']}); the aim is {BOUND} times. 1-minute load at the start "
             f"{machine['load_before']:.1f}; {machine['date']} UTC. `python -m benchmarks.archive`.\n",
             table(_HEADER, [_cells(row, figure) for row in rows]),
             "Processor milliseconds of one set in one process, part by part: *facts* is what rules and dealing need to "
             "know, *data file* all of it but its images.\n",
-            table(["setting", "frames", *PARTS], [_parts(row) for row in rows]),
+            table(
+                ["setting", "detector", "frames", *PARTS], [_parts(row) for row in rows if row["how"] == "processes"]
+            ),
         ]
     )
 
 
-_HEADER = ("setting", "sets", "frames a set", "x one set, s", "x one set, CPU s", "CPU ms a set more", "MB", "growth")
+HOW = {"processes": "-p", "ranks": "mpiexec"}
+_HEADER = (
+    "setting",
+    "detector",
+    "sets",
+    "frames a set",
+    "by",
+    "x one set, s",
+    "x one set, CPU s",
+    "CPU ms a set more",
+    "MB",
+    "growth",
+)
 
 
 def _cells(row: Found, figure: Callable[..., str]) -> list[str]:
     growth = max(row["memory_growth"], row["descriptors_growth"])
     return [
         f"`{row['words']}`",
+        row["detector"] + ", own angles" * row["angles"],
         str(row["sets"]),
         str(row["frames"]),
+        f"`{HOW[row['how']]}`",
         figure(row["ratio"]),
         figure(row["cpu_ratio"]),
         f"{row['cpu_a_set'] * 1e3:.0f}",
@@ -45,4 +62,5 @@ def _cells(row: Found, figure: Callable[..., str]) -> list[str]:
 
 
 def _parts(row: Found) -> list[str]:
-    return [f"`{row['words']}`", str(row["frames"]), *(f"{row['parts'][p]['median'] * 1e3:.1f}" for p in PARTS)]
+    about = [f"`{row['words']}`", row["detector"], str(row["frames"])]
+    return [*about, *(f"{row['parts'][p]['median'] * 1e3:.1f}" for p in PARTS)]

@@ -368,7 +368,8 @@ def test_many_small_sets_have_their_section(tmp_path: Path) -> None:
     performance_page.write_page(tmp_path / "page.md", found)
     page = (tmp_path / "page.md").read_text()
     assert "## Many small data sets" in page
-    assert f"| `{WORDS}` | 4 | 4 |" in page
+    assert [row["how"] for row in found["archive"]] == ["processes", "ranks"]
+    assert f"| `{WORDS}` | 500k | 4 | 4 | `mpiexec` |" in page
     grows = archive.Run(1.0, 1.0, {1: [(100 + k, 9) for k in range(40)]})
     assert (grows.growth(0) > 1.1, grows.growth(1)) == (True, 1.0)
 
