@@ -336,7 +336,7 @@ def test_spots_that_touch_leave_the_level_to_what_is_around_them() -> None:
 def test_wrong_arrays_are_refused() -> None:
     u1, u2, u4 = (np.zeros((8, 9), t) for t in ("u1", "u2", "u4"))
     discs, weights, centres = np.zeros((1, 3), "i4"), np.array([256], "u4"), np.zeros(72, "u4")
-    room = background.find_room((8, 9), background.Smoothing(1, weights))
+    room = background.room_for((8, 9), background.Smoothing(1, weights)).cells
     good = [u2, u1, u1, u4, centres, discs, 1, weights, 9, room]
     find = kernels._kernels.background_find  # type: ignore[attr-defined]
     assert find(*good) == 0

@@ -77,7 +77,7 @@ def test_compiled_code_looks_where_numpy_does(ny: int, nx: int, share: float, se
     ours = Filler(invalid)
     with kernels.by_numpy():
         theirs = Filler(invalid)
-    for name in ("pixels", "sources", "_weights"):
+    for name in ("pixels", "distances"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
@@ -85,22 +85,32 @@ def test_compiled_code_looks_where_numpy_does(ny: int, nx: int, share: float, se
 def test_filling_never_leaves_the_image() -> None:
     fill = kernels.compiled().fill_gaps  # type: ignore[union-attr]
     values, pixels = np.zeros((3, 4), np.uint16), np.array([5], np.uint32)
-    sources, weights = np.zeros((4, 1), np.uint32), np.ones((4, 1))
-    fill(values, pixels, sources, weights)
+    distances = np.array([[1, 1, 5, 6]], np.uint16)
+    fill(values, pixels, distances)
     for wrong in (
-        (values, np.array([12], np.uint32), sources, weights),
-        (values, pixels, sources + np.uint32(12), weights),
-        (values, pixels, sources[:3], weights),
-        (values, pixels, sources, weights[:, :0]),
+        (values, np.array([12], np.uint32), distances * np.uint16(0)),
+        *((values, pixels, distances + more) for more in np.eye(4, dtype=np.uint16)),
+        (values, pixels, distances[:, :3].copy()),
+        (values, np.array([5, 5], np.uint32), distances),
     ):
         with pytest.raises(ValueError):
             fill(*wrong)
-    look = kernels.compiled().gap_sources  # type: ignore[union-attr]
-    with pytest.raises(ValueError):
-        look(np.ones((3, 4), np.uint8), sources, weights)
+    look = kernels.compiled().gap_distances  # type: ignore[union-attr]
+    for invalid in (np.ones((3, 4), np.uint8), np.eye(1, 65536, dtype=np.uint8)):
+        with pytest.raises(ValueError):
+            look(invalid, distances)
     for dtype in (np.int16, np.uint32, float):
         with pytest.raises(TypeError):
-            fill(values.astype(dtype), pixels, sources, weights)
+            fill(values.astype(dtype), pixels, distances)
+
+
+def test_images_too_long_for_the_compiled_code_are_filled_too() -> None:
+    values = np.arange(65540, dtype=np.uint16).reshape(1, -1) // np.uint16(7)
+    invalid = np.zeros(values.shape, np.uint8)
+    invalid[0, [5, 6, 7, 65538]] = 1
+    expected = filled(values[:, :20], invalid[:, :20])
+    Filler(invalid).fill(values)
+    np.testing.assert_array_equal(values[:, :20], np.rint(expected))
 
 
 def test_pixels_invalid_in_one_image_only() -> None:

@@ -764,75 +764,69 @@ static PyObject *compare(PyObject *self, PyObject *args) {
 }
 
 static PyObject *fill_gaps(PyObject *self, PyObject *args) {
-    PyObject *objects[4], *result = NULL;
-    array values = {.held = 0}, pixels = {.held = 0}, sources = {.held = 0}, weights = {.held = 0};
+    PyObject *objects[3], *result = NULL;
+    array values = {.held = 0}, pixels = {.held = 0}, distances = {.held = 0};
+    int ok;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &objects[3])) return NULL;
+    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
     if (!(array_take(&values, objects[0], "values", 2, "ui", 1) && item_size_in(&values, "values", 2, 4, 4) &&
           array_take(&pixels, objects[1], "pixels", 1, "u", 0) && item_size_in(&pixels, "pixels", 4, 4, 4) &&
-          array_take(&sources, objects[2], "sources", 2, "u", 0) && item_size_in(&sources, "sources", 4, 4, 4) &&
-          array_take(&weights, objects[3], "weights", 2, "f", 0) && item_size_in(&weights, "weights", 8, 8, 8)))
+          array_take(&distances, objects[2], "distances", 2, "u", 0) && item_size_in(&distances, "distances", 2, 2, 2)))
         goto done;
-    const Py_ssize_t n = pixels.view.shape[0], size = values.view.shape[0] * values.view.shape[1];
+    const Py_ssize_t n = pixels.view.shape[0];
+    const size_t ny = (size_t)values.view.shape[0], nx = (size_t)values.view.shape[1];
     const int narrow = values.view.itemsize == 2;
     if (narrow != (kind_of(values.view.format) == 'u')) {
         PyErr_SetString(PyExc_TypeError, "values are uint16 or int32");
         goto done;
     }
-    if (!has_shape(&sources, "sources", 4, n) || !has_shape(&weights, "weights", 4, n)) goto done;
-    const uint32_t most = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
-    if (!all_below(pixels.view.buf, (size_t)n, most) || !all_below(sources.view.buf, 4 * (size_t)n, most)) {
-        PyErr_SetString(PyExc_ValueError, "a pixel or a source is outside the image");
-        goto done;
-    }
+    if (!has_shape(&distances, "distances", n, DIRECTIONS)) goto done;
     Py_BEGIN_ALLOW_THREADS
-    if (narrow)
-        fill_gaps_u2(values.view.buf, pixels.view.buf, sources.view.buf, weights.view.buf, (size_t)n);
-    else
-        fill_gaps_i4(values.view.buf, pixels.view.buf, sources.view.buf, weights.view.buf, (size_t)n);
+    ok = narrow ? fill_gaps_u2(values.view.buf, ny, nx, pixels.view.buf, distances.view.buf, (size_t)n)
+                : fill_gaps_i4(values.view.buf, ny, nx, pixels.view.buf, distances.view.buf, (size_t)n);
     Py_END_ALLOW_THREADS
-    result = Py_NewRef(Py_None);
+    if (ok)
+        result = Py_NewRef(Py_None);
+    else
+        PyErr_SetString(PyExc_ValueError, "a pixel, or where it looks, is outside the image");
 done:
     array_drop(&values);
     array_drop(&pixels);
-    array_drop(&sources);
-    array_drop(&weights);
+    array_drop(&distances);
     return result;
 }
 
-static PyObject *gap_sources_(PyObject *self, PyObject *args) {
-    PyObject *objects[3], *result = NULL;
-    array invalid = {.held = 0}, sources = {.held = 0}, weights = {.held = 0};
-    int64_t *last = NULL;
+static PyObject *gap_distances_(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array invalid = {.held = 0}, distances = {.held = 0};
+    size_t *last = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1])) return NULL;
     if (!(array_take(&invalid, objects[0], "invalid", 2, "u", 0) && item_size_in(&invalid, "invalid", 1, 1, 1) &&
-          array_take(&sources, objects[1], "sources", 2, "u", 1) && item_size_in(&sources, "sources", 4, 4, 4) &&
-          array_take(&weights, objects[2], "weights", 2, "f", 1) && item_size_in(&weights, "weights", 8, 8, 8)))
+          array_take(&distances, objects[1], "distances", 2, "u", 1) && item_size_in(&distances, "distances", 2, 2, 2)))
         goto done;
     const size_t ny = (size_t)invalid.view.shape[0], nx = (size_t)invalid.view.shape[1];
     const uint8_t *pixels = invalid.view.buf;
     size_t n = 0;
     for (size_t i = 0; i < ny * nx; i++) n += pixels[i] != 0;
-    if (!has_shape(&sources, "sources", 4, (Py_ssize_t)n) || !has_shape(&weights, "weights", 4, (Py_ssize_t)n)) goto done;
-    if (ny * nx > UINT32_MAX) {
+    if (!has_shape(&distances, "distances", (Py_ssize_t)n, DIRECTIONS)) goto done;
+    if (ny > UINT16_MAX || nx > UINT16_MAX) {
         PyErr_SetString(PyExc_ValueError, "the image is too large");
         goto done;
     }
-    last = malloc((nx + 1) * sizeof *last);
+    last = malloc(nx * sizeof *last);
     if (!last) {
         PyErr_NoMemory();
         goto done;
     }
     Py_BEGIN_ALLOW_THREADS
-    gap_sources(pixels, ny, nx, n, sources.view.buf, weights.view.buf, last);
+    gap_distances(pixels, ny, nx, n, distances.view.buf, last);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 done:
     free(last);
     array_drop(&invalid);
-    array_drop(&sources);
-    array_drop(&weights);
+    array_drop(&distances);
     return result;
 }
 
@@ -1081,8 +1075,8 @@ static PyMethodDef methods[] = {
     {"lz4_decode", lz4_decode, METH_VARARGS, "lz4_decode(chunk, out)"},
     {"finish", finish, METH_VARARGS,
      "finish(total, flags, (blank, satval, scale, limit, mark_saturated, values, invalid, runs)) -> counts"},
-    {"gap_sources", gap_sources_, METH_VARARGS, "gap_sources(invalid, sources, weights)"},
-    {"fill_gaps", fill_gaps, METH_VARARGS, "fill_gaps(values, pixels, sources, weights)"},
+    {"gap_distances", gap_distances_, METH_VARARGS, "gap_distances(invalid, distances)"},
+    {"fill_gaps", fill_gaps, METH_VARARGS, "fill_gaps(values, pixels, distances)"},
     {"compare", compare, METH_VARARGS, "compare(image, decoded) -> (greatest, squares)"},
     {"strong_pixels", strong_pixels, METH_VARARGS,
      "strong_pixels(frame, mask, top, kernel, min_count, nsigma_b, nsigma_s, threshold, strong) -> number"},

@@ -78,10 +78,22 @@ def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
         compiled.keep_discs(state, np.ascontiguousarray(discs, np.int32), bit)
 
 
-def find_room(shape: tuple[int, int], how: Smoothing) -> Array:
-    """What `find` needs for images of `shape`, (ny, nx), beside its arguments; made once, for it is large."""
+class Room(NamedTuple):
+    """Memory that `find` and `apply` use, made once: it is large, and new memory is slow."""
+
+    indices: Array
+    """uint32, one a pixel."""
+    cells: Array
+    """float64."""
+
+
+def room_for(shape: tuple[int, int], how: Smoothing) -> Room:
+    """For images of `shape`, (ny, nx)."""
     compiled = kernels.compiled()
-    return np.empty(0 if compiled is None else compiled.background_room(*shape, how.cell_bits) // 8, np.float64)
+    if compiled is None:
+        return Room(np.empty(0, np.uint32), np.empty(0, np.float64))
+    cells = np.empty(compiled.background_room(*shape, how.cell_bits) // 8, np.float64)
+    return Room(np.empty(shape[0] * shape[1], np.uint32), cells)
 
 
 def find(
@@ -92,7 +104,7 @@ def find(
     discs: Array,
     how: Smoothing,
     limit: int,
-    room: Array | None = None,
+    room: Room | None = None,
 ) -> Array:
     """Find what is to be kept of an image beside discs, and the level of the rest.
 
@@ -108,7 +120,7 @@ def find(
         discs: (n, 3) int32: x, y and radius in eighths of a pixel; kept where a pixel's centre is within.
         how: as `smoothing` gives it.
         limit: saturation value.
-        room: as `find_room` makes it; where it is given, no memory is asked for.
+        room: as `room_for` makes it; None: it is made here.
 
     Returns:
         Flat indices (slow * nx + fast), uint32, of the pixels found, whose neighbours are kept with them.
@@ -118,10 +130,9 @@ def find(
     if compiled is None:
         weights = how.weights.astype(np.int64)
         return background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, limit)
-    room = find_room((values.shape[0], values.shape[1]), how) if room is None else room
-    centres = np.empty(values.size, np.uint32)
-    n = compiled.background_find(values, flags, state, level, centres, discs, how.cell_bits, how.weights, limit, room)
-    found: Array = centres[:n].copy()
+    indices, cells = room_for((values.shape[0], values.shape[1]), how) if room is None else room
+    n = compiled.background_find(values, flags, state, level, indices, discs, how.cell_bits, how.weights, limit, cells)
+    found: Array = indices[:n].copy()
     return found
 
 
@@ -134,7 +145,7 @@ def low_level(*, exact: bool, is_coded: bool) -> int:
     return EVERY_LEVEL if exact or is_coded else LEVEL_ONE // 2
 
 
-def apply(values: Array, state: Array, level: Array, limit: int, low: int) -> Applied:
+def apply(values: Array, state: Array, level: Array, limit: int, low: int, room: Room | None = None) -> Applied:
     """Replace all that isn't kept by its level, rounded so that the sum of all counts stays; invalid pixels too.
 
     What stands on the background keeps its height above it: kept pixels are moved by the rounding's difference of their
@@ -144,11 +155,12 @@ def apply(values: Array, state: Array, level: Array, limit: int, low: int) -> Ap
     Args:
         values: (ny, nx) uint16, changed.
         state, level, limit: as `find` left them.
+        room: as `room_for` makes it, or None.
     """
     compiled = kernels.compiled()
     if compiled is None:
         before, after, _ = background_numpy.apply(values, state, level, limit, low)
         return Applied(before, after, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
-    kept = np.empty(values.size, np.uint32)
+    kept = np.empty(values.size, np.uint32) if room is None else room.indices
     before, after, n = compiled.background_apply(values, state, level, limit, low, kept)
     return Applied(before, after, kept[:n].copy())

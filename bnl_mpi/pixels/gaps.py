@@ -14,6 +14,9 @@ from . import kernels
 
 Array = np.ndarray[Any, Any]
 
+_FARTHEST = 65535
+"""Sides that the compiled code takes."""
+
 
 def _nearest_before(valid: Array, axis: int) -> Array:
     """For every pixel the index along `axis` of the last valid pixel up to it, or -1."""
@@ -23,11 +26,11 @@ def _nearest_before(valid: Array, axis: int) -> Array:
     return found
 
 
-def _sources(invalid: Array, pixels: Array) -> tuple[Array, Array]:
-    """`Filler.sources` of some invalid pixels, and what each counts."""
+def _distances(invalid: Array, pixels: Array) -> Array:
+    """`Filler.distances` of some invalid pixels."""
     y, x = np.divmod(pixels.astype(np.int64), invalid.shape[1])
     valid = np.asarray(invalid) == 0
-    sources, weights = [], []
+    distances = []
     for axis in (0, 1):
         here, other = (y, x) if axis == 0 else (x, y)
         # Of the lines across which nobody looks nothing is needed.
@@ -37,12 +40,9 @@ def _sources(invalid: Array, pixels: Array) -> tuple[Array, Array]:
             nearest = _nearest_before(np.flip(looked_at, axis) if flip else looked_at, axis)
             nearest = np.flip(nearest, axis) if flip else nearest
             at = nearest[here, line] if axis == 0 else nearest[line, here]
-            found = at >= 0
-            at = np.where(found, valid.shape[axis] - 1 - at if flip else at, here)
-            sources.append(at * valid.shape[1] + x if axis == 0 else y * valid.shape[1] + at)
-            weights.append(np.where(found, 1.0 / np.maximum(np.abs(here - at), 1), 0.0))
-    total = np.sum(weights, axis=0)
-    return np.array(sources, np.uint32), np.array(weights) / np.where(total > 0, total, 1.0)
+            there = valid.shape[axis] - 1 - at if flip else at
+            distances.append(np.where(at >= 0, np.abs(here - there), 0))
+    return np.stack(distances, axis=1)
 
 
 class Filler:
@@ -50,26 +50,36 @@ class Filler:
     slow * nx + fast."""
 
     def __init__(self, invalid: Array, pixels: Array | None = None) -> None:
-        compiled = kernels.compiled()
-        if pixels is None and compiled is not None and invalid.any():
-            invalid = np.ascontiguousarray(invalid, np.uint8)
-            self.pixels = np.flatnonzero(invalid).astype(np.uint32)
-            self.sources = np.empty((4, len(self.pixels)), np.uint32)
-            """(4, n): the pixels that each takes its value from; itself where there is none."""
-            self._weights = np.empty(self.sources.shape)
-            compiled.gap_sources(invalid, self.sources, self._weights)
+        compiled, self._nx = kernels.compiled(), invalid.shape[1]
+        dtype = np.uint16 if max(invalid.shape) <= _FARTHEST else np.uint32
+        self.pixels = (np.flatnonzero(invalid) if pixels is None else pixels).astype(np.uint32)
+        if pixels is None and compiled is not None and len(self.pixels) and dtype == np.uint16:
+            self.distances = np.empty((len(self.pixels), 4), dtype)
+            """(n, 4): how far the pixels above, below, left and right are that each takes its value from; 0: none."""
+            compiled.gap_distances(np.ascontiguousarray(invalid, np.uint8), self.distances)
         else:
-            self.pixels = (np.flatnonzero(invalid) if pixels is None else pixels).astype(np.uint32)
-            self.sources, self._weights = _sources(invalid, self.pixels)
+            self.distances = _distances(invalid, self.pixels).astype(dtype)
+
+    def sources(self) -> Array:
+        """(n, 4): the pixels that each takes its value from; itself where there is none."""
+        steps = np.array([-self._nx, self._nx, -1, 1])
+        return np.asarray(self.pixels[:, None].astype(np.int64) + self.distances * steps)
 
     def fill(self, values: Array) -> None:
         """Write into `values`, (ny, nx) of integers or floats, in place; integers are rounded."""
-        compiled = kernels.compiled()
-        if compiled is not None and len(self.pixels) and values.dtype in (np.uint16, np.int32):
-            compiled.fill_gaps(values, self.pixels, self.sources, self._weights)
+        compiled, distances = kernels.compiled(), self.distances
+        known = values.dtype in (np.uint16, np.int32) and distances.dtype == np.uint16
+        if compiled is not None and len(self.pixels) and known:
+            compiled.fill_gaps(values, self.pixels, distances)
             return
         flat = values.reshape(-1)
-        mean = np.einsum("ij,ij->j", flat[self.sources].astype(np.float64), self._weights)
+        weights = np.where(distances > 0, 1.0 / np.maximum(distances, 1), 0.0)
+        sources, total, mean = self.sources(), np.zeros(len(self.pixels)), np.zeros(len(self.pixels))
+        # In this order, as the compiled code does: halves are rounded.
+        for k in range(4):
+            total += weights[:, k]
+        for k in range(4):
+            mean += flat[sources[:, k]] * (weights[:, k] / np.where(total > 0, total, 1.0))
         flat[self.pixels] = np.rint(mean) if values.dtype.kind in "iu" else mean
 
 
@@ -90,6 +100,6 @@ class GapFiller:
         if self._static is not None:
             pixels[self._static.pixels] = False
             # Gap pixels that would look at one of these look further.
-            astray = pixels[self._static.sources].any(axis=0)
+            astray = pixels[self._static.sources()].any(axis=1)
             pixels[self._static.pixels[astray]] = True
         Filler(own.reshape(values.shape), np.flatnonzero(pixels)).fill(values)

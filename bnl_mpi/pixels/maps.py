@@ -43,8 +43,14 @@ def bin_mask(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint32]:
 
 def mask_blank(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint8]:
     """1 where every one of the b x b pixels is flagged, else 0: the pixels that no sum can fill."""
-    flagged = np.asarray(mask) != 0
-    return _over_bins(np.logical_and, flagged, binning).astype(np.uint8)
+    ny, nx = binned_shape((mask.shape[0], mask.shape[1]), binning)
+    blank = np.empty((ny, nx), np.uint8)
+    # In strips, so that no other map of the mask's size is ever in memory.
+    rows = max(1, STRIP_BYTES // (binning * mask.shape[1]))
+    for at in range(0, ny, rows):
+        flagged = mask[at * binning : (at + rows) * binning] != 0
+        blank[at : at + rows] = _over_bins(np.logical_and, flagged, binning)
+    return blank
 
 
 def bin_mean(values: npt.NDArray[Any], mask: npt.NDArray[Any] | None, binning: int) -> npt.NDArray[np.float64]:

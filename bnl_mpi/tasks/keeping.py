@@ -64,7 +64,7 @@ class Keeper:
         options, plan = job.options, job.plan
         self._regions = unpacked(job.keeping.regions)
         self._how = background.smoothing(plan.binning)
-        self._room = background.find_room(plan.shape_out, self._how)
+        self._room = background.room_for(plan.shape_out, self._how)
         self._limit = int(plan.limit)
         self._low = background.low_level(exact=options.keep_exact, is_coded=options.codec is not None)
         self._always = also_kept(options.keep_also, plan)
@@ -94,7 +94,7 @@ class Keeper:
         np.copyto(state, self._always)
         centres = background.find(values, flags, state, self._level, discs, self._how, self._limit, self._room)
         self._found.centres.append(np.sort(centres))
-        applied = background.apply(values, state, self._level, self._limit, self._low)
+        applied = background.apply(values, state, self._level, self._limit, self._low, self._room)
         return Kept(applied.kept, centres, applied.sum_before, applied.sum_after)
 
     def _nothing(self) -> Kept:

@@ -213,12 +213,14 @@ class Reducer:
     def mark(self, values: Array) -> Array:
         """The output image of `values`, clipped to 0..satval' and marked where invalid.
 
-        The array is this object's own and holds until the next call.
+        The array is this object's own and holds until the next image is made; `values` may be it.
         """
         if self._dtype.kind == "f":
             np.copyto(self._out, values, casting="unsafe")
             self._out[self.invalid() != 0] = np.nan
             return self._out
         mark = int(kernels.mark_value(self._dtype))
-        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), mark, self._out)
-        return self._out
+        # In place where that can be: what isn't written needn't be in memory.
+        out = values if values is self._values and values.dtype == self._dtype else self._out
+        kernels.mark(values, self._flags, self._blank, int(self._plan.limit), mark, out)
+        return out

@@ -346,7 +346,8 @@ DEFINE_PUT(uint32_t, u4)
         const uint8_t *runs = r->runs ? r->runs + out_row * r->n_runs : NULL;                                \
         size_t finished = 0;                                                                                 \
         T room[2][RUN];                                                                                      \
-        if (r->first) memset(flags, 0, r->ox);                                                               \
+        /* What was never written takes no memory. */                                                        \
+        if (r->first && !none_set(flags, r->ox)) memset(flags, 0, r->ox);                                    \
         for (size_t x = 0, j = 0; x < nx; x += width, j += in_run) {                                         \
             const size_t n = nx - x < width ? nx - x : width, n_out = (n + b - 1) / b;                       \
             const int flagged = runs ? *runs++ : NONE;                                                       \
