@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -265,6 +266,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@functools.cache
+def _parser() -> argparse.ArgumentParser:
+    """Made once: an archive asks for the options of every set."""
+    return build_parser()
+
+
 VALUE_AFTER = {
     "-u", "--uint", "-f", "--float", "-S", "--scale", "-b", "--bin", "-s", "--sum", "-d", "--data_block_size",
     "-l", "--compression_level", "-N", "--last_image", "--keep_frames", "--keep_radius",
@@ -293,7 +300,7 @@ def join_negative_values(words: Sequence[str]) -> list[str]:
 
 def options_from(words: Sequence[str]) -> opt.Options:
     """Parse the main job's words; a mistake is a `UsageError`."""
-    values = vars(build_parser().parse_args(join_negative_values(words)))
+    values = vars(_parser().parse_args(join_negative_values(words)))
     if "infile" not in values:
         raise UsageError("-i MASTER is missing; see bnl-mpi --help")
     given = [entry for entry in registry.CODECS if entry.name in values]

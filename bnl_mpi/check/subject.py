@@ -193,10 +193,9 @@ class Subject:
     @cached_property
     def image_shape(self) -> tuple[int, int] | None:
         """(slow, fast) of the images."""
-        shapes = [images.shape for _, images in self.present]
-        if self.signal[1] is not None:
-            shapes.append(self.signal[1].shape)
-        return next(((int(s[1]), int(s[2])) for s in shapes if len(s) == 3), None)
+        of_files = next((images.shape for _, images in self.present if len(images.shape) == 3), None)
+        found = of_files or (None if self.signal[1] is None else self.signal[1].shape)
+        return (int(found[1]), int(found[2])) if found and len(found) == 3 else None
 
     @cached_property
     def image_dtype(self) -> np.dtype[Any] | None:

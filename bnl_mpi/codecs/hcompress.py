@@ -6,6 +6,7 @@ section 10.4.4. Codestreams come from astropy, whose decoded pixels the fast rou
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from io import BytesIO
 from typing import Any
@@ -48,6 +49,12 @@ def tile_rows(shape: tuple[int, int]) -> int:
     return next((rows for rows in _TILE_ROWS if _leaves_good_tile(ny, rows)), _LAST_RESORT)
 
 
+@functools.cache
+def _astropy_version() -> str:
+    # Looked up on the disk, once.
+    return importlib.metadata.version("astropy")
+
+
 class HCompress(LossyCodec):
     """HCompress of int32 images of 0 to 2**31 - 1; a codestream is a FITS file with the one compressed image.
 
@@ -67,7 +74,7 @@ class HCompress(LossyCodec):
 
     @classmethod
     def libraries(cls) -> dict[str, str]:
-        return {"astropy": importlib.metadata.version("astropy")}
+        return {"astropy": _astropy_version()}
 
     @property
     def level(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -67,6 +68,25 @@ def _choose_channel(where: object, shape: Sequence[int], asked: int | None) -> i
     return (asked or 1) - 1
 
 
+class _LastOpened:
+    """Opens datasets of frames, and keeps the last one open: as a rule there is one, which is asked twice."""
+
+    def __init__(self) -> None:
+        self._at: tuple[str, str] | None = None
+        self._dataset: Any = None
+
+    def open(self, path: str, name: str) -> Any:
+        if self._at != (path, name):
+            self.close()
+            self._dataset, self._at = open_dataset(path, name), (path, name)
+        return self._dataset
+
+    def close(self) -> None:
+        if self._at is not None:
+            self._dataset.file.close()
+            self._at = None
+
+
 def open_source(
     master: str,
     h5: Any,
@@ -87,12 +107,12 @@ def open_source(
         raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
     group = h5["/entry/data"]
     trust_counts = trust_counts and not lenient.salvage
-    segments, known, missing = _segments(master, h5, group, expected, trust_counts, channel, lenient)
-    first = next((s for s in segments if s.count), None)
-    if first is None:
-        raise InputError(f"{master}: /entry/data holds no frames")
-    dataset = open_dataset(first.path, first.dataset)
-    with dataset.file:
+    with contextlib.closing(_LastOpened()) as files:
+        segments, known, missing = _segments(master, h5, group, expected, trust_counts, channel, lenient, files)
+        first = next((s for s in segments if s.count), None)
+        if first is None:
+            raise InputError(f"{master}: /entry/data holds no frames")
+        dataset = files.open(first.path, first.dataset)
         shape, dtype = tuple(int(n) for n in dataset.shape[-2:]), dataset.dtype
         chosen = _choose_channel(first, dataset.shape, channel)
         numbers = extent_of(dataset).numbers if not first.start else None
@@ -135,6 +155,7 @@ def _segments(
     trust_counts: bool,
     channel: int | None,
     lenient: Leniency,
+    files: _LastOpened,
 ) -> tuple[list[Segment], bool, list[str]]:
     """The segments, whether their counts are known, and files that are missing (`--salvage`)."""
     import h5py
@@ -158,7 +179,7 @@ def _segments(
         raise InputError(f"{master}: /entry/data has neither data_NNNNNN links nor a dataset named data")
     if not lenient.salvage:
         check_present((path for path, _ in links), master)
-    counts, missing = _counts(links, expected, trust_counts)
+    counts, missing = _counts(links, expected, trust_counts, files)
     known = not (trust_counts and len(missing) == 0 and _is_equal(links, counts[0], expected))
     if known and not lenient.ignore_numbers and not lenient.salvage:
         _refuse_short_file(master, links, counts, expected)
@@ -170,14 +191,16 @@ def _is_equal(links: Sequence[tuple[str, str]], first: int, expected: int | None
     return first > 0 and expected is not None and -(-expected // first) == len(links)
 
 
-def _counts(links: Sequence[tuple[str, str]], expected: int | None, trust: bool) -> tuple[list[int], list[str]]:
+def _counts(
+    links: Sequence[tuple[str, str]], expected: int | None, trust: bool, files: _LastOpened
+) -> tuple[list[int], list[str]]:
     """Frames of each file up to one that can't be opened, and it and what follows it."""
-    counts = [_count(links[0])]
+    counts = [frames_in(files.open(*links[0]).shape)]
     if trust and expected is not None and _is_equal(links, counts[0], expected):
         return [counts[0]] * (len(links) - 1) + [expected - counts[0] * (len(links) - 1)], []
     for k, at in enumerate(links[1:], 1):
         try:
-            counts.append(_count(at))
+            counts.append(frames_in(files.open(*at).shape))
         except InputError:
             if os.path.isfile(at[0]) and k < len(links) - 1:
                 raise
@@ -197,12 +220,6 @@ def _refuse_short_file(
                 f"{path}: {n} frames, but {counts[0]} in the first file, and {master} tells of {expected}: frames are "
                 "missing; restore the file, or go on with --ignore_frame_numbers"
             )
-
-
-def _count(at: tuple[str, str]) -> int:
-    dataset = open_dataset(*at)
-    with dataset.file:
-        return frames_in(dataset.shape)
 
 
 def salvaged(source: Source) -> Source:
