@@ -60,9 +60,9 @@ Each against the code before it, in turn, on one machine (9M frames, least of 70
 | means and levels of `--keep` made anew only where a spot was found, 2.5 megapixels | 15.5 ms | 8.1 ms | yes |
 | its rounding with a short way for background, 2.5 megapixels | 7.8 ms | 4.2 ms | yes |
 | what scattered masked pixels need of the mask asked for a row ahead: a frame of b2s2 | 6.7 ms | 6.5 ms | yes |
-| one thread for OpenBLAS from the start, modules not collected: CPU of 24 frames, 1M | 0.44 s | 0.35 s | yes |
-| the same of 500k, `-H 16 -c bslz4` | 0.36 s | 0.30 s | yes |
-| workers import while rank 0 plans, guards are forks: mpiexec to the first frame, 1M | 0.41 s | 0.24 s | yes |
+| one thread for OpenBLAS from the start, modules not collected: CPU of 24 frames, 1M | 0.48 s | 0.37 s | yes |
+| the same of 500k, `-H 16 -c bslz4` | 0.43 s | 0.28 s | yes |
+| workers import while rank 0 plans, guards are forks: mpiexec to the first frame, 1M | 0.42 s | 0.25 s | yes |
 | `-p 2` starts mpiexec before it imports what ranks need: CPU of 24 frames, 1M | 1.27 s | 1.01 s | yes |
 | crc32 without carry-less multiplication, eight bytes at a time, 5 MB | 41.9 ms | 1.9 ms | yes |
 | LZ4 matches copied 32 bytes at a time | 4.2 ms | 4.7 ms | no |
