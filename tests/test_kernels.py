@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import platform
@@ -851,6 +853,30 @@ def run_with_build(folder: Path, define: str, program: str) -> list[str]:
 def test_the_kernels_can_be_built_for_other_processors(tmp_path: Path) -> None:
     told = run_with_build(tmp_path, "BNL_PORTABLE", PORTABLE)
     assert told == ["True", "True", str(zlib.crc32(b"diffraction")), "False"]
+
+
+TRANSPOSED = """
+import zlib
+rng, told = np.random.default_rng(4), []
+for dtype in ("u1", "u2", "u4"):
+    for n in (8, 2048, 4096, 5000, 8192):
+        for top in (3, 250, 60_000):
+            array = rng.integers(0, min(top, np.iinfo(dtype).max), n).astype(dtype)
+            chunk, again = bytes(kernels.bslz4_encode(array)), np.zeros_like(array)
+            kernels.bslz4_decode(chunk, again)
+            assert np.array_equal(array, again), (dtype, n, top)
+            told.append(zlib.crc32(chunk))
+print(zlib.crc32(np.array(told).tobytes()))
+"""
+
+
+@compiled_only
+@needs_compiler
+def test_bits_are_transposed_alike_with_all_instructions(tmp_path: Path) -> None:
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        exec(TRANSPOSED, {"np": np, "kernels": kernels})
+    assert run_with_build(tmp_path, "BNL_NO_GFNI", PORTABLE + TRANSPOSED)[-1] == told.getvalue().strip()
 
 
 @needs_compiler

@@ -17,6 +17,10 @@
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
 #define BNL_X86 1
 #include <immintrin.h>
+/* -DBNL_NO_GFNI builds what processors without these instructions run, to test it here. */
+#if !defined(BNL_NO_GFNI) && (defined(__clang__) ? __clang_major__ >= 11 : __GNUC__ >= 11)
+#define BNL_GFNI 1
+#endif
 #endif
 
 #define SWAP_BITS(A, B, DISTANCE, MASK)                                                                      \
@@ -111,42 +115,50 @@ static void to_rows_sse2(const uint8_t *plane, size_t stride, uint8_t *rows) {
 #define VEC __m256i
 
 /* The two halves of a 32-byte vector are two strips side by side: shuffles stay within a half. */
-__attribute__((target("avx2"))) static void to_plane_avx2(const uint8_t *rows, size_t stride, uint8_t *plane) {
-    VEC v[8];
-    for (int j = 0; j < 8; j++) v[j] = _mm256_loadu_si256((const VEC *)(rows + (size_t)j * stride));
-    BUTTERFLY(v);
-    SHUFFLE(v);
-    SHUFFLE(v);
-    SHUFFLE(v);
-    for (int j = 0; j < 8; j++) {
-        _mm_storeu_si128((__m128i *)(plane + 16 * j), _mm256_castsi256_si128(v[j]));
-        _mm_storeu_si128((__m128i *)(plane + 128 + 16 * j), _mm256_extracti128_si256(v[j], 1));
-    }
-}
-
-__attribute__((target("avx2"))) static void to_rows_avx2(const uint8_t *plane, size_t stride, uint8_t *rows) {
-    VEC v[8];
-    for (int j = 0; j < 8; j++) {
-        const __m128i left = _mm_loadu_si128((const __m128i *)(plane + 16 * j));
-        const __m128i right = _mm_loadu_si128((const __m128i *)(plane + 128 + 16 * j));
-        v[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(left), right, 1);
-    }
-    SHUFFLE(v);
-    SHUFFLE(v);
-    SHUFFLE(v);
-    SHUFFLE(v);
-    BUTTERFLY(v);
-    for (int j = 0; j < 8; j++) _mm256_storeu_si256((VEC *)(rows + (size_t)j * stride), v[j]);
-}
-
-/* Rows to elements without planes in between: a strip of 256 elements, the rows of byte k at rows + k * step.
- * `v` holds a plane's bytes as to_plane_avx2 makes them. */
-#define LOAD_PLANE(V, ROWS)                                                                                  \
-    for (int j = 0; j < 8; j++) V[j] = _mm256_loadu_si256((const VEC *)((ROWS) + (size_t)j * stride))
-
-#define TO_PLANE(V)                                                                                          \
+#define LOAD_ROWS(V, ROWS)                                                                                   \
     do {                                                                                                     \
+        for (int j = 0; j < 8; j++) V[j] = _mm256_loadu_si256((const VEC *)((ROWS) + (size_t)j * stride));   \
+    } while (0)
+
+#define TO_PLANE_AVX2(V, ROWS)                                                                               \
+    do {                                                                                                     \
+        LOAD_ROWS(V, ROWS);                                                                                  \
         BUTTERFLY(V);                                                                                        \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+    } while (0)
+
+#define TO_ROWS_AVX2(V)                                                                                      \
+    do {                                                                                                     \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        BUTTERFLY(V);                                                                                        \
+    } while (0)
+
+/* With the instruction that multiplies 8 x 8 bits, a matrix in each 8 bytes: the unit matrix times one, row r in byte
+ * 7 - r, is that one with rows and columns exchanged. So bytes move first, from the last row on. */
+#define UNIT_MATRIX _mm256_set1_epi64x((long long)UINT64_C(0x8040201008040201))
+
+#define TO_PLANE_GFNI(V, ROWS)                                                                               \
+    do {                                                                                                     \
+        for (int j = 0; j < 8; j++)                                                                          \
+            V[j] = _mm256_loadu_si256((const VEC *)((ROWS) + (size_t)(7 - j) * stride));                     \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        SHUFFLE(V);                                                                                          \
+        for (int j = 0; j < 8; j++) V[j] = _mm256_gf2p8affine_epi64_epi8(UNIT_MATRIX, V[j], 0);              \
+    } while (0)
+
+#define BYTES_REVERSED _mm256_set_epi64x(0x08090a0b0c0d0e0f, 0x0001020304050607, 0x08090a0b0c0d0e0f, 0x0001020304050607)
+
+#define TO_ROWS_GFNI(V)                                                                                      \
+    do {                                                                                                     \
+        for (int j = 0; j < 8; j++)                                                                          \
+            V[j] = _mm256_gf2p8affine_epi64_epi8(UNIT_MATRIX, _mm256_shuffle_epi8(V[j], BYTES_REVERSED), 0); \
+        SHUFFLE(V);                                                                                          \
         SHUFFLE(V);                                                                                          \
         SHUFFLE(V);                                                                                          \
         SHUFFLE(V);                                                                                          \
@@ -169,45 +181,71 @@ __attribute__((target("avx2"))) static inline int zero_from(const uint8_t *rows,
     return _mm256_testz_si256(any, any);
 }
 
-__attribute__((target("avx2"))) static void elements_2_avx2(const uint8_t *rows, size_t stride, size_t step,
-                                                            void *to) {
-    uint16_t *const out = to;
-    VEC low[8], high[8];
-    LOAD_PLANE(low, rows);
-    TO_PLANE(low);
-    if (zero_from(rows, stride, step, 1, 2)) {
-        for (int j = 0; j < 8; j++) high[j] = _mm256_setzero_si256();
-    } else {
-        LOAD_PLANE(high, rows + step);
-        TO_PLANE(high);
+/* Rows to elements without planes in between: a strip of 256 elements, the rows of byte k at rows + k * step. */
+#define DEFINE_STRIPS(SUFFIX, TARGET, TO_PLANE, TO_ROWS)                                                     \
+    __attribute__((target(TARGET))) static void to_plane_##SUFFIX(const uint8_t *rows, size_t stride,        \
+                                                                  uint8_t *plane) {                          \
+        VEC v[8];                                                                                            \
+        TO_PLANE(v, rows);                                                                                   \
+        for (int j = 0; j < 8; j++) {                                                                        \
+            _mm_storeu_si128((__m128i *)(plane + 16 * j), _mm256_castsi256_si128(v[j]));                     \
+            _mm_storeu_si128((__m128i *)(plane + 128 + 16 * j), _mm256_extracti128_si256(v[j], 1));          \
+        }                                                                                                    \
+    }                                                                                                        \
+                                                                                                             \
+    __attribute__((target(TARGET))) static void to_rows_##SUFFIX(const uint8_t *plane, size_t stride,        \
+                                                                 uint8_t *rows) {                            \
+        VEC v[8];                                                                                            \
+        for (int j = 0; j < 8; j++) {                                                                        \
+            const __m128i left = _mm_loadu_si128((const __m128i *)(plane + 16 * j));                         \
+            const __m128i right = _mm_loadu_si128((const __m128i *)(plane + 128 + 16 * j));                  \
+            v[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(left), right, 1);                          \
+        }                                                                                                    \
+        TO_ROWS(v);                                                                                          \
+        for (int j = 0; j < 8; j++) _mm256_storeu_si256((VEC *)(rows + (size_t)j * stride), v[j]);           \
+    }                                                                                                        \
+                                                                                                             \
+    __attribute__((target(TARGET))) static void elements_2_##SUFFIX(const uint8_t *rows, size_t stride,      \
+                                                                    size_t step, void *to) {                 \
+        uint16_t *const out = to;                                                                            \
+        VEC low[8], high[8];                                                                                 \
+        TO_PLANE(low, rows);                                                                                 \
+        if (zero_from(rows, stride, step, 1, 2)) {                                                           \
+            for (int j = 0; j < 8; j++) high[j] = _mm256_setzero_si256();                                    \
+        } else {                                                                                             \
+            TO_PLANE(high, rows + step);                                                                     \
+        }                                                                                                    \
+        for (int j = 0; j < 8; j++)                                                                          \
+            STORE_HALVES(UNPACK_LOW(low[j], high[j]), UNPACK_HIGH(low[j], high[j]), out + 16 * j,            \
+                         out + 128 + 16 * j);                                                                \
+    }                                                                                                        \
+                                                                                                             \
+    __attribute__((target(TARGET))) static void elements_4_##SUFFIX(const uint8_t *rows, size_t stride,      \
+                                                                    size_t step, void *to) {                 \
+        uint32_t *const out = to;                                                                            \
+        VEC v[4][8];                                                                                         \
+        TO_PLANE(v[0], rows);                                                                                \
+        const int low_only = zero_from(rows, stride, step, 1, 4);                                            \
+        for (int k = 1; k < 4; k++) {                                                                        \
+            if (low_only) {                                                                                  \
+                for (int j = 0; j < 8; j++) v[k][j] = _mm256_setzero_si256();                                \
+            } else {                                                                                         \
+                TO_PLANE(v[k], rows + (size_t)k * step);                                                     \
+            }                                                                                                \
+        }                                                                                                    \
+        for (int j = 0; j < 8; j++) {                                                                        \
+            uint32_t *const left = out + 16 * j, *const right = left + 128;                                  \
+            const VEC a = UNPACK_LOW(v[0][j], v[1][j]), b = UNPACK_LOW(v[2][j], v[3][j]);                    \
+            const VEC c = UNPACK_HIGH(v[0][j], v[1][j]), d = UNPACK_HIGH(v[2][j], v[3][j]);                  \
+            STORE_HALVES(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b), left, right);             \
+            STORE_HALVES(_mm256_unpacklo_epi16(c, d), _mm256_unpackhi_epi16(c, d), left + 8, right + 8);     \
+        }                                                                                                    \
     }
-    for (int j = 0; j < 8; j++)
-        STORE_HALVES(UNPACK_LOW(low[j], high[j]), UNPACK_HIGH(low[j], high[j]), out + 16 * j, out + 128 + 16 * j);
-}
 
-__attribute__((target("avx2"))) static void elements_4_avx2(const uint8_t *rows, size_t stride, size_t step,
-                                                            void *to) {
-    uint32_t *const out = to;
-    VEC v[4][8];
-    LOAD_PLANE(v[0], rows);
-    TO_PLANE(v[0]);
-    const int low_only = zero_from(rows, stride, step, 1, 4);
-    for (int k = 1; k < 4; k++) {
-        if (low_only) {
-            for (int j = 0; j < 8; j++) v[k][j] = _mm256_setzero_si256();
-        } else {
-            LOAD_PLANE(v[k], rows + (size_t)k * step);
-            TO_PLANE(v[k]);
-        }
-    }
-    for (int j = 0; j < 8; j++) {
-        uint32_t *const left = out + 16 * j, *const right = left + 128;
-        const VEC a = UNPACK_LOW(v[0][j], v[1][j]), b = UNPACK_LOW(v[2][j], v[3][j]);
-        const VEC c = UNPACK_HIGH(v[0][j], v[1][j]), d = UNPACK_HIGH(v[2][j], v[3][j]);
-        STORE_HALVES(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b), left, right);
-        STORE_HALVES(_mm256_unpacklo_epi16(c, d), _mm256_unpackhi_epi16(c, d), left + 8, right + 8);
-    }
-}
+DEFINE_STRIPS(avx2, "avx2", TO_PLANE_AVX2, TO_ROWS_AVX2)
+#ifdef BNL_GFNI
+DEFINE_STRIPS(gfni, "avx2,gfni", TO_PLANE_GFNI, TO_ROWS_GFNI)
+#endif
 
 static strip_function to_plane = to_plane_sse2, to_rows = to_rows_sse2;
 static elements_function elements_2 = NULL, elements_4 = NULL;
@@ -220,6 +258,14 @@ static void bitshuffle_choose(void) {
         elements_2 = elements_2_avx2;
         elements_4 = elements_4_avx2;
     }
+#ifdef BNL_GFNI
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("gfni")) {
+        to_plane = to_plane_gfni;
+        to_rows = to_rows_gfni;
+        elements_2 = elements_2_gfni;
+        elements_4 = elements_4_gfni;
+    }
+#endif
 }
 
 #else
