@@ -129,6 +129,8 @@ class State:
             os.makedirs(folder, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
+            # The journal stays, empty: to make it anew and remove it each time is two more waits for the disk.
+            self._db.execute("PRAGMA journal_mode=TRUNCATE")
             self._db.execute("CREATE TABLE IF NOT EXISTS sets (stem TEXT PRIMARY KEY, updated REAL, entry TEXT)")
             self._db.execute(f"PRAGMA user_version={FORMAT}")
         except (OSError, sqlite3.Error) as error:

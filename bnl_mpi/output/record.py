@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import h5py
 import numpy as np
 
 from ..errors import BnlError
@@ -38,6 +39,7 @@ COUNTS = (
     "n_judged", "n_over", "n_gentler", "added_noise_1000",
 )  # fmt: skip
 """Attributes of GROUP: what a block's report tells, beyond what its files tell themselves."""
+SCALAR = h5py.h5s.create(h5py.h5s.SCALAR)
 WORTH_PACKING = 8192
 """Bytes: the index that a compressed dataset needs takes some 3 kB."""
 
@@ -179,11 +181,17 @@ class BlockRecord:
             group["image_crc32_taken"] = np.array([crc is not None for crc in self.image_crc32], "u1")
         group["frames"] = np.array(self.frames, "<u4").reshape(-1, 2)
         for name, value in self.counts.items():
-            group.attrs[name] = np.uint64(value)
+            _put_count(group, name, value)
         for name, values in self.extra.items():
             group[name] = values
         if self.invalid is not None:
             _write_invalid(group, self.invalid, self.blank)
+
+
+def _put_count(group: Any, name: str, value: int) -> None:
+    """A new attribute, by HDF5's own calls: there are many of them."""
+    made = h5py.h5a.create(group.id, name.encode(), h5py.h5t.STD_U64LE, SCALAR)
+    made.write(np.array(value, "<u8"))
 
 
 def _write_invalid(group: Any, invalid: list[np.ndarray[Any, Any]], blank: np.ndarray[Any, Any] | None) -> None:
