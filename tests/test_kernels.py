@@ -884,3 +884,28 @@ def test_bits_are_transposed_alike_with_all_instructions(tmp_path: Path) -> None
 def test_checksums_without_carry_less_multiplication(tmp_path: Path) -> None:
     told = run_with_build(tmp_path, "BNL_NO_PCLMUL", PORTABLE + CHECKSUMS)
     assert told == ["True", "True", str(zlib.crc32(b"diffraction")), "True"]
+
+
+RELEASING = """
+from bnl_mpi.pixels import kernels
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+pieces = [bytes(60_000) for _ in range(1000)]
+pinned = pieces[-1]
+del pieces
+before = resident()
+kernels.release()
+print(before - resident())
+"""
+
+
+@compiled_only
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or "asan" in os.environ.get("LD_PRELOAD", ""), reason="only glibc can be asked"
+)
+def test_free_memory_is_given_back() -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("BNL_MPI_KERNELS", "PYTHONMALLOC")}
+    told = subprocess.run(
+        [sys.executable, "-c", RELEASING], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) > 30_000_000

@@ -14,6 +14,7 @@ from numcodecs.registry import register_codec
 from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
+from ..pixels import kernels
 from . import openjph
 from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_elsewhere, errors_of
 from .registry import DEFAULT_RATIO
@@ -145,6 +146,8 @@ class HTJ2K(LossyCodec):
         coded = self._code(image, where)
         decoded, errors = coded.decoded, coded.errors
         if decoded is None and pixels:
+            # Trials leave memory free in pieces, of which none is large enough for an image.
+            kernels.release()
             decoded = openjph.decode(coded.codestream)
             errors = errors_of(image, decoded)
         rest = None

@@ -6,6 +6,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <float.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "csrc/background.h"
 #include "csrc/byteoffset.h"
@@ -1051,6 +1054,16 @@ static PyObject *crc32(PyObject *self, PyObject *object) {
 }
 #endif
 
+static PyObject *release(PyObject *self, PyObject *unused) {
+    (void)self, (void)unused;
+#if defined(__GLIBC__)
+    Py_BEGIN_ALLOW_THREADS
+    malloc_trim(0);
+    Py_END_ALLOW_THREADS
+#endif
+    return Py_NewRef(Py_None);
+}
+
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"background_find", background_find_py, METH_VARARGS,
@@ -1081,6 +1094,7 @@ static PyMethodDef methods[] = {
     {"strong_pixels", strong_pixels, METH_VARARGS,
      "strong_pixels(frame, mask, top, kernel, min_count, nsigma_b, nsigma_s, threshold, strong) -> number"},
     {"components", components, METH_VARARGS, "components(keys, ny, nx, labels) -> number"},
+    {"release", release, METH_NOARGS, "release()"},
     {"mark", mark, METH_VARARGS, "mark(values, flags, blank, limit, mark, out)"},
 #ifdef BNL_CRC32
     {"crc32", crc32, METH_O, "crc32(data) -> int"},

@@ -64,6 +64,7 @@ __all__ = [
     "mask_runs",
     "pack_mask",
     "packed",
+    "release",
     "top_value",
 ]
 
@@ -338,3 +339,9 @@ def byte_offset_encode(array: Array) -> bytes:
 def crc32(data: Any) -> int:
     """What `zlib.crc32` gives for bytes or a C-contiguous array, where the processor can, several times faster."""
     return int(getattr(_kernels, "crc32", zlib.crc32)(data))
+
+
+def release() -> None:
+    """Give memory that is free back to the system, where that can be asked for: libraries leave a lot of it."""
+    if _kernels is not None:
+        _kernels.release()

@@ -229,6 +229,7 @@ class Pipeline(ImageMaker):
         if self._keeper is not None:
             for record in made:
                 record.extra.update(self._keeper.record())
+        kernels.release()
 
     def _add_frames(self, frames: range) -> _Chunks:
         """Add up the frames but for the last ones that can be decoded and finished in one pass: these are returned."""
