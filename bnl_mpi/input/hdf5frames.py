@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -108,6 +109,8 @@ class Hdf5Frames:
         frame = (1,) * (dataset.ndim - 2) + source.shape
         self._one_frame = dataset.chunks == frame
         self._how = direct_filter(dataset, source.dtype) if self._one_frame else None
+        self._skipped = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
+        """Bits of the filters that were left out of a chunk, where all were."""
         self._chunks: dict[tuple[int, ...], tuple[int, int]] | None = None
         self._places: dict[tuple[int, ...], int] = {}
         """Bytes of the file before each chunk."""
@@ -124,7 +127,7 @@ class Hdf5Frames:
         """How many of `frames`, indices in the dataset, are there, counted from the first on to one that isn't."""
         for k, index in enumerate(frames):
             try:
-                self._stored_bytes(index, int(np.prod(self._source.shape)) * np.dtype(self._source.dtype).itemsize)
+                self._stored_bytes(index, math.prod(self._source.shape) * np.dtype(self._source.dtype).itemsize)
             except (OSError, RuntimeError, ValueError):
                 return k
         return len(frames)
@@ -178,7 +181,7 @@ class Hdf5Frames:
             if not d.id.get_storage_size():
                 raise OSError(NEVER_WRITTEN)
             return frame_bytes
-        plain = int(np.prod(d.chunks)) * d.dtype.itemsize
+        plain = math.prod(d.chunks) * d.dtype.itemsize
         if plain > max(LARGEST_CHUNK, frame_bytes):
             raise OSError(f"chunks of {plain} bytes are too large to be read")
         stored = [self._index().get(offset) for offset in self._chunks_of(index)]
@@ -187,12 +190,12 @@ class Hdf5Frames:
             raise OSError(NEVER_WRITTEN)
         if max(sizes) > 2 * plain + CHUNK_SLACK:
             raise OSError(f"its chunk is said to take {max(sizes)} bytes, of which only {plain} can come")
-        skipped = (1 << d.id.get_create_plist().get_nfilters()) - 1
+        skipped = self._skipped
         short = [one[0] for one in stored if one is not None and one[1] & skipped == skipped and one[0] < plain]
         if short:
             # HDF5 gives what lies in memory beside such a chunk.
             raise OSError(f"its chunk is stored as it is, and takes {short[0]} bytes of {plain}")
-        shared = int(np.prod(d.chunks[:-2]))
+        shared = math.prod(d.chunks[:-2])
         return sum(sizes) // shared or 1
 
     def _chunks_of(self, index: int) -> Iterator[tuple[int, ...]]:
