@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shutil
 from collections.abc import Callable, Iterable
@@ -19,11 +20,12 @@ from bnl_mpi.arguments import options_from
 from bnl_mpi.errors import BnlError
 from bnl_mpi.hdf5 import access, digest, form
 from bnl_mpi.hdf5.image import checksum
-from bnl_mpi.hdf5.memory import Memory
+from bnl_mpi.hdf5.memory import Known, Memory
 from bnl_mpi.output import master, provenance
 from bnl_mpi.run import driver
 from bnl_mpi.run.signals import StopRequest
 from bnl_mpi.run.world import World
+from bnl_mpi.tasks import masters
 from bnl_mpi.tasks.reduction import ReductionTask
 
 Change = Callable[[h5py.File], None]
@@ -360,6 +362,43 @@ def test_a_master_that_is_what_another_was(tmp_path: Path) -> None:
     assert folders[0] == folders[1] == folders[2]
 
 
+def test_what_takes_the_place_of_a_copy(bench: Bench, written: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is copied, taken out again and written anew may lie in the same place, and be the same by chance."""
+    path = f"{DETECTOR}/depends_on"
+    told = b"/entry/instrument/detector/transformations/det_z"
+    for text in (told, told[:-1] + b"q"):
+        monkeypatch.setitem(CHANGES, text.decode(), exchange(path, np.bytes_(text)))
+    sets = [Wanted("older", "abc", text, WORDS[0]) for text in list(CHANGES)[-2:]]
+    bench.compare(sets)
+    written.clear()
+    bench.compare(sets[:1] * 3)
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("when", ["planning", "masters"])
+def test_a_master_that_changes_under_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """The run is refused, and nothing that it found is taken for what the first content tells."""
+    made = make(tmp_path / "in", "older", "abc")
+    first = made.read_bytes()
+    other = changed(made, "the beam").read_bytes()
+    made.write_bytes(first)
+    room, name = (Known, "once") if when == "planning" else (masters, "make_masters")
+    asked = getattr(room, name)
+
+    def rewrite(*arguments: Any, **options: Any) -> Any:
+        made.write_bytes(other)
+        return asked(*arguments, **options)
+
+    task = ReductionTask(Memory())
+    with monkeypatch.context() as patch:
+        patch.setattr(room, name, rewrite)
+        assert "was changed or replaced" in (reduce(task, made, tmp_path / "a", WORDS[0]) or "")
+    made.write_bytes(first)
+    for one, to in ((task, "b"), (ReductionTask(), "c")):
+        assert reduce(one, made, tmp_path / to, WORDS[0]) is None
+    assert content(tmp_path / "b") == content(tmp_path / "c")
+
+
 @pytest.mark.skipif(shared_data() is None, reason="no folder shared/data with real masters")
 def test_a_real_master(tmp_path: Path, written: list[str]) -> None:
     folder = shared_data()
@@ -473,6 +512,20 @@ def test_what_lies_in_other_files_is_asked_anew(a_file: Path, tmp_path: Path, ou
         with access.open_read(a_file) as h5:
             found.append(memory.know(h5).once("far", h5, lambda h5=h5: int(h5["far"][0])))  # type: ignore[misc]
     assert found == [1, 2]
+
+
+def test_where_a_link_leads_is_asked_anew(a_file: Path, tmp_path: Path) -> None:
+    """Even where nothing can be opened there."""
+    memory, found = Memory(), []
+    os.mkfifo(tmp_path / "there.h5")
+    for _ in range(2):
+        with access.open_read(a_file) as h5:
+            there = memory.know(h5).once("there", h5, lambda h5=h5: access.get_dataset(h5, "data_000001") is not None)  # type: ignore[misc]
+            found.append(there)
+        (tmp_path / "there.h5").unlink(missing_ok=True)
+        with h5py.File(tmp_path / "there.h5", "w") as h5:
+            h5["x"] = 1
+    assert found == [False, True]
 
 
 def test_memory_has_an_end(a_file: Path, tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ class Group(h5py.Group):  # type: ignore[misc]
     def __getitem__(self, name: Any) -> Any:
         return self._drafted(h5py.Group.__getitem__(self, name))
 
+    def __delitem__(self, name: Any) -> None:
+        found = self.get(name)
+        if isinstance(found, h5py.Dataset) and (offset := found.id.get_offset()) is not None:
+            # Its place is free for what comes in its stead.
+            self._home.trail.read_again.add(offset)
+        h5py.Group.__delitem__(self, name)
+
     def create_group(self, *arguments: Any, **options: Any) -> Any:
         return self._drafted(h5py.Group.create_group(self, *arguments, **options))
 

@@ -168,8 +168,11 @@ class Known:
         return found
 
     def keep(self, key: Hashable, answer: Any, trail: Trail, made_of: Sequence[object] = (), n_bytes: int = 0) -> None:
-        """Keep what was found on `trail` and `made_of` other answers, unless the trail led elsewhere."""
-        if self._kept is None or trail.left:
+        """Keep what was found on `trail` and `made_of` other answers, unless the trail led elsewhere.
+
+        Nor where the file has been rewritten since: what it was isn't what was looked at.
+        """
+        if self._kept is None or trail.left or Path(trail.path).read_bytes() != self.image:
             return
         form = self._kept.form
         looked_at = {dataset.identity[1] for dataset in trail.read.values()}
@@ -191,7 +194,7 @@ class Known:
 @contextmanager
 def laid(h5: h5py.File) -> Iterator[Trail]:
     """Within, what is read of an open file is noted."""
-    trail = Trail()
+    trail = Trail(h5.filename)
     if not isinstance(h5, steady.File):
         trail.left = True
         yield trail

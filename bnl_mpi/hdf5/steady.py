@@ -252,18 +252,17 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
 
     def __getitem__(self, name: Any) -> Any:
         found = self.find(name) if isinstance(name, str) and name else None
-        if found is not None:
-            return found
-        if (trail := self._home.trail) is not None:
-            trail.left = True
-        return h5py.Group.__getitem__(self, name)
+        return h5py.Group.__getitem__(self, name) if found is None else found
 
     def find(self, path: str) -> Group | Dataset | None:
         """What `path` leads to without leaving the file; None where HDF5 itself is to say what is there.
 
         KeyError, as h5py has it, where there is nothing of that name.
         """
-        return self._find(path, MOST_LINKS)
+        found = self._find(path, MOST_LINKS)
+        if found is None and (trail := self._home.trail) is not None:
+            trail.left = True
+        return found
 
     def _find(self, path: str, links: int) -> Group | Dataset | None:
         here: Group | Dataset | None = self._home.top if path.startswith("/") else self

@@ -20,11 +20,13 @@ class Copied(NamedTuple):
 class Trail:
     """What is made of an open file's values while it is laid (`memory.laid`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        """The file's."""
         self.read: dict[int, Any] = {}
         """Datasets whose values somebody may have looked at, by their `id()`: all that weren't merely copied."""
         self.copied: list[Copied] = []
         self.read_again: set[int] = set()
-        """Where values lie in the new file that somebody has looked at there."""
+        """Where values lie in the new file that somebody has looked at there, or has taken out."""
         self.left = False
         """Whether a link was followed out of the file."""
