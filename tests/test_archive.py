@@ -33,6 +33,7 @@ import bnl_mpi
 from bnl_mpi.archive import rules, sets, state, status, thumbnails
 from bnl_mpi.archive.dealing import LEAST_CREW, Dealer, Weighed
 from bnl_mpi.archive.facts import Facts, read_facts
+from bnl_mpi.archive.follow import growth_of
 from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
 from bnl_mpi.cli import main
 from bnl_mpi.commands.archive import split_words
@@ -366,6 +367,16 @@ def test_status_takes_no_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture
     """A file's name after --json would be one."""
     assert main(["archive", "--status", str(tmp_path), "--json", "told.json"]) == 2
     assert "told.json: --status FOLDER takes nothing else" in capsys.readouterr().err
+
+
+def test_links_in_circles_are_no_sets(tmp_path: Path) -> None:
+    for name in ("in_circle", "in_master.h5", "other"):
+        (tmp_path / name).symlink_to(name)
+    made = write_set(tmp_path, random_frames(2, SHAPE), name="good")
+    found = sets.find([str(tmp_path)], str(tmp_path / "out"))
+    assert [one.master for one in found.sets] == [str(made)]
+    assert found.skipped == {str(tmp_path / "in_master.h5"): "is a broken link"}
+    assert growth_of(str(tmp_path / "in_master.h5")) == "[]"
 
 
 def test_an_archive_lies_apart_from_the_raw_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

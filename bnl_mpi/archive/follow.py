@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -43,13 +44,13 @@ def lacks(master: str, settle: float = SETTLE_SECONDS) -> str:
             counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
             expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
             source = opening.open_source(master, h5, expected, trust_counts=False)
+        youngest = max(os.stat(s.path).st_mtime for s in source.segments)
     except BnlError as error:
         return str(error)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         return f"{master}: can't be read yet: {' '.join(str(error).split())}"
     if expected is not None and source.n_frames < expected:
         return f"{master}: {source.n_frames} of {expected} frames are there"
-    youngest = max(os.stat(s.path).st_mtime for s in source.segments)
     if time.time() - youngest < settle:
         return f"{master}: its files have changed within {settle:.0f} s"
     return ""
@@ -61,9 +62,11 @@ def growth_of(master: str) -> str:
     stem = name.removesuffix("_master.h5")
     told = []
     for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-        if entry.name.startswith(stem) and entry.is_file():
-            stat = entry.stat()
-            told.append((entry.name, stat.st_size, stat.st_mtime_ns))
+        # One may go, or be a link in a circle.
+        with contextlib.suppress(OSError):
+            if entry.name.startswith(stem) and entry.is_file():
+                stat = entry.stat()
+                told.append((entry.name, stat.st_size, stat.st_mtime_ns))
     return repr(told)
 
 

@@ -136,7 +136,8 @@ def _walk(folder: str, to: str, visited: set[str]) -> Iterator[str]:
     names = {entry.name for entry in entries}
     begun: set[tuple[str, str]] = set()
     for entry in entries:
-        if entry.is_dir():
+        # A link in a circle is none, as for `isdir`.
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
             yield from _walk(entry.path, to, visited)
         elif entry.name.endswith(MASTER) or (
             entry.name.endswith(NEXUS) and entry.name.removesuffix(NEXUS) + MASTER not in names
