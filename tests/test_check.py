@@ -889,3 +889,14 @@ def test_odd_attributes_are_findings_not_tracebacks(value: Any, kept: dict[str, 
     for place, name in [("/entry", "NX_class"), ("/entry/data", "signal"), (axis, "depends_on"), (axis, "units")]:
         attribute(place, name, value)(master)
         assert judge(str(master)).findings
+
+
+def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "x_master.h5"
+    with h5py.File(path, "w") as h5:
+        h5["entry/instrument"] = h5py.ExternalLink("/dev/zero", "/entry/instrument")
+    with pytest.raises(InputError, match="no regular file") as caught:
+        Subject(str(path))
+    # The traceback holds what failed, and its file.
+    assert caught.tb is not None
+    assert not [n for n in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE) if h5py.h5f.get_name(n) == bytes(path)]

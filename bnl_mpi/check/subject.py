@@ -100,7 +100,7 @@ class Subject:
         self.path = path
         self.h5 = access.open_read(path)
         self._block: tuple[str, h5py.File] | None = None
-        with guard.understood(path):
+        with guard.understood(path), guard.kept_open(self.h5):
             surveyed = memory.know(self.h5).surveyed if memory is not None else None
             surveyed = surveyed or guard.survey(self.h5, path, allows_external=True)
             guard.check_sizes(surveyed, self.image_shape or (1, 1))

@@ -51,6 +51,16 @@ def understood(path: str) -> Iterator[None]:
 
 
 @contextmanager
+def kept_open(file: h5py.File) -> Iterator[None]:
+    """What goes wrong within closes the file, so that it isn't taken for open when it is asked for again."""
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
+
+
+@contextmanager
 def opened(path: str, shape: tuple[int, int] | None = None) -> Iterator[h5py.File]:
     """A file open for reading whose structure was looked at; what goes wrong within is an InputError in one line.
 
