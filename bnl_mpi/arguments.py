@@ -267,8 +267,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @functools.cache
-def _parser() -> argparse.ArgumentParser:
-    """Made once: an archive asks for the options of every set."""
+def _parser(codecs: tuple[registry.Entry, ...]) -> argparse.ArgumentParser:
+    """Made once for the codecs that there are: an archive asks for the options of every set."""
     return build_parser()
 
 
@@ -300,7 +300,7 @@ def join_negative_values(words: Sequence[str]) -> list[str]:
 
 def options_from(words: Sequence[str]) -> opt.Options:
     """Parse the main job's words; a mistake is a `UsageError`."""
-    values = vars(_parser().parse_args(join_negative_values(words)))
+    values = vars(_parser(tuple(registry.CODECS)).parse_args(join_negative_values(words)))
     if "infile" not in values:
         raise UsageError("-i MASTER is missing; see bnl-mpi --help")
     given = [entry for entry in registry.CODECS if entry.name in values]
