@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# The same cases on every machine: a rare one is no reason for a run to fail that changed nothing. No test asserts a time.
+# The same cases on every machine: a rare one must not fail a run that changed nothing. No test asserts a time.
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
