@@ -157,10 +157,16 @@ def _machine(machines: Mapping[str, Found]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in one["packages"].items())
     loads = ", ".join(f"{name} {m['load_before']:.1f}" for name, m in machines.items())
     kernels = "compiled kernels" if one["compiled_kernels"] else "NumPy in place of compiled kernels"
+    elsewhere = "; ".join(
+        f"{name} {m['processor']}, {m['cores']} cores, {m['date']} UTC"
+        for name, m in machines.items()
+        if (m["processor"], m["cores"]) != (one["processor"], one["cores"])
+    )
     return (
         f"{one['processor']}, {one['cores']} cores; {one['system']}; Python {one['python']}, {packages}, "
         f"HDF5 {one['hdf5']}, OpenJPEG {one['openjpeg']}; {kernels}; {one['date']} UTC.\n\n"
-        f"Load (runnable processes, averaged over a minute) before each section: {loads}. What was running "
+        + (f"Sections measured on another machine: {elsewhere}.\n\n" if elsewhere else "")
+        + f"Load (runnable processes, averaged over a minute) before each section: {loads}. What was running "
         "besides, on as many cores, is in the figures.\n"
     )
 
