@@ -26,8 +26,7 @@ class Dataset(h5py.Dataset):  # type: ignore[misc]
         return self._home
 
     def __getitem__(self, part: Any, new_dtype: Any = None) -> Any:
-        if (offset := self.id.get_offset()) is not None:
-            self._home.trail.read_again.add(offset)
+        self._home.trail.look_again(self)
         return h5py.Dataset.__getitem__(self, part, new_dtype)
 
 
@@ -54,9 +53,9 @@ class Group(h5py.Group):  # type: ignore[misc]
 
     def __delitem__(self, name: Any) -> None:
         found = self.get(name)
-        if isinstance(found, h5py.Dataset) and (offset := found.id.get_offset()) is not None:
+        if isinstance(found, h5py.Dataset):
             # Its place is free for what comes in its stead.
-            self._home.trail.read_again.add(offset)
+            self._home.trail.look_again(found)
         h5py.Group.__delitem__(self, name)
 
     def create_group(self, *arguments: Any, **options: Any) -> Any:

@@ -30,3 +30,8 @@ class Trail:
         """Where values lie in the new file that somebody has looked at there, or has taken out."""
         self.left = False
         """Whether a link was followed out of the file."""
+
+    def look_again(self, dataset: Any) -> None:
+        """Note that the values of a dataset of the new file count as looked at."""
+        if (offset := dataset.id.get_offset()) is not None:
+            self.read_again.add(offset)
