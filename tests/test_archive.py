@@ -10,9 +10,11 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,22 @@ def test_what_a_killed_writer_had_begun_is_not_read(tmp_path: Path) -> None:
     assert Path(f"{path}-journal").exists()
     assert list(state.read(str(tmp_path))) == ["one"]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("begun", ["", "PRAGMA journal_mode=TRUNCATE", "PRAGMA user_version=1"])
+def test_a_writer_that_has_only_begun_has_no_sets(begun: str, tmp_path: Path) -> None:
+    path = tmp_path / state.NAME
+    path.touch()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(begun)
+    assert state.read(str(tmp_path)) == {}
+
+
+def test_a_database_of_somebody_else_is_no_archive(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / state.NAME, isolation_level=None)) as db:
+        db.execute("CREATE TABLE others (name TEXT)")
+    with pytest.raises(InputError, match="isn't an archive's state: no such table: sets"):
+        state.read(str(tmp_path))
 
 
 @needs_mpi

@@ -168,6 +168,8 @@ def _stored(path: Path) -> list[Entry]:
 
     def rows(uri: str) -> list[Entry]:
         with closing(sqlite3.connect(uri, uri=True)) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchall():
+                return []  # its writer is about to begin, or was killed before it had
             return [Entry.from_json(json.loads(text)) for (text,) in db.execute("SELECT entry FROM sets")]
 
     try:
