@@ -258,7 +258,7 @@ def test_shares_and_subsets_add_up_to_a_certificate(raw: Path, sound: Path, tmp_
         shutil.copytree(sound, out)
         words = ["verify", str(out / "set_master.h5"), "--against", str(raw), "--certify"]
         for part in parts[:-1]:
-            main([*words, *part])
+            assert main([*words, *part]) == (0 if part[-2:] == ["-t", "1"] else 75)
             assert not (out / "set.sha256").exists()
         main([*words, *parts[-1]])
         status, told = verify(out, "--against", raw, "--certify", "--resume")
@@ -266,6 +266,41 @@ def test_shares_and_subsets_add_up_to_a_certificate(raw: Path, sound: Path, tmp_
         assert (out / "set.crate.json").exists()
         assert not (out / "set.verify").exists()
         assert told["certificate"]
+
+
+def test_a_share_tells_what_it_finds(
+    raw: Path, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shares 1 and 2 have blocks 1, 3 and 2; share 0 has masters, and says whether all blocks were found sound."""
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    flip_chunk(tmp_path / "set_000002.h5")
+    shares = [["-p", "2", "-t", str(k)] for k in range(3)]
+    status, told = verify(tmp_path, "--against", raw, *shares[1])
+    assert (status, told["findings"], told["verified_blocks"]) == (0, [], 2)
+    assert not any(name.endswith("_master.h5") for name in told["files"]), "share 1 didn't look at it"
+    assert "metadata" not in capsys.readouterr().out
+    status, told = verify(tmp_path, "--against", raw, *shares[2])
+    assert status == 1
+    assert told["files"] == {str(tmp_path / "set_000002.h5"): "*", str(tmp_path / "set_squash_000002.h5"): "="}
+    assert f"* {tmp_path / 'set_000002.h5'}: " in capsys.readouterr().out
+    assert verify(tmp_path, "--against", raw, *shares[0])[0] == 75
+    assert "not found sound yet: blocks 2;" in capsys.readouterr().out
+    shutil.copy(sound / "set_000002.h5", tmp_path)
+    for share in (*shares[1:], shares[0]):
+        status, told = verify(tmp_path, "--against", raw, "--certify", *share)
+        assert status == 0
+    assert (told["verified_blocks"], len(told["certificate"])) == (3, 2)
+    (tmp_path / "set.nxs").unlink()
+    status, told = verify(tmp_path, *shares[0])
+    assert (status, told["files"][str(tmp_path / "set.nxs")]) == (1, "-")
+
+
+def test_a_subset_says_nothing_of_the_rest(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(sound / "set_master.h5"), "--subset", "1/3"]) == 0
+    assert "what was looked at is as it was written" in capsys.readouterr().out
+    assert main(["verify", str(sound / "set_master.h5")]) == 0
+    assert "the set is as it was written" in capsys.readouterr().out
+    shutil.rmtree(sound / "set.verify")
 
 
 def test_resume_looks_again_at_what_changed(raw: Path, sound: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Whether a set is as it was written: every file, checksum, image and item of metadata; with --against, whether "
         "it is what these raw data give, all of it. One sign a file: = as it should be, * differs, + not in the plan, "
-        "- missing, ! unreadable. Status 0 if all holds, 1 with findings, 2 for wrong use, 75 if it was interrupted. "
-        "Runs like the main job: alone, with -p N, in shares (-t), or under mpiexec or srun."
+        "- missing, ! unreadable. Status 0 if all holds, 1 with findings, 2 for wrong use, 75 if it was interrupted or "
+        "waits for other parts. Runs like the main job: alone, with -p N, in shares (-t), or under mpiexec or srun."
     )
     parser.add_argument("master", nargs="?", metavar="MASTER", help="OUT_master.h5, as this program wrote it")
     parser.add_argument("--against", metavar="RAW", help="the raw data's master: reduce again, and compare")

@@ -19,7 +19,7 @@ from .lock import Share
 from .log import RunLog
 from .signals import StopRequest, job_end_time
 from .state import Process
-from .task import AnyTask, BlockReport, Masters, Outcome
+from .task import AnyTask, BlockReport, Masters, Outcome, Summary
 from .work import Guide, tell, work_guided
 from .world import World
 
@@ -99,7 +99,7 @@ def _masters_of_share(prepared: Prepared, this: Process, begin: float) -> int:
     if files.stems(job) and masters.nexus:
         print(f"NeXus  {os.path.abspath(options.nxs_path)}")
     there = files.there(job)
-    _write_json(job, this, begin, masters=masters, kept=there)
+    status = _tell_outcome(job, this, begin, masters=masters, kept=there)
     missing = sorted(set(range(1, job.plan.n_blocks + 1)) - {r.number for r in there})
     if files.stems(job) and missing:
         shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
@@ -107,7 +107,7 @@ def _masters_of_share(prepared: Prepared, this: Process, begin: float) -> int:
             f"share 0 of {options.parallel}: the masters are there, but {len(missing)} of {job.plan.n_blocks} blocks "
             f"aren't yet: {shown}; when the other shares have ended, share 0 with --resume tells whether all are there"
         )
-    return 0
+    return status
 
 
 def _write_masters(prepared: Prepared, this: Process) -> Masters:
@@ -125,13 +125,24 @@ def _write_masters(prepared: Prepared, this: Process) -> Masters:
     return masters
 
 
-def _write_json(job: Job, this: Process, begin: float, *, masters: Masters, **blocks: Sequence[BlockReport]) -> None:
-    """`--json`: the summary of this share's blocks; of share 0, of all blocks that are there."""
+def _tell_outcome(job: Job, this: Process, begin: float, *, masters: Masters, **blocks: Sequence[BlockReport]) -> int:
+    """`--json`: the summary of this share's blocks; of share 0, of all blocks that are there.
+
+    Where blocks write no files, what is found of them is all that comes of the share: it is printed, and its status is
+    the share's, which is returned.
+    """
+    writes = bool(this.task.files.stems(job))
+    if writes and not this.options.json:
+        return 0
+    reports, kept = blocks.get("reports", ()), blocks.get("kept", ())
+    numbers = sorted(r.number for r in [*reports, *kept])
+    outcome = Outcome(numbers, reports, kept, 1, time.monotonic() - begin, masters, this.warnings)
+    summary: Summary = this.task.summarise(job, outcome)
+    if not writes:
+        print("\n".join(summary.lines()))
     if this.options.json:
-        reports, kept = blocks.get("reports", ()), blocks.get("kept", ())
-        numbers = sorted(r.number for r in [*reports, *kept])
-        outcome = Outcome(numbers, reports, kept, 1, time.monotonic() - begin, masters, this.warnings)
-        reporting.write_json(this.options.json, this.task.summarise(job, outcome))
+        reporting.write_json(this.options.json, summary)
+    return 0 if writes else summary.exit_status
 
 
 def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: float) -> int:
@@ -151,14 +162,14 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: flo
             f"{share} stopped {why}: {len(made) + len(this.kept)} of its {counted_are(len(numbers), 'block')} "
             "complete; the same command with --resume goes on"
         )
-    _write_json(job, this, begin, masters=Masters(), reports=made, kept=list(this.kept.values()))
+    status = _tell_outcome(job, this, begin, masters=Masters(), reports=made, kept=list(this.kept.values()))
     if not numbers:
         print(f"{share}: no block, {job.plan.n_blocks} are all there is")
     elif not missing:
         this.say(f"{share} is finished already, nothing to do")
     else:
         print(f"{share}: blocks {', '.join(map(str, missing))}")
-    return 0
+    return status
 
 
 def _make_missing(job: Job, this: Process, missing: Sequence[int]) -> list[BlockReport]:

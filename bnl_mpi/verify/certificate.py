@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import OutputError, UsageError
+from ..errors import Interrupted, OutputError, UsageError
 from . import crate, journal
 from .blocks import VerifyReport
 from .files import Hashed, hash_file
@@ -42,7 +42,7 @@ def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyRepo
         reports = [*(r for r in reports if r.chosen), *(known[k] for k in missing if k in known)]
         missing = [k for k in missing if k not in known]
     if missing:
-        raise OutputError(
+        raise Interrupted(
             f"{job.master}: no certificate yet: {len(missing)} of {job.plan.n_blocks} blocks, as block {missing[0]}, "
             "weren't verified; verify the other subsets or shares, then --certify --resume"
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import Interrupted
 from .blocks import VerifyReport
 from .findings import EQUAL, MEANING, Finding, Judged
 from .job import VerifyJob
@@ -40,25 +41,29 @@ class VerifySummary:
     """Files of the certificate that was written."""
     kept: list[str] = field(default_factory=list)
     """Of a set made with `--keep`: what is known of the files of its reflections."""
+    awaited: list[int] = field(default_factory=list)
+    """Of share 0: blocks that no share has found sound yet."""
 
     @classmethod
     def of(
         cls,
         job: VerifyJob,
         reports: Sequence[VerifyReport],
-        of_masters: Sequence[Finding],
+        of_masters: Sequence[Finding] | None,
         tally: Tally,
         seconds: float,
     ) -> VerifySummary:
-        """Put together what all ranks have found."""
+        """Put together what all ranks have found; `of_masters` is None where a share leaves these to share 0."""
         chosen = [report for report in reports if report.chosen]
         judged: dict[str, Judged] = {}
-        names = [job.master, *([job.options.nxs_path] if os.path.exists(job.options.nxs_path) else [])]
+        names = [] if of_masters is None else [job.master]
+        if names and os.path.exists(job.options.nxs_path):
+            names.append(job.options.nxs_path)
         names += [job.data_files[r.number - 1] for r in chosen]
         names += [job.squash_files[r.number - 1] for r in chosen if job.squash_files]
         for name in names:
             judged[name] = Judged(name)
-        for finding in [*of_masters, *(f for r in chosen for f in r.findings)]:
+        for finding in [*(of_masters or ()), *(f for r in chosen for f in r.findings)]:
             judged.setdefault(finding.file, Judged(finding.file)).findings.append(finding)
         n_pixels = sum(r.n_measured for r in chosen) * math.prod(job.plan.shape_out)
         frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in _images(job, r.number))
@@ -67,7 +72,7 @@ class VerifySummary:
             job.master,
             job.source.master if job.against else None,
             list(judged.values()),
-            tally if job.against else None,
+            None if of_masters is None or not job.against else tally,
             job.plan.n_blocks,
             len(chosen),
             sum(r.n_images for r in chosen),
@@ -89,8 +94,10 @@ class VerifySummary:
 
     @property
     def exit_status(self) -> int:
-        """0 only if all holds."""
-        return 1 if self.findings else 0
+        """0 only if all holds; 75, as for the main job, where share 0 waits for others."""
+        if self.findings:
+            return 1
+        return Interrupted.exit_status if self.awaited else 0
 
     def lines(self) -> list[str]:
         out = [f"{one.sign} {one.file}" for one in self.files]
@@ -113,11 +120,13 @@ class VerifySummary:
         if self.findings:
             n = len(self.findings)
             return f"{n} finding{'s' * (n > 1)}: the set isn't what it should be"
-        if self.against is None:
-            return "the set is as it was written"
+        if self.awaited:
+            shown = ", ".join(map(str, self.awaited[:10])) + (", ..." if len(self.awaited) > 10 else "")
+            return f"not found sound yet: blocks {shown}; when all other shares have ended, share 0 tells again"
+        what = "as it was written" if self.against is None else "what the raw data give"
         if self.verified_blocks < self.blocks and not self.certificate:
-            return "what was looked at is what the raw data give"
-        return "the set is what the raw data give, all of it"
+            return f"what was looked at is {what}"
+        return f"the set is {what}" + (", all of it" if self.against else "")
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -38,6 +38,10 @@ class VerifyFiles(NoFiles):
         known = journal.verified(job)
         return Kept(reports=[known[number] for number in numbers if number in known])
 
+    def there(self, job: Job) -> list[BlockReport]:
+        assert isinstance(job, VerifyJob)
+        return list(journal.verified(job).values())
+
 
 class Noting:
     """Verifies blocks, and notes each in the journal."""
@@ -61,7 +65,8 @@ class VerifyTask:
 
     def __init__(self, wish: Wish) -> None:
         self._wish = wish
-        self._findings: list[Finding] = []
+        self._findings: list[Finding] | None = None
+        """Of the masters, once they were looked at."""
         self._tally = Tally()
 
     def prepare(self, options: Options, *, trust_counts: bool = True) -> PreparedVerification:
@@ -107,7 +112,11 @@ class VerifyTask:
         reports = sorted(_verified([*outcome.reports, *outcome.kept]), key=lambda r: r.number)
         summary = VerifySummary.of(job, reports, self._findings, self._tally, outcome.seconds)
         summary.kept = list(job.kept_notes)
-        if self._wish.certify:
+        if job.options.thread == 0:
+            there = {report.number for report in reports}
+            wanted = [k for k in range(1, job.plan.n_blocks + 1) if job.is_chosen(k)]
+            summary.awaited = [k for k in wanted if k not in there]
+        if self._wish.certify and self._findings is not None and not summary.awaited:
             summary.certificate = certificate.certify(job, summary, reports)
         return summary
 
