@@ -572,6 +572,11 @@ def test_a_set_of_kept_reflections_verifies_by_itself(made: Path, tmp_path: Path
     out.mkdir()
     keep = tuple(name if name == "auto" else str(raw / name) for name in options.pop("keep", ("spots.txt",)))
     run(raw, out, keep=keep, **options)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run(raw, whole, keep=(), compression="bslz4")
+    images = read_images(whole / "o_master.h5")
+    counts = int(images[images != 65535].sum(dtype=np.int64))
     spots = (raw / "spots.txt").rename(tmp_path / "spots.txt")
     against, has_file = ("--against", raw / "in_master.h5", "--paranoid"), len(keep) == 2 or keep != ("auto",)
     for words in ((), against, (*against, "--certify")):
@@ -579,6 +584,9 @@ def test_a_set_of_kept_reflections_verifies_by_itself(made: Path, tmp_path: Path
         assert (status, told["findings"]) == (0, [])
         absent = ["--keep spots.txt: isn't at hand; its regions are those that the set holds"]
         assert told["kept"] == (absent if has_file else [])
+        if words:
+            assert told["counts_before"] == counts
+            assert (told["rms_error"] is not None) == ("codec" in options)
     assert ("keptReflections" in (out / "o.crate.json").read_text()) == has_file
     if not has_file:
         assert main(["verify", str(out / "o_master.h5"), "--keep", str(spots)]) == 2

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from make_inputs import InputSpec, make_input
 from running import bnl, needs_mpi
-from small_sets import random_frames, random_mask, write_set
+from small_sets import random_frames, random_mask, read_images, write_set
 
 from bnl_mpi.cli import main
 from bnl_mpi.errors import InputError
@@ -75,6 +75,32 @@ def test_a_set_is_what_its_raw_data_give(raw: Path, tmp_path: Path, setting: str
     assert (status, told["findings"]) == (0, [])
     assert told["compared_images"] == told["independent_images"] == told["images"] == 6
     assert set(told["files"].values()) == {"="}
+
+
+@pytest.mark.parametrize("setting", ["bslz4", "float", "H16 and squash", "J5", "T5 codestreams"])
+def test_what_the_codec_lost_is_measured(raw: Path, tmp_path: Path, setting: str) -> None:
+    """Of every image's valid pixels, as the images before and after tell it."""
+    if setting.startswith("T"):
+        pytest.importorskip("imagecodecs")
+    for name in ("plain", "set"):
+        (tmp_path / name).mkdir()
+    make(raw, tmp_path / "set", SETTINGS[setting])
+    make(raw, tmp_path / "plain", SETTINGS[setting] if setting == "float" else ["-c", "bslz4"])
+    before, after = (read_images(tmp_path / name / "set_master.h5") for name in ("plain", "set"))
+    is_float = before.dtype.kind == "f"
+    sound = ~np.isnan(before) if is_float else before != 65535
+    _, told = verify(tmp_path / "set", "--against", raw)
+    # Of floats each image's sum is rounded.
+    for name, images in (("counts_before", before), ("counts_stored", after)):
+        assert told[name] == pytest.approx(images[sound].sum(dtype=np.float64), abs=3 * is_float, rel=0)
+    lost = after[sound].astype(float) - before[sound]
+    if is_float or setting == "bslz4":
+        assert (told["greatest_error"], told["rms_error"]) == (None, None)
+        assert not lost.any()
+    else:
+        assert told["greatest_error"] == np.abs(lost).max() > 0
+        assert told["rms_error"] == pytest.approx(np.sqrt((lost**2).mean()))
+    assert verify(tmp_path / "set")[1]["counts_before"] is None
 
 
 @pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
@@ -261,11 +287,21 @@ def test_shares_and_subsets_add_up_to_a_certificate(raw: Path, sound: Path, tmp_
             assert main([*words, *part]) == (0 if part[-2:] == ["-t", "1"] else 75)
             assert not (out / "set.sha256").exists()
         main([*words, *parts[-1]])
+        by_parts = errors_certified(out)
         status, told = verify(out, "--against", raw, "--certify", "--resume")
         assert status == 0
+        assert by_parts == (errors_certified(out) if how == "subsets" else [])
+        assert len(errors_certified(out)) == 2
         assert (out / "set.crate.json").exists()
         assert not (out / "set.verify").exists()
         assert told["certificate"]
+
+
+def errors_certified(folder: Path) -> list[float]:
+    """The codec's errors, as the certificate has them; [] where there is none."""
+    path = folder / "set.crate.json"
+    graph = json.loads(path.read_text())["@graph"] if path.exists() else []
+    return [one["value"] for one in graph if one["@id"] in ("#greatestCodecError", "#rmsCodecError")]
 
 
 def test_a_share_tells_what_it_finds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,12 +19,12 @@ from ..input import hdf5frames, identity
 from ..output import contents
 from ..output import record as records
 from ..pixels import kernels
-from ..pixels.kernels_numpy import mark_value
 from ..plan import Block, Plan
 from ..run.task import BlockReport, Overseer
 from ..tasks.images import Sampled
 from ..tasks.reduction import Pipeline
 from ..tasks.report import ImageReport
+from . import losses
 from .files import Hashed, Hasher
 from .findings import DIFFERS, MISSING, UNREADABLE, Finding
 from .job import VerifyJob
@@ -48,24 +48,18 @@ class VerifyReport(BlockReport):
     """Images held against the raw data."""
     n_independent: int = 0
     """Of these, by the NumPy kernels and HDF5's own filters as well."""
+    counts_before: int = 0
+    """Sum over the valid pixels of images held against the raw data, before `--keep` and a lossy codec."""
     counts_stored: int = 0
-    """Sum over the valid pixels of all images."""
+    """Sum over the valid pixels of all images, as stored."""
     n_clipped: int = 0
     n_invalid: int = 0
     greatest_error: int = 0
     squared_error: int = 0
     n_bad_frames: int = 0
     """That couldn't be read, and count as invalid."""
-    n_measured: int = 0
-    """Images of which the codec's errors were measured."""
-
-    def add_images(self, one: ImageReport) -> None:
-        """Count what the reduction of an image counted."""
-        self.n_clipped += one.n_clipped
-        self.n_invalid += one.n_invalid
-        self.n_measured += one.n_measured
-        self.greatest_error = max(self.greatest_error, one.greatest_error)
-        self.squared_error += one.squared_error
+    n_error_pixels: int = 0
+    """Pixels that the codec's errors are of."""
 
 
 class Verifier:
@@ -76,7 +70,7 @@ class Verifier:
 
         self._job, self._rank, self._host = job, rank, socket.gethostname()
         self._hasher = Hasher()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: losses.Remembering | None = None
         self._stores = job.options.stores_codestreams
         if job.against:
             options = job.options
@@ -85,7 +79,7 @@ class Verifier:
                 # The lossless filter's coder needn't run: pixels are compared.
                 options = replace(options, compression="none", compression_level=None, out_squash=None)
             self._again = replace(job, options=options)
-            self._pipeline = Pipeline(self._again, rank)
+            self._pipeline = losses.Remembering(self._again, rank)
         self._by_numpy: Pipeline | None = None
 
     def close(self) -> None:
@@ -177,10 +171,13 @@ class Verifier:
                 crc = checksums[index]
                 if crc is not None and kernels.crc32(pixels) != crc:
                     yield Finding(DIFFERS, path, f"image {image + 1}", "pixels of their checksum", "other pixels")
-                report.counts_stored += _counts(pixels, listed.of(index) if listed else None)
+                invalid = listed.of(index) if listed else None
+                counts = losses.counts(pixels, invalid)
+                report.counts_stored += counts
             if self._pipeline is not None and not n_findings:
                 try:
-                    yield from self._against(path, dataset, pixels, image, block, report)
+                    made = yield from self._against(path, dataset, pixels, image, block, report)
+                    self._measure(pixels, invalid, counts, made, report)
                 except InputError as error:
                     raw = job.options.infile
                     yield Finding(UNREADABLE, raw, f"image {image + 1}", "frames that can be read", str(error))
@@ -210,19 +207,39 @@ class Verifier:
         image: int,
         block: Block,
         report: VerifyReport,
-    ) -> Iterator[Finding]:
+    ) -> Generator[Finding, None, ImageReport]:
         """The raw frames reduced again; a sample by NumPy and HDF5's own filters too, which share no code."""
         assert self._pipeline is not None
         index = image - block.first_image
         made = self._pipeline.sample(image, restart=index == 0, copies=False)
         report.n_compared += 1
-        report.add_images(made.report)
+        report.n_clipped += made.report.n_clipped
+        report.n_invalid += made.report.n_invalid
         yield from self._compare(path, dataset, stored, image, index, made)
         # A codec's state grows from image to image: the second way takes a block from its beginning.
         if index == 0 or self._job.paranoid:
             report.n_independent += 1
             again = self._independent(image, restart=index == 0)
             yield from self._compare(path, dataset, stored, image, index, again, how=" by the NumPy kernels")
+        return made.report
+
+    def _measure(
+        self, stored: Array, invalid: Array | None, counts: int, made: ImageReport, report: VerifyReport
+    ) -> None:
+        """What the image has lost that the pipeline `made` last; `counts` are stored."""
+        assert self._pipeline is not None
+        before = self._pipeline.before
+        if self._job.keeping is not None:
+            report.counts_before += made.sum_before
+        elif before is None:
+            report.counts_before += counts
+        else:
+            report.counts_before += int(before.sum(where=losses.valid(stored, invalid), dtype=np.int64))
+        if before is not None:
+            found = losses.errors(before, stored, invalid, self._pipeline.kept)
+            report.greatest_error = max(report.greatest_error, found.greatest)
+            report.squared_error += found.squared
+            report.n_error_pixels += found.n_pixels
 
     def _independent(self, image: int, *, restart: bool) -> Sampled:
         with kernels.by_numpy():
@@ -269,18 +286,6 @@ class Stored:
             return np.ascontiguousarray(self._dataset[index])
         hdf5frames.DECODERS[self._how](chunk, self._out)
         return self._out
-
-
-def _counts(pixels: Array, invalid: Array | None) -> int:
-    """The sum over valid pixels: without `invalid`, (ny, nx) bool, those that aren't marked; of floats rounded."""
-    if pixels.dtype.kind == "f":
-        bad = np.isnan(pixels) if invalid is None else invalid
-        return round(float(pixels.sum(where=~bad, dtype=np.float64)))
-    if invalid is not None:
-        return int(pixels.sum(where=~invalid, dtype=np.int64))
-    # Several times as quick as a sum over chosen pixels.
-    mark = int(mark_value(pixels.dtype))
-    return int(pixels.sum(dtype=np.int64)) - mark * int(np.count_nonzero(pixels == mark))
 
 
 def squash_findings(job: VerifyJob, number: int) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
 from .replaying import checked_words, read_record
-from .summary import VerifySummary
+from .summary import VerifySummary, codec_errors
 
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -164,14 +164,17 @@ def _made(job: VerifyJob) -> tuple[str, Any]:
 
 def _measured(parts: Parts) -> list[Entity]:
     reports, summary = parts.reports, parts.summary
+    # Of all parts that were verified, not of the last one's summary alone.
+    greatest, rms = codec_errors(reports)
     measured = {
+        "countsBefore": sum(r.counts_before for r in reports),
         "countsStored": sum(r.counts_stored for r in reports),
         "clippedPixels": sum(r.n_clipped for r in reports),
         "invalidPixels": sum(r.n_invalid for r in reports),
         "imagesCompared": sum(r.n_compared for r in reports),
         "imagesComparedIndependently": sum(r.n_independent for r in reports),
-        "greatestCodecError": summary.greatest_error,
-        "rmsCodecError": summary.rms_error,
+        "greatestCodecError": greatest,
+        "rmsCodecError": rms,
         "keptReflections": "; ".join(summary.kept) or None,
     }
     return [_property(name, value) for name, value in measured.items() if value is not None]

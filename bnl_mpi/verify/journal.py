@@ -22,10 +22,11 @@ from .job import VerifyJob
 COUNTED = (
     "n_compared",
     "n_independent",
+    "counts_before",
     "counts_stored",
     "n_clipped",
     "n_invalid",
-    "n_measured",
+    "n_error_pixels",
     "n_bad_frames",
     "greatest_error",
     "squared_error",

@@ -30,6 +30,8 @@ class VerifySummary:
     compared_images: int
     independent_images: int
     frames: int
+    counts_before: int
+    """Before `--keep` and a lossy codec; 0 without raw data."""
     counts_stored: int
     clipped_pixels: int
     invalid_pixels: int
@@ -55,23 +57,12 @@ class VerifySummary:
     ) -> VerifySummary:
         """Put together what all ranks have found; `of_masters` is None where a share leaves these to share 0."""
         chosen = [report for report in reports if report.chosen]
-        judged: dict[str, Judged] = {}
-        names = [] if of_masters is None else [job.master]
-        if names and os.path.exists(job.options.nxs_path):
-            names.append(job.options.nxs_path)
-        names += [job.data_files[r.number - 1] for r in chosen]
-        names += [job.squash_files[r.number - 1] for r in chosen if job.squash_files]
-        for name in names:
-            judged[name] = Judged(name)
-        for finding in [*(of_masters or ()), *(f for r in chosen for f in r.findings)]:
-            judged.setdefault(finding.file, Judged(finding.file)).findings.append(finding)
-        n_pixels = sum(r.n_measured for r in chosen) * math.prod(job.plan.shape_out)
         frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in _images(job, r.number))
         raw_bytes = frames * math.prod(job.plan.shape_in) * _item_size(job)
         return cls(
             job.master,
             job.source.master if job.against else None,
-            list(judged.values()),
+            _judged(job, chosen, of_masters),
             None if of_masters is None or not job.against else tally,
             job.plan.n_blocks,
             len(chosen),
@@ -79,11 +70,11 @@ class VerifySummary:
             sum(r.n_compared for r in chosen),
             sum(r.n_independent for r in chosen),
             frames,
+            sum(r.counts_before for r in chosen),
             sum(r.counts_stored for r in chosen),
             sum(r.n_clipped for r in chosen),
             sum(r.n_invalid for r in chosen),
-            max((r.greatest_error for r in chosen), default=0) if n_pixels else None,
-            math.sqrt(sum(r.squared_error for r in chosen) / n_pixels) if n_pixels else None,
+            *codec_errors(chosen),
             seconds,
             raw_bytes / 1e6 / seconds if job.against and seconds else None,
         )
@@ -142,6 +133,7 @@ class VerifySummary:
             "compared_images": self.compared_images,
             "independent_images": self.independent_images,
             "frames": self.frames,
+            "counts_before": self.counts_before if self.against else None,
             "counts_stored": self.counts_stored,
             "clipped_pixels": self.clipped_pixels,
             "invalid_pixels": self.invalid_pixels,
@@ -154,6 +146,27 @@ class VerifySummary:
             "kept": self.kept,
             "status": self.exit_status,
         }
+
+
+def codec_errors(reports: Sequence[VerifyReport]) -> tuple[int | None, float | None]:
+    """The codec's greatest and rms error in these blocks' images, in counts; None where none was measured."""
+    n_pixels = sum(r.n_error_pixels for r in reports)
+    if not n_pixels:
+        return None, None
+    return max(r.greatest_error for r in reports), math.sqrt(sum(r.squared_error for r in reports) / n_pixels)
+
+
+def _judged(job: VerifyJob, chosen: Sequence[VerifyReport], of_masters: Sequence[Finding] | None) -> list[Judged]:
+    """Each file that was looked at, with what was found of it; and those that findings name besides."""
+    names = [] if of_masters is None else [job.master]
+    if names and os.path.exists(job.options.nxs_path):
+        names.append(job.options.nxs_path)
+    names += [job.data_files[r.number - 1] for r in chosen]
+    names += [job.squash_files[r.number - 1] for r in chosen if job.squash_files]
+    judged = {name: Judged(name) for name in names}
+    for finding in [*(of_masters or ()), *(f for r in chosen for f in r.findings)]:
+        judged.setdefault(finding.file, Judged(finding.file)).findings.append(finding)
+    return list(judged.values())
 
 
 def _images(job: VerifyJob, number: int) -> range:
