@@ -30,6 +30,8 @@ WARM = (
 )  # fmt: skip
 
 Call = Callable[[], int]
+SECONDS = 300.0
+"""Until a child hangs: it needs a few, but the machine may be slow, and have other work."""
 ROOM = 1 << 29
 """Bytes that an attack may need."""
 
@@ -103,7 +105,7 @@ def memory_now() -> tuple[int, int]:
     return int(size) * page, int(resident) * page
 
 
-def run(call: Call, folder: Path, *, seconds: float = 60, address_space: int | None = None) -> Outcome:
+def run(call: Call, folder: Path, *, seconds: float = SECONDS, address_space: int | None = None) -> Outcome:
     """Do `call` in a child that works in `folder`, with that much address space beyond the parent's (bytes)."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,14 +6,21 @@ import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+
+if TYPE_CHECKING:
+    from running import Hold
 
 # The same cases on every machine: a rare one must not fail a run that changed nothing. No test asserts a time.
-settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
+# Nor may they depend on which modules are loaded by then, whose constants Hypothesis would try.
+if hasattr(providers, "_get_local_constants"):
+    providers._get_local_constants = lambda: providers._local_constants
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -29,6 +36,14 @@ def pytest_sessionstart() -> None:
 
     if not kernels.COMPILED and os.environ.get("BNL_MPI_KERNELS", "").lower() != "numpy":
         pytest.exit("compiled kernels are mandatory here: they weren't built; see what pip install -v . says", 1)
+
+
+@pytest.fixture
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Hold:
+    """Runs of this test wait where it says."""
+    from running import Hold
+
+    return Hold(tmp_path_factory.mktemp("hold"))
 
 
 LONGEST = (

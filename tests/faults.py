@@ -38,7 +38,6 @@ SHAPE = (40, 44)
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
 WAYS = ("once", "from then on", "half, then")
 """As the C source has them."""
-SECONDS = 30.0
 
 RAW = ("-i", "../in/in_master.h5", "-s", "2", "-c", "bslz4", "-d", "2", "-o", "set")
 CERTIFY = ("verify", "set_master.h5", "--against", "../in/in_master.h5", "--certify")
@@ -164,7 +163,7 @@ class Attack:
             print(f"calls {self._shim.count()}", file=sys.stderr)
             return status
 
-        return children.run(call, out, seconds=SECONDS)
+        return children.run(call, out)
 
     def attack(self, fault: Fault) -> str | None:
         """What went wrong, or None."""

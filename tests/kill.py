@@ -38,7 +38,6 @@ from small_sets import random_frames, random_mask, write_set
 from bnl_mpi.run.launch import mpiexec_command
 
 SHAPE = (40, 44)
-SECONDS = 60.0
 PAUSE = -1000
 """As the C source has it: the rank leaves its mark, and waits for a while."""
 ALONE = ("rank killed", "rank terminated")
@@ -163,7 +162,7 @@ class Attack:
         )
 
     def _again(self, scenario: Scenario, out: Path, wanted: Version) -> str | None:
-        done = children.run(children.command(scenario.again), out, seconds=SECONDS)
+        done = children.run(children.command(scenario.again), out)
         if done.status != 0:
             return f"the run after it ended with {done.status}: {done.err.strip()}"
         if aftermath.version_of(out) != wanted:
@@ -191,8 +190,8 @@ class Attack:
         program = f"import os, sys; del os.environ['PMI_RANK']; sys.path.insert(0, {str(Path(MAIN).parents[1])!r}); "
         program += f"from bnl_mpi.cli import main; sys.exit(main({list(case.scenario.words)!r}))"
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=out, env=environment, capture_output=True, text=True, timeout=SECONDS,
-            check=False,
+            [sys.executable, "-c", program], cwd=out, env=environment, capture_output=True, text=True,
+            timeout=children.SECONDS, check=False,
         )  # fmt: skip
         return self._of_end(case, done.returncode, done.stderr)
 
@@ -208,7 +207,7 @@ class Attack:
             try:
                 status = self._wait(case, run, mark)
                 if status is None:
-                    return f"still at work after {SECONDS:.0f} s"
+                    return f"still at work after {children.SECONDS:.0f} s"
                 left = self._left()
             finally:
                 for pid in self._processes():
@@ -220,7 +219,7 @@ class Attack:
 
     def _wait(self, case: Case, run: subprocess.Popen[bytes], mark: Path) -> int | None:
         """The launcher's status; None if it didn't end.  At the mark, what `case` says is done."""
-        end, done = time.monotonic() + SECONDS, False
+        end, done = time.monotonic() + children.SECONDS, False
         while run.poll() is None:
             if time.monotonic() > end:
                 return None
@@ -248,7 +247,7 @@ class Attack:
 
     def _left(self) -> str | None:
         """What is still at work a while after the launcher's end."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + children.SECONDS
         while left := list(self._processes()):
             if time.monotonic() > end:
                 return f"{len(left)} processes of the job are still there"

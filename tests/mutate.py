@@ -29,7 +29,6 @@ from mutations import MUTATIONS
 from running import tree
 from small_sets import random_frames, random_mask, write_set
 
-SECONDS = 20.0
 ADDRESS_SPACE = 3 << 29
 """Bytes that a child may map beyond its parent: what libraries map isn't what they use."""
 MEMORY = 400 << 20
@@ -216,11 +215,11 @@ class Attack:
             def damage(path: Path = path, seed: int = seed) -> int:
                 return _damage_one(np.random.default_rng(seed), path)
 
-            names.append(children.run(damage, here, seconds=SECONDS).out.strip())
+            names.append(children.run(damage, here).out.strip())
         return "; ".join(names)
 
     def _run(self, target: Target, here: Path) -> Outcome:
-        return children.run(children.command(target.words), here, seconds=SECONDS, address_space=ADDRESS_SPACE)
+        return children.run(children.command(target.words), here, address_space=ADDRESS_SPACE)
 
     def _memory(self, outcome: Outcome) -> str | None:
         more = outcome.rss - children.memory_now()[1]
@@ -234,7 +233,7 @@ class Attack:
             print(judge(here, good) or "")
             return 0
 
-        found = children.run(call, here, seconds=SECONDS, address_space=ADDRESS_SPACE)
+        found = children.run(call, here, address_space=ADDRESS_SPACE)
         if found.status:
             # HDF5 itself can't read it; what the command made of it nobody can judge.
             self.ends["not judged"] += 1

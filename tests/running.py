@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import hdf5plugin  # noqa: F401
@@ -22,6 +22,9 @@ from bnl_mpi.run.launch import mpiexec_command
 
 MAIN = str(Path(bnl_mpi.__file__).parent / "__main__.py")
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
+
+PATIENCE = 300.0
+"""Seconds until a test gives up what should take a few: the machine may be slow, and have other work."""
 
 needs_mpi = pytest.mark.skipif(
     not (MPIEXEC.exists() or shutil.which("mpiexec")), reason="no mpiexec beside this Python or on PATH"
@@ -46,7 +49,7 @@ def bnl(
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         cwd=cwd,
         env={**environment, **(env or {})},
@@ -82,6 +85,7 @@ def background(
     ranks: int | None = None,
     python: str = sys.executable,
     python_program: str | None = None,
+    env: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """`bnl-mpi` at work, its stderr in a pipe; killed at the end if it still is.
 
@@ -97,7 +101,12 @@ def background(
         if python_program:
             command = [python_program if w == python else w for w in command]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**environment, **(env or {})},
     ) as run:
         try:
             yield run
@@ -106,7 +115,7 @@ def background(
                 run.kill()
 
 
-def wait_for(found: Callable[[], Any], run: subprocess.Popen[str] | None, seconds: float = 60) -> Any:
+def wait_for(found: Callable[[], Any], run: subprocess.Popen[str] | None, seconds: float = PATIENCE) -> Any:
     """What `found` gives as soon as that is true; the run, if given, must be at work until then."""
     end = time.monotonic() + seconds
     while not (result := found()):
@@ -114,6 +123,33 @@ def wait_for(found: Callable[[], Any], run: subprocess.Popen[str] | None, second
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
     return result
+
+
+class Hold:
+    """Makes a run wait within its blocks, so that a test finds it at work however fast or slow the machine is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, block: int, until: Literal["stop", "release"] = "stop") -> dict[str, str]:
+        """The environment of a run whose blocks from number `block` on wait after their first image.
+
+        They go on when the run is asked to stop (not with `until` "release"), or is released.
+        """
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parent / "held"), os.environ.get("PYTHONPATH")]))
+        return {"PYTHONPATH": path, "BNL_TEST_HOLD": f"{block}:{until}:{self._folder}"}
+
+    def release(self) -> None:
+        """Nobody waits from now on."""
+        (self._folder / "go").touch()
+
+    def held(self) -> list[int]:
+        """Processes that have waited, or do so."""
+        return [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
+
+    def told(self) -> list[Path]:
+        """Of each of them that knows that it is asked to stop, a file."""
+        return list(self._folder.glob("*.told"))
 
 
 def tree(path: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ NODES = ("n1", "n2")
 CPUS = 8
 """What each node claims to have, however few there are."""
 
-START_SECONDS = 60
+PATIENCE = 300.0
+"""Seconds: daemons and jobs take a few, but the machine may be slow, and have other work."""
 
 # A requeued job may start again when its old credential has expired, by default after two minutes.
 # No cgroups, no accounting database, no binding: what a container without privileges beyond root can give.
@@ -58,7 +59,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf
 PriorityType=priority/basic
 ReturnToService=2
 JobRequeue=1
-KillWait=5
+KillWait=30
 MinJobAge=3600
 SlurmdTimeout=60
 AccountingStorageType=accounting_storage/none
@@ -79,6 +80,19 @@ def why_not() -> str | None:
     if subprocess.run(spaces, capture_output=True, check=False).returncode:
         return "no name spaces of our own can be made here"
     return None
+
+
+def _free_ports(n: int) -> int:
+    """The first of `n` ports in a row that nobody listens on, outside of those that the system gives to clients."""
+    for first in range(20000 + os.getpid() % 10000, 32000, n):
+        with contextlib.ExitStack() as sockets:
+            try:
+                for port in range(first, first + n):
+                    sockets.enter_context(socket.create_server(("", port)))
+            except OSError:
+                continue
+            return first
+    raise OSError(f"no {n} free ports in a row")
 
 
 def _is_running(pid: int) -> bool:
@@ -116,7 +130,7 @@ class Cluster:
     def start(self) -> None:
         """Start all daemons and wait until the nodes are idle."""
         folder = self.folder
-        port = 20000 + os.getpid() % 10000
+        port = _free_ports(1 + len(NODES))
         (folder / "state").mkdir()
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
@@ -148,7 +162,7 @@ class Cluster:
         self._call("slurmctld", "-c", "-f", f"{folder}/slurm.conf")
         for name in NODES:
             self._start_node(name)
-        wait_until(lambda: self._states() == ["idle"] * len(NODES), START_SECONDS, "waited for idle nodes")
+        wait_until(lambda: self._states() == ["idle"] * len(NODES), PATIENCE, "waited for idle nodes")
 
     def _start_node(self, name: str) -> None:
         # A host name of its own, and an /etc/hosts in which the nodes find each other.
@@ -198,11 +212,16 @@ class Cluster:
 
     def _call(self, *words: str) -> None:
         subprocess.run(
-            words, env=self.environment, check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            words,
+            env=self.environment,
+            check=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
 
     def run(
-        self, *words: object, cwd: Path, seconds: float = 90, **environment: str
+        self, *words: object, cwd: Path, seconds: float = PATIENCE, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of SLURM to its end."""
         return subprocess.run(
@@ -217,7 +236,7 @@ class Cluster:
         )
 
     def ask(self, *words: str) -> str:
-        return self.run(*words, cwd=self.folder, seconds=30).stdout.strip()
+        return self.run(*words, cwd=self.folder).stdout.strip()
 
     def submit(self, *words: object, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
         """sbatch; the number of the job."""
@@ -234,7 +253,7 @@ class Cluster:
         """The states of a job's tasks (of an array) or of the one job."""
         return self.ask("squeue", "-h", "-t", "all", "-r", "-o", "%T", "-j", number).split()
 
-    def wait_for_end(self, number: str, seconds: float = 90) -> dict[str, str]:
+    def wait_for_end(self, number: str, seconds: float = PATIENCE) -> dict[str, str]:
         """Wait until a job has ended for good."""
         over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
         wait_until(lambda: set(self.states(number)) <= over, seconds, f"waited for job {number}")

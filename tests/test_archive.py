@@ -14,7 +14,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from make_cbf import counts, write_series
 from make_inputs import InputSpec, make_input
-from running import background, bnl, needs_mpi, ranks_of, tree, wait_for
+from running import PATIENCE, Hold, background, bnl, needs_mpi, tree, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
@@ -186,7 +187,7 @@ def test_killed_at_random_and_gone_on_with(
     to, dice = tmp_path / "out", random.Random(4)
     for _ in range(5):
         with background("archive", raw, "--to", to, *WORDS, "-p", "2", cwd=tmp_path, ranks=ranks) as run:
-            time.sleep(dice.uniform(0.3, 2.5))
+            time.sleep(dice.uniform(0.05, 2.5))
             kill_all(run, to)
         if (to / "archive.db").exists():
             for stem, entry in entries_of(to).items():
@@ -236,19 +237,17 @@ def test_a_database_of_somebody_else_is_no_archive(tmp_path: Path) -> None:
 @needs_mpi
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
-def test_a_rank_killed_in_one_group(tmp_path: Path, ranks: int) -> None:
+def test_a_rank_killed_in_one_group(tmp_path: Path, hold: Hold, ranks: int) -> None:
     """Whoever dies, nothing is called done that isn't whole, and the same command makes the rest."""
     raw, to = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
     write_set(raw, random_frames(60, (200, 210), seed=1), name="big", mask=random_mask((200, 210)), per_file=20)
     for k in range(3):
         write_set(raw, random_frames(3, SHAPE, seed=k), name=f"small{k}", mask=random_mask(SHAPE))
-    with background("archive", raw, "--to", to, *WORDS, cwd=tmp_path, ranks=ranks) as run:
-        wait_for(lambda: list(to.glob("raw/big_0*.h5*")), run)
-        # The last is of the big set's group; one rank alone has a process that makes the sets.
-        pids = ranks_of(tmp_path)
-        os.kill(pids[ranks - 1] if ranks > 1 else worker_of(pids[0]), signal.SIGKILL)
-        assert run.wait(timeout=60) != 0
+    # The big set alone has a second block; one rank alone has a process that makes the sets.
+    with background("archive", raw, "--to", to, *WORDS, cwd=tmp_path, ranks=ranks, env=hold(2)) as run:
+        os.kill(wait_for(hold.held, run)[0], signal.SIGKILL)
+        assert run.wait(PATIENCE) != 0
     told = entries_of(to)
     done = [stem for stem, e in told.items() if e.stage == DONE]
     assert all(bnl("check", to / f"{stem}_master.h5", "--data", ok=False).returncode == 0 for stem in done)
@@ -261,35 +260,36 @@ def test_a_rank_killed_in_one_group(tmp_path: Path, ranks: int) -> None:
         assert tree(to / "raw" / name) == tree(tmp_path / name)
 
 
-def worker_of(pid: int) -> int:
-    """The process of a pool that a process has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return next(int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes())
-
-
 def kill_all(run: subprocess.Popen[str], to: Path) -> None:
-    """The command and every process that it started, which all name the archive's folder or are its children."""
+    """The command and every process that it started, until none is left: one may be about to start another."""
     run.kill()
     run.wait()
+    while found := list(at_work(to)):
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def at_work(to: Path) -> Iterator[int]:
+    """Processes that name the archive's folder, or are in the one above it."""
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes()
-            cwd = os.readlink(entry / "cwd")
-        except OSError:
-            continue
-        if (os.fsencode(to) in words or cwd == str(to.parent)) and int(entry.name) != os.getpid():
-            try:
-                os.kill(int(entry.name), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        with suppress(OSError):
+            is_dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+            is_of_it = os.fsencode(to) in (entry / "cmdline").read_bytes() or os.readlink(entry / "cwd") == str(
+                to.parent
+            )
+            if is_of_it and not is_dead and int(entry.name) != os.getpid():
+                yield int(entry.name)
 
 
-def test_a_signal_ends_it_in_step(raw: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_it_in_step(raw: Path, tmp_path: Path, hold: Hold) -> None:
     to = tmp_path / "out"
-    with background("archive", raw, "--to", to, *WORDS, "-p", "2", cwd=tmp_path) as run:
-        wait_for(lambda: list(to.rglob("*_000001.h5")), run)
+    words = ["archive", raw, "--to", to, *WORDS, "-p", "2", "--grace", "600"]
+    with background(*words, cwd=tmp_path, env=hold(2)) as run:
+        wait_for(hold.held, run)
         run.terminate()
-        assert run.wait(timeout=60) == 75
+        assert run.wait(PATIENCE) == 75
     assert not [e for e in entries_of(to).values() if e.stage == REDUCING]
     assert not list(to.rglob("*.part*"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import attackers
 import h5py
 import pytest
-from running import MAIN, background, wait_for
+from running import MAIN, PATIENCE, Hold, background, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.errors import InputError
@@ -38,7 +38,7 @@ def test_limits(master: Path, tmp_path: Path, limit: str, message: str | None) -
     words = [sys.executable, MAIN, "-i", str(master), "-c", "none", "-d", "2", "-o", "set"]
     done = subprocess.run(
         ["bash", "-c", f'{limit}; exec "$@"', "bash", *words],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     if message is None:
@@ -50,14 +50,15 @@ def test_limits(master: Path, tmp_path: Path, limit: str, message: str | None) -
     assert not list(tmp_path.glob("set_master.h5"))
 
 
-def test_the_outputs_folder_removed(tmp_path: Path) -> None:
-    slow = write_set(tmp_path, random_frames(60, (500, 480)), per_file=60)
+def test_the_outputs_folder_removed(tmp_path: Path, hold: Hold) -> None:
+    slow = write_set(tmp_path, random_frames(20, (160, 170)), per_file=20)
     out = tmp_path / "out"
     out.mkdir()
-    with background("-i", slow, "-J", "20", "-d", "4", "-o", out / "set", cwd=tmp_path) as run:
-        wait_for(lambda: (out / "set_000001.h5").exists(), run)
-        shutil.rmtree(out, ignore_errors=True)
-        assert run.wait(60) != 0
+    with background("-i", slow, "-J", "20", "-d", "4", "-o", out / "set", cwd=tmp_path, env=hold(2)) as run:
+        wait_for(hold.held, run)
+        shutil.rmtree(out)
+        hold.release()
+        assert run.wait(PATIENCE) != 0
         assert run.stderr is not None
         said = run.stderr.read()
     assert "Traceback" not in said

@@ -181,7 +181,7 @@ def test_no_altered_header_brings_a_library_down(seed: int, n: int) -> None:
         env={**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
     *_, last = done.stdout.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from running import MAIN, background, bnl, needs_mpi, wait_for
+from running import MAIN, PATIENCE, background, bnl, needs_mpi, wait_for
 from small_sets import random_frames, write_set
 
+from bnl_mpi.run import guard
 from bnl_mpi.run.launch import mpiexec_command
 
 SHAPE = (30, 31)
@@ -76,7 +78,7 @@ def test_an_error_anywhere_ends_all_ranks(tmp_path: Path, words: list[str], rank
     command, environment = mpiexec_command(3, [*words, "--resume"])
     command[command.index(MAIN)] = str(program)
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode != 0
     assert "bnl-mpi:" in done.stderr
@@ -171,7 +173,7 @@ def test_a_low_limit_on_open_files(tmp_path: Path, words: list[str], way: str, h
     else:
         command = ["sh", "-c", f'{limit}; exec "$@"', "sh", sys.executable, MAIN, *words, "-p", "2"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     if not hard:
         assert done.returncode == 0, done.stderr
@@ -193,7 +195,7 @@ def test_a_low_limit_on_open_files(tmp_path: Path, words: list[str], way: str, h
 def late(tmp_path: Path) -> str:
     """A Python whose rank 1 never gets as far as MPI."""
     program = tmp_path / "late.sh"
-    program.write_text(f'#!/bin/sh\n[ "$PMI_RANK" = 1 ] && exec sleep 60\nexec {sys.executable} "$@"\n')
+    program.write_text(f'#!/bin/sh\n[ "$PMI_RANK" = 1 ] && exec sleep 600\nexec {sys.executable} "$@"\n')
     program.chmod(0o755)
     return str(program)
 
@@ -202,12 +204,10 @@ def in_init(folder: Path) -> list[int]:
     """Ranks of a job in `folder` that have MPI loaded and wait."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            maps = (entry / "maps").read_text() if os.readlink(entry / "cwd") == str(folder) else ""
-        except OSError:
-            continue
-        if "libmpi" in maps and MAIN in (entry / "cmdline").read_text():
-            found.append(int(entry.name))
+        with contextlib.suppress(OSError):
+            is_rank = os.readlink(entry / "cwd") == str(folder) and MAIN in (entry / "cmdline").read_text()
+            if is_rank and "libmpi" in (entry / "maps").read_text():
+                found.append(int(entry.name))
     return found
 
 
@@ -217,7 +217,7 @@ def test_sigterm_ends_ranks_that_wait_for_another(tmp_path: Path, words: list[st
     with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
         pids = wait_for(lambda: p if len(p := in_init(tmp_path)) == 2 else None, run)
         os.kill(pids[0], signal.SIGTERM)
-        assert run.wait(30) != 0
+        assert run.wait(PATIENCE) != 0
     wait_for(lambda: not in_init(tmp_path), None)
 
 
@@ -228,9 +228,10 @@ def test_a_rank_that_never_joins_is_told_of(
 ) -> None:
     monkeypatch.setenv("BNL_MPI_JOIN_SECONDS", "2")
     with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
-    assert told.count("not all 3 ranks have joined within 2 s") == 1
+    # Once, but where the machine is so busy that another rank gives up too before it is ended.
+    assert "not all 3 ranks have joined within 2 s" in told
     assert not list(tmp_path.glob("set*"))
 
 
@@ -239,22 +240,27 @@ def test_a_rank_that_never_joins_is_told_of(
 def test_ranks_killed_while_they_wait_leave_nothing_in_shared_memory(
     tmp_path: Path, words: list[str], late: str
 ) -> None:
-    """Only a kill within some ms of a segment's making can leave it: of a few runs, one at least is not so."""
+    """Only a kill before the ranks' guards looked at a new segment can leave it: of a few runs, one is not so."""
 
     def mapped() -> set[str]:
-        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in in_init(tmp_path)]
-        return {name for text in maps for name in re.findall(r"/dev/shm/mpich_shm_\w+", text)}
+        found: set[str] = set()
+        for pid in in_init(tmp_path):
+            with contextlib.suppress(OSError):
+                found |= set(re.findall(r"/dev/shm/mpich_shm_\w+", Path(f"/proc/{pid}/maps").read_text()))
+        return found
 
     def killed() -> set[str]:
         with background(*words, cwd=tmp_path, ranks=3, python_program=late) as run:
             names: set[str] = wait_for(mapped, run)
+            time.sleep(4 * guard.LONGEST_LOOK)
             for pid in in_init(tmp_path):
-                os.kill(pid, signal.SIGKILL)
-            assert run.wait(30) != 0
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert run.wait(PATIENCE) != 0
         return names
 
     def is_left(names: set[str]) -> bool:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while time.monotonic() < end and any(os.path.exists(name) for name in names):
             time.sleep(0.05)
         left = [name for name in names if os.path.exists(name)]

@@ -120,7 +120,7 @@ def bounded(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         f"sys.argv = ['bnl-mpi', *sys.argv[1:]]; runpy.run_path({MAIN!r}, run_name='__main__')"
     )
     command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
 
 
 @pytest.mark.parametrize("harm", list(REFUSED))

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import background, bnl, needs_mpi, wait_for
+from running import PATIENCE, Hold, background, bnl, needs_mpi, wait_for
 from small_sets import random_frames, write_set
 
 from bnl_mpi.errors import OutputError
@@ -20,8 +20,8 @@ OLD = STALE_SECONDS + 60
 
 @pytest.fixture(scope="module")
 def slow_words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A job of some seconds, in blocks of a few tenths."""
-    master = write_set(tmp_path_factory.mktemp("slow"), random_frames(200, (160, 170)), per_file=100)
+    """A job of some blocks."""
+    master = write_set(tmp_path_factory.mktemp("slow"), random_frames(20, (160, 170)), per_file=10)
     return ["-i", str(master), "-J", "20", "-d", "5"]
 
 
@@ -32,23 +32,26 @@ def aged(path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--resume", "--force"])
 def test_a_live_run_is_never_taken_over_however_old_its_lock_looks(
-    tmp_path: Path, slow_words: list[str], option: str
+    tmp_path: Path, slow_words: list[str], hold: Hold, option: str
 ) -> None:
-    with background(*slow_words, "-o", "set", cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_000001.h5*")), run)
+    with background(*slow_words, "-o", "set", cwd=tmp_path, env=hold(1)) as run:
+        wait_for(hold.held, run)
         aged(tmp_path / "set.lock")
         done = bnl(*slow_words, "-o", "set", option, cwd=tmp_path, ok=False)
         assert run.poll() is None
-        assert run.wait(60) == 0
+        hold.release()
+        assert run.wait(PATIENCE) == 0
     assert done.returncode == 1
     assert "another run is at work" in done.stderr
 
 
 @pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
 @pytest.mark.parametrize("how", ["taken over", "removed"])
-def test_a_run_that_lost_its_lock_stops(tmp_path: Path, slow_words: list[str], ranks: int | None, how: str) -> None:
+def test_a_run_that_lost_its_lock_stops(
+    tmp_path: Path, slow_words: list[str], hold: Hold, ranks: int | None, how: str
+) -> None:
     lock = tmp_path / "set.lock"
-    with background(*slow_words, "-o", "set", cwd=tmp_path, ranks=ranks) as run:
+    with background(*slow_words, "-o", "set", cwd=tmp_path, ranks=ranks, env=hold(2)) as run:
         wait_for(lambda: list(tmp_path.glob("set_000001.h5")), run)
         if how == "removed":
             lock.unlink()
@@ -56,7 +59,8 @@ def test_a_run_that_lost_its_lock_stops(tmp_path: Path, slow_words: list[str], r
             # As another host's would be put in its place.
             (tmp_path / "other").write_text(json.dumps({"host": "n99", "pid": 5}))
             (tmp_path / "other").rename(lock)
-        _, told = run.communicate(timeout=60)
+        hold.release()
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode not in (0, None)
     assert "set.lock: this run's lock" in told
     assert ("is gone" if how == "removed" else "was taken over by another run") in told
@@ -132,16 +136,16 @@ def test_a_new_lock_that_was_taken_for_a_dead_one_is_put_back(tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["set.lock"]
 
 
-def test_every_stem_is_locked(tmp_path: Path, slow_words: list[str]) -> None:
+def test_every_stem_is_locked(tmp_path: Path, slow_words: list[str], hold: Hold) -> None:
     words = [*slow_words, "-o", "set", "-q", "sq", "-m", "both_master"]
-    with background(*words, cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_000001.h5*")), run)
+    with background(*words, cwd=tmp_path, env=hold(1)) as run:
+        wait_for(hold.held, run)
         assert {p.name for p in tmp_path.glob("*.lock")} == {"set.lock", "sq.lock", "both.lock"}
         for other in ("-o b -q sq", "-o b -m both_master", "-o b -m both", "-o both"):
             done = bnl(*slow_words, *other.split(), "--force", cwd=tmp_path, ok=False)
             assert "another run is at work" in done.stderr, other
         run.terminate()
-        run.wait(60)
+        run.wait(PATIENCE)
     assert not list(tmp_path.glob("*.lock"))
     assert not list(tmp_path.glob("b*"))
 

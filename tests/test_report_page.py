@@ -250,7 +250,7 @@ def in_browser(text: str, folder: Path, width: int) -> dict[str, Any]:
     (folder / "harness.html").write_text(HARNESS % ("copy.html", width))
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, 600)},3200"]
     command += ["--virtual-time-budget=10000", "--dump-dom", f"file://{folder / 'harness.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     found = re.search(r"<pre id=\"out\">(.*?)</pre>", done.stdout, re.DOTALL)
     assert found is not None, done.stderr[-2000:]
     assert found[1], done.stderr[-2000:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from running import background, bnl, needs_mpi, outputs, wait_for, with_option
+from running import PATIENCE, Hold, background, bnl, needs_mpi, outputs, wait_for, with_option
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.errors import OutputError
@@ -30,9 +30,9 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set whose reduction with -J takes some seconds."""
+    """A set of some blocks."""
     folder = tmp_path_factory.mktemp("slow")
-    return write_set(folder, random_frames(300, (160, 170)), mask=random_mask((160, 170)), per_file=100)
+    return write_set(folder, random_frames(60, (160, 170)), mask=random_mask((160, 170)), per_file=20)
 
 
 @pytest.fixture(scope="module")
@@ -231,13 +231,14 @@ def test_shares_resume_too(tmp_path: Path, words: list[str], expected: dict[str,
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_a_run_that_was_killed(tmp_path: Path, slow_master: Path, ranks: int | None) -> None:
+def test_a_run_that_was_killed(tmp_path: Path, slow_master: Path, hold: Hold, ranks: int | None) -> None:
     words = ["-i", str(slow_master), "-J", "20", "-c", "bslz4", "-d", "5", "-o", "set"]
-    with background(*words, cwd=tmp_path, ranks=ranks) as run:
+    with background(*words, cwd=tmp_path, ranks=ranks, env=hold(5)) as run:
         wait_for(lambda: len(list(tmp_path.glob("set_*.h5"))) > 3, run)
-        partial = wait_for(lambda: next(tmp_path.glob("set_*.partial"), None), run)
-        os.kill(int(partial.name.split("-")[-1].split(".")[0]), signal.SIGKILL)
-        assert run.wait(30) != 0
+        pid = wait_for(hold.held, run)[0]
+        assert list(tmp_path.glob(f"set_*-{pid}.partial"))
+        os.kill(pid, signal.SIGKILL)
+        assert run.wait(PATIENCE) != 0
     assert not (tmp_path / "set_master.h5").exists()
     bnl(*words, "--resume", cwd=tmp_path, ranks=2 if ranks else None)
     unbroken = tmp_path / "unbroken"
@@ -250,14 +251,15 @@ def test_a_run_that_was_killed(tmp_path: Path, slow_master: Path, ranks: int | N
 
 
 @pytest.fixture
-def slow_run(tmp_path: Path, slow_master: Path) -> Iterator[list[str]]:
+def slow_run(tmp_path: Path, slow_master: Path, hold: Hold) -> Iterator[list[str]]:
     """A run that is at work in `tmp_path`, and must end well when the test is over; gives its words."""
     words = ["-i", str(slow_master), "-J", "20", "-d", "5", "-o", "set"]
-    with background(*words, cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_000001.h5*")), run)
+    with background(*words, cwd=tmp_path, env=hold(2)) as run:
+        wait_for(hold.held, run)
         yield words
         assert run.poll() is None, "the run was over before the test was"
-        assert run.wait(60) == 0
+        hold.release()
+        assert run.wait(PATIENCE) == 0
     assert not list(tmp_path.glob("*.lock"))
 
 

@@ -147,7 +147,7 @@ def test_a_block_that_changed_meanwhile(tmp_path: Path, words: list[str], act: s
         command, environment = mpiexec_command(ranks, words)
         command[command.index(MAIN)] = str(program)
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "000002.h5: " in done.stderr

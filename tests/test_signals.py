@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import background, bnl, needs_mpi, outputs, python_of, wait_for
+from running import PATIENCE, Hold, background, bnl, needs_mpi, outputs, python_of, wait_for, with_option
 from small_sets import random_frames, write_set
 
 from bnl_mpi.options import Options
@@ -29,10 +29,10 @@ ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A job of some seconds."""
+    """A job that has time for every block in hand."""
     folder = tmp_path_factory.mktemp("in")
     master = write_set(folder, random_frames(N_FRAMES, SHAPE), per_file=100)
-    return ["-i", str(master), "-J", "20", "-c", "bslz4", "-o", "set"]
+    return ["-i", str(master), "-J", "20", "-c", "bslz4", "--grace", "600", "-o", "set"]
 
 
 def pid_of(partial: Path) -> int:
@@ -45,12 +45,13 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_no_new_block_and_the_one_in_hand_is_finished(tmp_path: Path, words: list[str], number: signal.Signals) -> None:
-    with background(*words, "-d", "60", cwd=tmp_path) as run:
-        wait_for(lambda: left(tmp_path), run)
-        wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
+def test_no_new_block_and_the_one_in_hand_is_finished(
+    tmp_path: Path, words: list[str], hold: Hold, number: signal.Signals
+) -> None:
+    with background(*words, "-d", "60", cwd=tmp_path, env=hold(1)) as run:
+        wait_for(hold.held, run)
         run.send_signal(number)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     assert left(tmp_path) == ["set_000001.h5"]
     lines = [line for line in told.splitlines() if "stopped" in line]
@@ -59,23 +60,25 @@ def test_no_new_block_and_the_one_in_hand_is_finished(tmp_path: Path, words: lis
     ]
 
 
-def test_without_grace_the_block_in_hand_is_dropped(tmp_path: Path, words: list[str]) -> None:
-    with background(*words, "-d", "60", "--grace", "0", cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
+def test_without_grace_the_block_in_hand_is_dropped(tmp_path: Path, words: list[str], hold: Hold) -> None:
+    words = with_option(words, "--grace", "0")
+    with background(*words, "-d", "60", cwd=tmp_path, env=hold(1)) as run:
+        wait_for(hold.held, run)
         run.send_signal(signal.SIGTERM)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     assert "0 of 5 blocks" in told
     assert not left(tmp_path)
 
 
-def test_a_second_sigterm_stops_at_once(tmp_path: Path, words: list[str]) -> None:
-    with background(*words, "-d", "1000", "--grace", "1000", cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
+def test_a_second_sigterm_stops_at_once(tmp_path: Path, words: list[str], hold: Hold) -> None:
+    with background(*words, "-d", "1000", cwd=tmp_path, env=hold(1, "release")) as run:
+        wait_for(hold.held, run)
         run.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        wait_for(hold.told, run)
+        time.sleep(1.5 * signals.ECHO_SECONDS)
         run.send_signal(signal.SIGTERM)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     assert "second signal" in told
     assert not left(tmp_path)
@@ -84,14 +87,14 @@ def test_a_second_sigterm_stops_at_once(tmp_path: Path, words: list[str]) -> Non
 @pytest.mark.mpi
 @needs_mpi
 @pytest.mark.parametrize("whom", ["launcher", "rank 0", "worker"])
-def test_a_signal_to_any_rank_stops_all(tmp_path: Path, words: list[str], whom: str) -> None:
-    with background(*words, "-d", "10", "--log_json", "log", cwd=tmp_path, ranks=3) as run:
+def test_a_signal_to_any_rank_stops_all(tmp_path: Path, words: list[str], hold: Hold, whom: str) -> None:
+    with background(*words, "-d", "10", "--log_json", "log", cwd=tmp_path, ranks=3, env=hold(3)) as run:
         # Block 3 belongs to rank 1 and block 4 to rank 2, so both are at work.
         partial = wait_for(lambda: next(tmp_path.glob("set_00000[34]*.partial"), None), run)
         start = json.loads((tmp_path / "log").read_text().splitlines()[0])
         pid = {"launcher": run.pid, "rank 0": start["pid"], "worker": pid_of(partial)}[whom]
         os.kill(pid, signal.SIGUSR1)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     whole = left(tmp_path)
     assert f"stopped by SIGUSR1: {len(whole)} of 30 blocks are complete" in told
@@ -111,13 +114,13 @@ def test_a_signal_to_any_rank_stops_all(tmp_path: Path, words: list[str], whom: 
 @pytest.mark.parametrize("mpi", ["mpich", "openmpi"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_minus_p_reaches_the_ranks(
-    tmp_path: Path, words: list[str], mpi: str, number: signal.Signals
+    tmp_path: Path, words: list[str], hold: Hold, mpi: str, number: signal.Signals
 ) -> None:
     # Open MPI's own mpiexec would kill them instead.
-    with background(*words, "-d", "10", "-p", "2", cwd=tmp_path, python=python_of(mpi)) as run:
-        wait_for(lambda: list(tmp_path.glob("set_00000[34]*.partial")), run)
+    with background(*words, "-d", "10", "-p", "2", cwd=tmp_path, python=python_of(mpi), env=hold(3)) as run:
+        wait_for(hold.held, run)
         run.send_signal(number)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     whole = left(tmp_path)
     assert f"{len(whole)} of 30 blocks are complete" in told
@@ -125,12 +128,12 @@ def test_a_signal_to_minus_p_reaches_the_ranks(
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_a_share_stops_too(tmp_path: Path, words: list[str]) -> None:
+def test_a_share_stops_too(tmp_path: Path, words: list[str], hold: Hold) -> None:
     words = [*words, "-d", "20", "-p", "2", "-t", "1"]
-    with background(*words, cwd=tmp_path) as run:
-        wait_for(lambda: list(tmp_path.glob("set_*.partial")), run)
+    with background(*words, cwd=tmp_path, env=hold(1)) as run:
+        wait_for(hold.held, run)
         run.send_signal(signal.SIGTERM)
-        _, told = run.communicate(timeout=60)
+        _, told = run.communicate(timeout=PATIENCE)
     assert run.returncode == 75
     assert "share 1 of 2 stopped by SIGTERM: 1 of its 8 blocks are complete" in told
     assert left(tmp_path) == ["set_000001.h5"]
@@ -172,6 +175,7 @@ def test_slurms_way_to_write_times(text: str, seconds: float | None) -> None:
 def test_the_end_is_asked_of_slurm_where_the_environment_does_not_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signals, "QUERY_SECONDS", PATIENCE)
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert signals.job_end_time() is None
@@ -182,6 +186,6 @@ def test_the_end_is_asked_of_slurm_where_the_environment_does_not_tell(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     end = signals.job_end_time()
     assert end is not None
-    assert abs(end - time.time() - 3600) < 60
+    assert abs(end - time.time() - 3600) < PATIENCE
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert signals.job_end_time() is None

@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from running import MAIN, bnl, outputs
+from running import MAIN, PATIENCE, Hold, bnl, outputs
 from slurm_cluster import Cluster, running, wait_until, why_not
 from small_sets import random_frames, random_mask, write_set
 
@@ -54,7 +55,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def slow_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slow")
-    return write_set(folder, random_frames(400, (240, 250)), mask=random_mask((240, 250)), per_file=100)
+    return write_set(folder, random_frames(80, (240, 250)), mask=random_mask((240, 250)), per_file=20)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +80,13 @@ def scripts_environment(python: str = sys.executable, **more: str) -> dict[str, 
 def srun(cluster: Cluster, *words: object, mpi: str | None, python: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """srun over both nodes, three ranks.
 
-    Once in some hundred steps SLURM's PMI-2 server misreads a client and leaves all ranks waiting: then once more.
+    Once in some hundred steps SLURM's PMI-2 server misreads a client and leaves all ranks waiting: then once more, on
+    whatever a run has left that was but slow.
     """
     step = ["srun", "-K", "-N2", "-n3", "-t5", *([f"--mpi={mpi}"] if mpi else []), python, MAIN, *words]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return cluster.run(*step, cwd=cwd, seconds=60)
-    return cluster.run(*step, cwd=cwd)
+        return cluster.run(*step, cwd=cwd, seconds=90)
+    return cluster.run(*step, "--resume", cwd=cwd)
 
 
 def test_srun_pmi2_with_mpich(cluster: Cluster, master: Path, expected: dict[str, object], tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_the_scaling_script(cluster: Cluster, tmp_path: Path) -> None:
         cwd=SCRIPTS.parent,
         environment=scripts_environment(BNL_RESULT=str(result), **small),
     )
-    end = cluster.wait_for_end(job, 180)
+    end = cluster.wait_for_end(job)
     assert end["JobState"] == "COMPLETED", (tmp_path / "log").read_text()
     found = json.loads(result.read_text())["scaling"]
     assert [row["workers"] for row in found["strong"]] == [1, 2, 3]
@@ -215,8 +217,7 @@ def test_an_archive_with_one_bad_set(
         SCRIPTS / "submit.sh",
         *("list", "--to", "made", "--root", tmp_path, *REDUCTION),
         cwd=tmp_path,
-        seconds=120,
-        **scripts_environment(BNL_RANKS="3", BNL_TASKS="2", BNL_WAIT="1", BNL_AT_A_TIME="2"),
+        **dict[str, Any](scripts_environment(BNL_RANKS="3", BNL_TASKS="2", BNL_WAIT="1", BNL_AT_A_TIME="2")),
     )
     logs = "".join(p.read_text() for p in tmp_path.glob("*.log"))
     assert done.returncode != 0, logs
@@ -233,12 +234,19 @@ def test_an_archive_with_one_bad_set(
                 assert tree["/entry/data/data"] == wanted["/entry/data/data"]
 
 
+def held(hold: Hold, **more: str) -> dict[str, str]:
+    """The environment of a script that waits in its third block, and those after it."""
+    environment = hold(3)
+    path = os.pathsep.join([environment["PYTHONPATH"], scripts_environment()["PYTHONPATH"]])
+    return scripts_environment(**more) | environment | {"PYTHONPATH": path}
+
+
 def begun(folder: Path, n: int = 2) -> bool:
     return len(list(folder.glob("set_[0-9]*.h5"))) >= n
 
 
-def slow_job(cluster: Cluster, master: Path, folder: Path, *options: str) -> str:
-    """The first script at work on a set of some seconds, its first blocks done."""
+def slow_job(cluster: Cluster, master: Path, folder: Path, hold: Hold, *options: str) -> str:
+    """The first script at work on a set, its first blocks done; it goes on when it is asked to stop, or released."""
     job = cluster.submit(
         "-n3",
         "-N2",
@@ -251,38 +259,37 @@ def slow_job(cluster: Cluster, master: Path, folder: Path, *options: str) -> str
         "-o",
         "set",
         cwd=folder,
-        environment=scripts_environment(),
+        environment=held(hold),
     )
-    wait_until(lambda: begun(folder), 60, "waited for the first blocks")
-    assert not (folder / "set_master.h5").exists(), "the job was over too early"
+    wait_until(lambda: begun(folder), PATIENCE, "waited for the first blocks")
     return job
 
 
-def test_a_rank_that_is_killed_ends_the_step(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_step(cluster: Cluster, slow_master: Path, tmp_path: Path, hold: Hold) -> None:
     # Without -K, SLURM's pmi2 would let the others wait for ever.
     command = ["srun", "-N2", "-n3", "-t5", "--mpi=pmi2", sys.executable, MAIN, "-i", str(slow_master), *SLOW]
     with subprocess.Popen(
-        [*command, "-o", "set"], cwd=tmp_path, env=cluster.environment, stderr=subprocess.PIPE, text=True
+        [*command, "-o", "set"], cwd=tmp_path, env=cluster.environment | hold(3), stderr=subprocess.PIPE, text=True
     ) as step:
-        wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
-        partial = wait_until(lambda: next(tmp_path.glob("set_*.h5.n2-*.partial"), None), 10, "waited for n2")
+        partial = wait_until(lambda: next(tmp_path.glob("set_000004.h5.n2-*.partial"), None), PATIENCE, "waited for n2")
         os.kill(int(partial.name.split("-")[-1].split(".")[0]), signal.SIGKILL)
-        _, told = step.communicate(timeout=60)
+        _, told = step.communicate(timeout=PATIENCE)
     assert step.returncode != 0
     assert "rank 2 died" in told
     assert not (tmp_path / "set_master.h5").exists()
 
 
 def test_a_time_limit_requeue_and_resume(
-    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path
+    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path, hold: Hold
 ) -> None:
     # What --signal=USR1@120 does, without the wait for a limit of minutes.
-    job = slow_job(cluster, slow_master, tmp_path)
+    job = slow_job(cluster, slow_master, tmp_path, hold)
     cluster.run("scancel", "--signal=USR1", job, cwd=tmp_path)
-    wait_until(lambda: cluster.job(job).get("Restarts") == "1", 120, "waited for the requeue")
+    wait_until(lambda: cluster.job(job).get("Restarts") == "1", PATIENCE, "waited for the requeue")
     before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
     assert before
-    end = cluster.wait_for_end(job, 120)
+    hold.release()
+    end = cluster.wait_for_end(job)
     log = (tmp_path / f"bnl_mpi_{job}.log").read_text()
     assert end["JobState"] == "COMPLETED", log
     assert "stopped by SIGUSR1" in log
@@ -291,7 +298,7 @@ def test_a_time_limit_requeue_and_resume(
     assert {name: (tmp_path / name).stat().st_ino for name in before} == before
 
 
-def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
+def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: Path, hold: Hold) -> None:
     job = cluster.submit(
         "--array=1",
         "-t5",
@@ -302,44 +309,47 @@ def test_a_share_is_requeued_too(cluster: Cluster, slow_master: Path, tmp_path: 
         "-o",
         "set",
         cwd=tmp_path,
-        environment=scripts_environment(BNL_SHARES="2"),
+        environment=held(hold, BNL_SHARES="2"),
     )
-    wait_until(lambda: begun(tmp_path), 60, "waited for the first blocks")
+    # Of its blocks 1, 3, ... the second one.
+    wait_until(hold.held, PATIENCE, "waited for the first block")
     # What --signal=B:USR1@120 does.
     cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_1", cwd=tmp_path)
-    wait_until(lambda: cluster.job(f"{job}_1").get("Restarts") == "1", 120, "waited for the requeue")
+    wait_until(lambda: cluster.job(f"{job}_1").get("Restarts") == "1", PATIENCE, "waited for the requeue")
     before = {p.name: p.stat().st_ino for p in tmp_path.glob("set_[0-9]*.h5")}
-    cluster.wait_for_end(job, 120)
+    hold.release()
+    cluster.wait_for_end(job)
     log = (tmp_path / f"bnl_mpi_{job}_1.log").read_text()
     assert cluster.states(job) == ["COMPLETED"], log
     assert "share 1 of 2 stopped by SIGUSR1" in log
-    assert {p.name for p in tmp_path.glob("set_[0-9]*.h5")} == {f"set_{k:06d}.h5" for k in range(1, 81, 2)}
+    assert {p.name for p in tmp_path.glob("set_[0-9]*.h5")} == {f"set_{k:06d}.h5" for k in range(1, 17, 2)}
     assert {name: (tmp_path / name).stat().st_ino for name in before} == before
 
 
-def test_scancel_leaves_whole_blocks_only(cluster: Cluster, slow_master: Path, tmp_path: Path) -> None:
-    job = slow_job(cluster, slow_master, tmp_path)
+def test_scancel_leaves_whole_blocks_only(cluster: Cluster, slow_master: Path, tmp_path: Path, hold: Hold) -> None:
+    job = slow_job(cluster, slow_master, tmp_path, hold)
     cluster.run("scancel", job, cwd=tmp_path)
     end = cluster.wait_for_end(job)
     assert end["JobState"] == "CANCELLED"
     # The ranks may outlive their job for as long as KillWait.
-    wait_until(lambda: not (tmp_path / "set.lock").exists(), 60, "waited for the ranks to end")
+    wait_until(lambda: not (tmp_path / "set.lock").exists(), PATIENCE, "waited for the ranks to end")
     names = {p.name for p in tmp_path.iterdir() if p.name.startswith("set")}
     assert "set_master.h5" not in names
     assert all(name.endswith(".h5") for name in names)
 
 
 def test_a_node_that_goes_down(
-    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path
+    cluster: Cluster, slow_master: Path, expected_slow: dict[str, object], tmp_path: Path, hold: Hold
 ) -> None:
-    job = slow_job(cluster, slow_master, tmp_path)
+    job = slow_job(cluster, slow_master, tmp_path, hold)
     cluster.run("scontrol", "update", "nodename=n2", "state=down", "reason=test", cwd=tmp_path)
     try:
-        wait_until(lambda: cluster.job(job).get("Restarts") == "1", 120, "waited for the requeue")
+        wait_until(lambda: cluster.job(job).get("Restarts") == "1", PATIENCE, "waited for the requeue")
         time.sleep(1)
     finally:
         cluster.run("scontrol", "update", "nodename=n2", "state=resume", cwd=tmp_path)
-    end = cluster.wait_for_end(job, 120)
+    hold.release()
+    end = cluster.wait_for_end(job)
     log = (tmp_path / f"bnl_mpi_{job}.log").read_text()
     assert end["JobState"] == "COMPLETED", log
     assert outputs(tmp_path, "set") == expected_slow

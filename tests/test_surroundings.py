@@ -13,7 +13,7 @@ from pathlib import Path
 import aftermath
 import faults
 import pytest
-from running import MAIN, background, bnl, needs_mpi, outputs, wait_for
+from running import MAIN, PATIENCE, Hold, background, bnl, needs_mpi, outputs, wait_for
 from small_sets import random_frames, random_mask, write_set
 
 from bnl_mpi.run.lock import STALE_SECONDS
@@ -48,17 +48,20 @@ def obedient(tmp_path: Path) -> list[str]:
     return before
 
 
-def test_permission_to_write_is_lost_while_running(master: Path, tmp_path: Path, obedient: list[str]) -> None:
+def test_permission_to_write_is_lost_while_running(
+    master: Path, tmp_path: Path, obedient: list[str], hold: Hold
+) -> None:
     words = ["-i", str(master), "-J", "20", "-d", "2", "-o", "out/set"]
     out = tmp_path / "out"
     out.mkdir()
     run = subprocess.Popen(
         [*obedient, sys.executable, MAIN, *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        text=True,
+        text=True, env={**os.environ, **hold(2)},
     )  # fmt: skip
-    wait_for(lambda: (out / "set_000001.h5").exists(), run)
+    wait_for(hold.held, run)
     out.chmod(0o555)
-    _, said = run.communicate(timeout=60)
+    hold.release()
+    _, said = run.communicate(timeout=PATIENCE)
     out.chmod(0o755)
     assert run.returncode == 1
     assert "Traceback" not in said
@@ -80,7 +83,7 @@ def test_verify_without_permission_to_read(master: Path, tmp_path: Path, obedien
     (tmp_path / what).chmod(0)
     done = subprocess.run(
         [*obedient, sys.executable, MAIN, "verify", "set_master.h5", "--against", master.name, "--certify"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -151,14 +154,15 @@ def test_a_lock_is_as_old_as_the_file_system_says(master: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("ranks", [None, pytest.param(2, marks=[pytest.mark.mpi, needs_mpi])])
-def test_a_data_file_is_cut_short_while_running(master: Path, tmp_path: Path, ranks: int | None) -> None:
+def test_a_data_file_is_cut_short_while_running(master: Path, tmp_path: Path, hold: Hold, ranks: int | None) -> None:
     shutil.copytree(master.parent, tmp_path, dirs_exist_ok=True)
     words = ["-i", master.name, "-J", "20", "-d", "2", "-o", "set"]
-    with background(*words, cwd=tmp_path, ranks=ranks) as run:
-        wait_for(lambda: (tmp_path / "set_000001.h5").exists(), run)
+    with background(*words, cwd=tmp_path, ranks=ranks, env=hold(2)) as run:
+        wait_for(hold.held, run)
         for path in tmp_path.glob("in_data_*.h5"):
             os.truncate(path, path.stat().st_size // 2)
-        _, said = run.communicate(timeout=60)
+        hold.release()
+        _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode not in (0, None)
     assert "Traceback" not in said
     assert "in_data_00000" in said
@@ -190,7 +194,7 @@ def test_a_full_standard_output_is_one_line(certified: Path, words: str, unbuffe
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, MAIN, *words.split()], cwd=certified, env=environment, stdout=full,
-            stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

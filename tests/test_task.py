@@ -143,7 +143,7 @@ def test_the_findings_are_the_same_on_any_number_of_ranks(master: Path, tmp_path
     command[command.index(MAIN)] = str(program)
     if ranks == 1:
         command = [sys.executable, str(program), *words]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (1, f"bright: {BRIGHT}\n"), done.stderr
     assert str(BRIGHT[0]) in (tmp_path / "found.json").read_text()
     assert not list(work.iterdir())

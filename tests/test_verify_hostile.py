@@ -113,7 +113,7 @@ def test_harm_is_told_of(sound: Path, tmp_path: Path, harm: str, against: bool) 
     HARMS[harm](tmp_path)
     words = ["verify", "set_master.h5", *(["--against", "raw_master.h5", "--certify"] if against else [])]
     before = (tmp_path / "set.crate.json").read_bytes()
-    done = children.run(children.command(words), tmp_path, seconds=20, address_space=3 << 29)
+    done = children.run(children.command(words), tmp_path, address_space=3 << 29)
     assert done.complaint is None, done
     assert done.status == 1, done
     assert (tmp_path / "set.crate.json").read_bytes() == before
@@ -123,7 +123,7 @@ def test_check_does_not_wait_for_a_pipe_at_the_end_of_two_links(sound: Path, tmp
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     pipe_behind_a_pipe_of_links(tmp_path)
     for words in (["check", "set_master.h5", "--data"], ["check", "set_master.h5"], ["-i", "set_master.h5", "-o", "x"]):
-        done = children.run(children.command(words), tmp_path, seconds=20)
+        done = children.run(children.command(words), tmp_path)
         assert done.complaint is None, done
         assert done.status == 1, done
 
@@ -137,7 +137,7 @@ def test_check_does_not_wait_for_a_pipe_behind_a_record(sound: Path, tmp_path: P
         del h5["/entry/bnl_mpi/frames"]
         h5.create_virtual_dataset("/entry/bnl_mpi/frames", layout)
     for words in (["check", "set_master.h5", "--data"], ["check", "set_master.h5"], ["verify", "set_master.h5"]):
-        done = children.run(children.command(words), tmp_path, seconds=20)
+        done = children.run(children.command(words), tmp_path)
         assert done.complaint is None, done
         assert done.status == 1, done
 
@@ -146,7 +146,7 @@ def test_a_link_to_a_squash_file_is_gone(tmp_path: Path) -> None:
     raw = write_set(tmp_path, random_frames(6, SHAPE), mask=random_mask(SHAPE), per_file=3, name="raw")
     assert main(["-i", str(raw), "-d", "3", "-H", "8", "-q", "-o", str(tmp_path / "set")]) == 0
     in_file("set_master.h5", lambda h5: h5["/entry/squash"].pop("squash_000002"))(tmp_path)
-    done = children.run(children.command(["verify", "set_master.h5"]), tmp_path, seconds=20)
+    done = children.run(children.command(["verify", "set_master.h5"]), tmp_path)
     assert (done.complaint, done.status) == (None, 1)
     assert "links 1 squash files, its plan has 2 blocks" in done.err
 

@@ -24,15 +24,11 @@ def _serve(connection: Connection) -> None:
     """A process's life: sets in, entries out, until nothing more comes."""
     request = StopRequest()
     request.install()
-    while True:
-        try:
-            work: Work | None = connection.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if work is None:
-            return
-        entry = stages.do(work, World(), request, lambda told: connection.send((False, told)))
-        connection.send((True, entry))
+    # Where the command itself was killed, nobody listens any more.
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+        while (work := cast("Work | None", connection.recv())) is not None:
+            entry = stages.do(work, World(), request, lambda told: connection.send((False, told)))
+            connection.send((True, entry))
 
 
 class _Worker:

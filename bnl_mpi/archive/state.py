@@ -23,6 +23,8 @@ from ..errors import InputError, OutputError
 NAME = "archive.db"
 JOURNALS = "state"
 FORMAT = 1
+BUSY_SECONDS = 120.0
+"""How long another process's look at the database, or its write, is waited for: a busy file system takes its time."""
 
 NEW, REDUCING, CHECKING, VERIFYING = "new", "reducing", "checking", "verifying"
 DONE, FAILED, SKIPPED, STOPPED = "done", "failed", "skipped", "stopped"
@@ -127,7 +129,7 @@ class State:
         path = os.path.join(folder, NAME)
         try:
             os.makedirs(folder, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             # The journal stays, empty: to make it anew and remove it each time is two more waits for the disk.
             self._db.execute("PRAGMA journal_mode=TRUNCATE")
@@ -167,7 +169,7 @@ def _stored(path: Path) -> list[Entry]:
     """The entries of a database, which stays as it is."""
 
     def rows(uri: str) -> list[Entry]:
-        with closing(sqlite3.connect(uri, uri=True)) as db:
+        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True)) as db:
             if not db.execute("SELECT 1 FROM sqlite_master").fetchall():
                 return []  # its writer is about to begin, or was killed before it had
             return [Entry.from_json(json.loads(text)) for (text,) in db.execute("SELECT entry FROM sets")]
