@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -80,3 +82,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI may not: {report.longrepr}"
     return report
+
+
+CAPABLE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+"""Before a command of root's: it may then do no more than the owner of a file."""
+
+
+@pytest.fixture
+def obedient(tmp_path: Path) -> list[str]:
+    """Words before a command that make it heed permissions."""
+    before = CAPABLE if os.geteuid() == 0 else []
+    if before and not shutil.which(before[0]):
+        pytest.skip("root heeds no permissions, and there is no setpriv")
+    probe = tmp_path / "probe"
+    probe.mkdir(mode=0o555)
+    done = subprocess.run([*before, "touch", str(probe / "x")], capture_output=True, check=False)
+    probe.chmod(0o755)
+    shutil.rmtree(probe)
+    if done.returncode == 0:
+        pytest.skip("permissions aren't heeded here")
+    return before

@@ -19,8 +19,6 @@ from small_sets import random_frames, random_mask, write_set
 from bnl_mpi.run.lock import STALE_SECONDS
 
 DAYS = 10 * 86400
-CAPABLE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-"""Before a command of root's: it may then do no more than the owner of a file."""
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +28,6 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- permissions ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def obedient(tmp_path: Path) -> list[str]:
-    """Words before a command that make it heed permissions."""
-    before = CAPABLE if os.geteuid() == 0 else []
-    if before and not shutil.which(before[0]):
-        pytest.skip("root heeds no permissions, and there is no setpriv")
-    probe = tmp_path / "probe"
-    probe.mkdir(mode=0o555)
-    done = subprocess.run([*before, "touch", str(probe / "x")], capture_output=True, check=False)
-    probe.chmod(0o755)
-    shutil.rmtree(probe)
-    if done.returncode == 0:
-        pytest.skip("permissions aren't heeded here")
-    return before
 
 
 def test_permission_to_write_is_lost_while_running(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from make_inputs import InputSpec, make_input
-from running import bnl, needs_mpi
+from running import MAIN, bnl, needs_mpi
 from small_sets import random_frames, random_mask, read_images, write_set
 
 from bnl_mpi.cli import main
@@ -256,7 +257,17 @@ def test_other_raw_data_are_not_taken(raw: Path, sound: Path, tmp_path: Path) ->
 def test_a_raw_master_is_no_set(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(raw)]) == 1
     assert "isn't the master of a set that bnl-mpi made" in capsys.readouterr().err
-    for words in ([], ["x", "--subset", "3/2"], ["x", "--certify"], ["x", "--certificate", "y"]):
+    for words in (
+        [],
+        ["x", "--subset", "3/2"],
+        ["x", "--certify"],
+        ["x", "--certificate", "y"],
+        ["x", "-0"],
+        ["--certificate", "y", "-0"],
+        ["--certificate", "y", "--resume"],
+        ["--deletable", "y", "--certify"],
+        ["--deletable", "y", "--subset", "1/2"],
+    ):
         assert main(["verify", *words]) == 2
 
 
@@ -348,6 +359,38 @@ def test_resume_looks_again_at_what_changed(raw: Path, sound: Path, tmp_path: Pa
     assert told["files"][str(tmp_path / "set_000002.h5")] == "*"
 
 
+@pytest.mark.parametrize("words", [[], ["--against"]])
+def test_a_set_in_a_folder_that_is_only_read(
+    raw: Path, sound: Path, tmp_path: Path, words: list[str], obedient: list[str]
+) -> None:
+    """It is verified; nothing is noted.  What can't be done without notes is refused before the work."""
+    out = shutil.copytree(sound, tmp_path / "out")
+    master, against = out / "set_master.h5", [*words, *([raw] if words else [])]
+    out.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [*obedient, sys.executable, MAIN, "verify", str(master), *map(str, against)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("so --resume will find nothing of this run") == 1
+        for more in (["--certify"], ["-p", "2", "-t", "1"]):
+            done = subprocess.run(
+                [*obedient, sys.executable, MAIN, "verify", str(master), "--against", str(raw), *more],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.endswith("leave them out, or verify a copy\n")
+    finally:
+        out.chmod(0o755)
+    assert not (out / "set.verify").exists()
+
+
+def test_the_nexus_file_is_no_master(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(sound / "set.nxs")]) == 1
+    assert capsys.readouterr().err.endswith(f"is no master; give {sound}/set_master.h5, of the same set\n")
+
+
 # ---- the certificate ------------------------------------------------------------------------------------
 
 
@@ -384,10 +427,15 @@ def test_a_moved_set_without_raw_data_still_holds(
 ) -> None:
     (certified_set / "out").rename(certified_set / "moved")
     shutil.rmtree(certified_set / "raw")
-    crate = certified_set / "moved" / "set.crate.json"
-    assert main(["verify", "--certificate", str(crate)]) == 0
-    flip_chunk(certified_set / "moved" / "set_000001.h5")
-    assert main(["verify", "--certificate", str(crate)]) == 1
+    crate, told = str(certified_set / "moved" / "set.crate.json"), certified_set / "told.json"
+    assert main(["verify", "--certificate", crate, "--json", str(told)]) == 0
+    assert sorted(json.loads(told.read_text())["files"].values()) == [" "] * 4 + ["="] * 8
+    changed = certified_set / "moved" / "set_000001.h5"
+    flip_chunk(changed)
+    assert main(["verify", "--certificate", crate, "--json", str(told)]) == 1
+    found = json.loads(told.read_text())
+    assert (found["files"][str(changed)], len(found["findings"]), found["status"]) == ("*", 1, 1)
+    assert capsysbinary.readouterr().out.endswith(b"\n1 finding\n")
 
 
 def test_what_may_be_deleted(certified_set: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -401,10 +449,14 @@ def test_what_may_be_deleted(certified_set: Path, capsysbinary: pytest.CaptureFi
     assert set(deletable(certified_set, capsysbinary)) == wanted
 
 
-@pytest.mark.parametrize("what", ["raw changed", "output changed", "output gone"])
+@pytest.mark.parametrize("what", ["raw changed", "raw changed, its time set back", "output changed", "output gone"])
 def test_nothing_may_be_deleted(certified_set: Path, capsysbinary: pytest.CaptureFixture[bytes], what: str) -> None:
-    if what == "raw changed":
-        flip_chunk(certified_set / "raw" / "raw_data_000002.h5")
+    if what.startswith("raw changed"):
+        path = certified_set / "raw" / "raw_data_000002.h5"
+        before = path.stat()
+        flip_chunk(path)
+        if "set back" in what:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     elif what == "output changed":
         flip_chunk(certified_set / "out" / "set_000002.h5")
     else:

@@ -9,6 +9,8 @@ import sys
 from ..arguments import add, add_running
 from ..errors import UsageError
 
+WHOLE = "1/1"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The set, its raw data, how much to look at, and the certificate."""
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paranoid", action="store_true", help="each image by the NumPy kernels too, not only the first of a block"
     )
-    parser.add_argument("--subset", default="1/1", metavar="K/N", help="every N-th block from the K-th on, as 3/10")
+    parser.add_argument("--subset", default=WHOLE, metavar="K/N", help="every N-th block from the K-th on, as 3/10")
     parser.add_argument("--resume", action="store_true", help="take as verified what an earlier run has noted")
     parser.add_argument(
         "--certify",
@@ -48,9 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     """Verify over ranks or shares, or read a certificate; returns the exit status."""
     if namespace.certificate or namespace.deletable:
-        if namespace.master or (namespace.certificate and namespace.deletable):
-            raise UsageError("give either MASTER, or --certificate CRATE, or --deletable CRATE")
-        return _certificate(namespace.certificate) if namespace.certificate else _deletable(namespace)
+        _check_alone(namespace)
+        return _certificate(namespace) if namespace.certificate else _deletable(namespace)
+    if namespace.null:
+        raise UsageError("-0 goes with --deletable alone")
     if namespace.master is None:
         raise UsageError("MASTER is missing; see bnl-mpi verify --help")
     if namespace.certify and namespace.against is None:
@@ -74,14 +77,32 @@ def run(namespace: argparse.Namespace) -> int:
     return driver.main(VerifyTask(wish), options, namespace.words)
 
 
-def _certificate(path: str) -> int:
+def _check_alone(namespace: argparse.Namespace) -> None:
+    """A certificate is read by itself: what else is asked for would silently not be done."""
+    if namespace.master or (namespace.certificate and namespace.deletable):
+        raise UsageError("give either MASTER, or --certificate CRATE, or --deletable CRATE")
+    which, more = ("--certificate", "json") if namespace.certificate else ("--deletable", "null")
+    idle: dict[str, object] = {"against": None, "paranoid": False, "subset": WHOLE, "resume": False, "certify": False}
+    idle |= {"keep": [], "json": None, "null": False}
+    for name, unset in idle.items():
+        if name != more and getattr(namespace, name) != unset:
+            flag = "-0" if name == "null" else f"--{name}"
+            raise UsageError(f"{flag} is of no use with {which}, which looks at files by their checksums alone")
+
+
+def _certificate(namespace: argparse.Namespace) -> int:
+    from ..run.report import write_json_object
     from ..verify import certified
 
-    told = certified.read(path)
-    findings, lines = certified.check(told)
-    print("\n".join([*lines, *(finding.line() for finding in findings)]))
-    print(f"{len(findings)} findings" if findings else f"all as verified {told.verified}")
-    return 1 if findings else 0
+    told = certified.read(namespace.certificate)
+    findings, signs = certified.check(told)
+    print("\n".join([*certified.lines(signs), *(finding.line() for finding in findings)]))
+    n = len(findings)
+    print(f"{n} finding{'s' * (n > 1)}" if n else f"all as verified {told.verified}")
+    status = 1 if findings else 0
+    if namespace.json:
+        write_json_object(namespace.json, certified.as_json(told, findings, signs, status))
+    return status
 
 
 def _deletable(namespace: argparse.Namespace) -> int:

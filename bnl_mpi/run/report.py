@@ -31,9 +31,14 @@ def idle_note(job: Job, n_workers: int) -> list[str]:
 
 
 def write_json(path: str, summary: Summary) -> None:
+    write_json_object(path, summary.as_json())
+
+
+def write_json_object(path: str, told: dict[str, Any]) -> None:
+    """`--json`; OutputError where it can't be written."""
     try:
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(summary.as_json(), file, indent=1)
+            json.dump(told, file, indent=1)
             file.write("\n")
     except OSError as error:
         raise OutputError(f"--json {path}: can't be written: {error.strerror}; give a file that can be") from error

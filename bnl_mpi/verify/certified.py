@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from urllib.parse import unquote, urlparse
 from ..errors import InputError
 from .crate import VERDICT
 from .files import hash_file
-from .findings import DIFFERS, MISSING, UNREADABLE, Finding
+from .findings import DIFFERS, EQUAL, MEANING, MISSING, UNREADABLE, Finding
+
+GONE = " "
+"""The sign of a raw file that was deleted, as it may be."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Certified:
     sha256: str
     is_raw: bool
     mtime_ns: int | None = None
+    ctime_ns: int = 0
+    """0 where the certificate tells none."""
     all_frames: bool = True
     """Of a raw file: whether all its frames are in the set."""
 
@@ -72,22 +78,39 @@ def _raw(entity: dict[str, Any], verdict: dict[str, Any]) -> Certified:
         str(entity["sha256"]),
         is_raw=True,
         mtime_ns=int(verdict["mtime_ns"][uri]),
+        ctime_ns=int(verdict.get("ctime_ns", {}).get(uri, 0)),
         all_frames=bool(verdict["standsFor"][uri]),
     )
 
 
-def check(told: Certificate) -> tuple[list[Finding], list[str]]:
-    """(findings, lines): every output against its SHA-256, and the raw files as far as they are there."""
-    findings, lines = [], []
+def check(told: Certificate) -> tuple[list[Finding], dict[str, str]]:
+    """(findings, signs by path): every output against its SHA-256, and the raw files as far as they are there."""
+    findings, signs = [], dict[str, str]()
     for one in (*told.outputs, *told.raw):
         if one.is_raw and not os.path.exists(one.path):
-            lines.append(f"  {one.path}: raw file, gone")
+            signs[one.path] = GONE
             continue
         fault = _fault(one)
         if fault is not None:
             findings.append(fault)
-        lines.append(f"{fault.sign if fault else '='} {one.path}")
-    return findings, lines
+        signs[one.path] = fault.sign if fault else EQUAL
+    return findings, signs
+
+
+def lines(signs: dict[str, str]) -> list[str]:
+    return [f"{sign} {path}" + (": raw file, gone" if sign == GONE else "") for path, sign in signs.items()]
+
+
+def as_json(told: Certificate, findings: Sequence[Finding], signs: dict[str, str], status: int) -> dict[str, Any]:
+    """What `check` found, in the words of a verification's summary."""
+    return {
+        "certificate": told.path,
+        "verified": told.verified,
+        "files": signs,
+        "signs": {**MEANING, GONE: "raw file, gone"},
+        "findings": [finding.as_json() for finding in findings],
+        "status": status,
+    }
 
 
 def _fault(one: Certified) -> Finding | None:
@@ -106,7 +129,7 @@ def _fault(one: Certified) -> Finding | None:
 def deletable(told: Certificate) -> tuple[list[str], str]:
     """(raw files that the set stands for, ""), the master last, or ([], why none may go).
 
-    Raw files whose time has changed are read once more; what is gone already isn't listed.
+    Raw files whose times have changed are read once more; what is gone already isn't listed.
     """
     for one in told.outputs:
         if (fault := _fault(one)) is not None:
@@ -123,6 +146,7 @@ def deletable(told: Certificate) -> tuple[list[str], str]:
 
 def _unchanged(one: Certified) -> bool:
     now = os.stat(one.path)
-    if (now.st_size, now.st_mtime_ns) == (one.bytes, one.mtime_ns):
+    same_times = now.st_mtime_ns == one.mtime_ns and one.ctime_ns in (0, now.st_ctime_ns)
+    if now.st_size == one.bytes and same_times:
         return True
     return _fault(one) is None

@@ -191,6 +191,7 @@ def _verdict(parts: Parts) -> Entity:
         "framesOfRaw": plan.n_frames_in,
         "allFrames": plan.n_frames == plan.n_frames_in and all(covered.values()) and not _lacks_frames(parts),
         "mtime_ns": {uri: one.mtime_ns for uri, one in uris.items()},
+        "ctime_ns": {uri: one.ctime_ns for uri, one in uris.items()},
         "path": {uri: one.path for uri, one in uris.items()},
         "planSha256": job.plan_sha256,
         "verified": parts.now,

@@ -20,6 +20,8 @@ class Hashed:
     bytes: int
     mtime_ns: int
     sha256: str
+    ctime_ns: int = 0
+    """When the file system noted a change last, which nobody can set back; 0 where an older program didn't look."""
 
 
 def hash_file(path: str) -> Hashed:
@@ -33,7 +35,7 @@ def hash_file(path: str) -> Hashed:
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise OSError(errno.ESTALE, "changed while it was read", path)
-    return Hashed(os.path.abspath(path), after.st_size, after.st_mtime_ns, sha256.hexdigest())
+    return Hashed(os.path.abspath(path), after.st_size, after.st_mtime_ns, sha256.hexdigest(), after.st_ctime_ns)
 
 
 class Hasher:

@@ -134,6 +134,8 @@ def _kept(
 
 
 def _files_of(master: str) -> tuple[list[str], list[str], str]:
+    if master.endswith(".nxs"):
+        raise InputError(f"{master}: is no master; give {master.removesuffix('.nxs')}_master.h5, of the same set")
     plan_sha256, data = linked(master, DATA, "data")
     _, squash = linked(master, SQUASH, "squash")
     if plan_sha256 is None or not data:

@@ -55,17 +55,28 @@ def _stamp(path: str) -> list[int]:
     return [told.st_size, told.st_mtime_ns]
 
 
+def can_note(job: VerifyJob) -> bool:
+    """Whether the journal can be written: a set in a folder that is only read is verified without one."""
+    folder = os.path.abspath(folder_of(job))
+    return os.access(folder if os.path.isdir(folder) else os.path.dirname(folder), os.W_OK | os.X_OK)
+
+
+def is_needed(job: VerifyJob) -> bool:
+    """Whether what is found has to outlast this process: for a certificate, and of shares."""
+    return job.hashing or job.options.thread is not None
+
+
 class Journal:
-    """One worker's file."""
+    """One worker's file, where it can be written."""
 
     def __init__(self, job: VerifyJob, rank: int) -> None:
-        self._job = job
+        self._job, self._notes = job, can_note(job)
         number = job.options.thread if job.options.thread is not None else rank
         self._path = Path(folder_of(job)) / f"{number}.jsonl"
 
     def write(self, report: VerifyReport) -> None:
         """Note a block that was verified without a finding.  OutputError where there is no room for it."""
-        if report.findings or not report.chosen:
+        if report.findings or not report.chosen or not self._notes:
             return
         line = {
             **_key(self._job),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from .. import job as jobs
-from ..errors import BnlError
+from ..errors import BnlError, OutputError
 from ..input import checks
 from ..job import Job
 from ..options import Options
@@ -32,6 +32,15 @@ class VerifyFiles(NoFiles):
     def path(self, job: Job, number: int) -> str:
         assert isinstance(job, VerifyJob)
         return job.data_files[number - 1]
+
+    def check_places(self, job: Job) -> None:
+        assert isinstance(job, VerifyJob)
+        super().check_places(job)
+        if journal.is_needed(job) and not journal.can_note(job):
+            folder = os.path.dirname(os.path.abspath(job.master))
+            raise OutputError(
+                f"{folder}: isn't writable, and --certify and -t write beside the set; leave them out, or verify a copy"
+            )
 
     def inspect(self, job: Job, numbers: Sequence[int], go_on: Callable[[], bool]) -> Kept:
         assert isinstance(job, VerifyJob)
@@ -103,7 +112,9 @@ class VerifyTask:
         return f"verify {job.master}{against}: {counted(plan.n_images, 'image')} in {counted(plan.n_blocks, 'block')}"
 
     def notes(self, job: VerifyJob) -> list[str]:
-        return []
+        if journal.can_note(job):
+            return []
+        return [f"{journal.folder_of(job)}: can't be written, so --resume will find nothing of this run"]
 
     def afterthoughts(self, reports: Sequence[BlockReport]) -> list[str]:
         return []
