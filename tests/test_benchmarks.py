@@ -269,22 +269,24 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     assert "## Memory" in text
     (verified,) = found["verifying"]["sets"]
     assert verified["frames"] == 8
-    assert 0 < verified["seconds"]["alone"]["minimum"] < verified["seconds"]["certify"]["median"]
-    assert found["verifying"]["sha256"]["rate"]["minimum"] > 1e7
+    assert all(verified["seconds"][how]["minimum"] > 0 for how in ("alone", "certify"))
+    assert found["verifying"]["sha256"]["rate"]["minimum"] > 0
     assert "## Verifying" in text
     (short,) = found["starting"]["sets"]
     for way in ("alone", "mpiexec"):
         assert 0 < short[way]["first_frame"]["minimum"] < short[way]["wall"]["minimum"]
-        assert 0 < found["starting"]["imports"]["cpu"]["minimum"] < short[way]["cpu"]["median"]
+        assert short[way]["cpu"]["minimum"] > 0
+    assert found["starting"]["imports"]["cpu"]["minimum"] > 0
     assert "one process, from its start to the first frame read, 500k, 16 bit" in text
     assert "## Short jobs" in text
     (single, double) = found["scaling"]["strong"]
     assert [len(single["ranks"]), len(double["ranks"])] == [1, 2]
     assert single["frames"] == double["frames"] == 8
     assert [row["frames"] for row in found["scaling"]["weak"]] == [4, 8]
-    assert all(0 < row["speed"]["median"] < 20 for row in found["scaling"]["independent"])
+    assert all(row["speed"]["minimum"] > 0 for row in found["scaling"]["independent"])
     for row in found["stages"]:
-        assert sum(s["median"] for s in row["stages"].values()) <= 1.05 * row["seconds_a_frame"]["median"]
+        # Of one run the stages are parts; of their medians that need not hold.
+        assert sum(s["minimum"] for s in row["stages"].values()) <= 1.05 * row["seconds_a_frame"]["minimum"]
 
 
 @pytest.mark.mpi

@@ -117,7 +117,7 @@ def _journals(folder: str) -> Iterator[Entry]:
         for line in path.read_bytes().splitlines():
             try:
                 yield Entry.from_json(json.loads(line))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, AttributeError):
                 continue  # the end of a run that was killed while it wrote
 
 
