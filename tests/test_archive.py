@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from make_cbf import counts, write_series
@@ -668,6 +668,7 @@ def test_the_page_has_a_picture_of_each_set(tmp_path: Path, monkeypatch: pytest.
 @given(
     arrays(st.sampled_from(["u1", "u2", "u4", "i2", "i4", "f4"]), st.tuples(*[st.integers(1, 90)] * 2), fill=st.just(7))
 )
+@example(np.array([[np.inf, 1, -np.inf, np.nan]], "f4"))
 def test_every_image_has_a_small_picture(image: np.ndarray[Any, Any]) -> None:
     shape = np.asarray(PIL.Image.open(io.BytesIO(thumbnails.picture(image)))).shape
     step = -(-max(image.shape) // thumbnails.WIDEST)

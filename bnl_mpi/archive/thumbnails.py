@@ -58,7 +58,7 @@ def first_image(path: str) -> np.ndarray[Any, Any] | None:
 def picture(image: np.ndarray[Any, Any]) -> bytes:
     """A PNG of an image (ny, nx): of each square of pixels the greatest count, on a logarithmic scale."""
     mark = mark_value(image.dtype)
-    bad = np.isnan(image) if image.dtype.kind == "f" else image == mark
+    bad = ~np.isfinite(image) if image.dtype.kind == "f" else image == mark
     step = -(-max(image.shape) // WIDEST)
     counts = _pooled(np.where(bad, 0, image), step, np.maximum).astype(np.float64)
     gaps = _pooled(bad, step, np.logical_and)
