@@ -142,7 +142,7 @@ ROOMS = {
     "quality": "errors hdf5 input run estimate",
     "verify": "_version errors plan pixels hdf5 codecs options input output.record job output run tasks arguments",
     "report.png": "",
-    "archive": "errors pixels hdf5 options input run tasks check arguments verify report.png",
+    "archive": "errors plan pixels hdf5 options input output run tasks check arguments verify report.png",
     "report": "report.png errors plan spots hdf5 options input output.record job tasks arguments estimate",
     "commands": "_version errors hdf5 options output run tasks check simulate arguments estimate quality verify "
     "archive report",

@@ -318,6 +318,74 @@ def test_a_raw_set_that_changed_is_made_anew(tmp_path: Path) -> None:
     assert trees(tmp_path / "out") != first
 
 
+def test_a_dry_run_projects_sizes_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for k, n in enumerate((6, 12)):
+        write_set(raw, random_frames(n, (160, 170), seed=k), name=f"in{k}", mask=random_mask((160, 170)))
+    words = ["archive", str(raw), "--to", str(to), "-b", "2", "-c", "bslz4"]
+    assert main([*words, "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    assert not to.exists()
+    assert main(words) == 0
+    for one in entries_of(to).values():
+        row = next(line for line in told.splitlines() if f"  {one.stem}: -b 2" in line)
+        (guess,) = re.findall(r"-> (\d+\.?\d*) kB", row)
+        # The data file's structure is not in it.
+        assert float(guess) * 1000 - 1000 < one.bytes_out < float(guess) * 1000 + 20000
+    assert re.search(r"^about \d+ kB of images, and .* on one process$", told, re.MULTILINE)
+
+
+def test_a_set_that_lost_a_block_is_not_done(tmp_path: Path) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write_set(raw, random_frames(8, SHAPE), mask=random_mask(SHAPE))
+    words = ["archive", str(raw), "--to", str(to), *WORDS, "-H", "16", "-q"]
+    assert main(words) == 0
+    first, times = trees(to), {p: p.stat().st_mtime_ns for p in to.rglob("*.h5")}
+    assert main(words) == 0
+    assert {p: p.stat().st_mtime_ns for p in to.rglob("*.h5")} == times, "nothing was left to do"
+    (to / "raw" / "in_000002.h5").unlink()
+    assert main(words) == 0
+    assert trees(to) == first
+    # Of codestreams the data files can be made again: the user may throw them away.
+    for path in (to / "raw").glob("in_0*.h5"):
+        path.unlink()
+    assert main(words) == 0
+    assert not (to / "raw" / "in_000002.h5").exists()
+
+
+def test_a_done_set_stays_done_when_its_raw_files_are_deleted(tmp_path: Path) -> None:
+    raw, to = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    master = write_set(raw, random_frames(4, SHAPE), mask=random_mask(SHAPE))
+    (tmp_path / "list").write_text(f"{master}\n")
+    for source in (raw, tmp_path / "list"):
+        assert main(["archive", str(source), "--to", str(to), *WORDS]) == 0
+    before = entries_of(to)
+    # The data files go first, then the master.
+    for pattern in ("in_data_*.h5", "in_master.h5"):
+        for path in raw.glob(pattern):
+            path.unlink()
+        for source in (raw, tmp_path / "list"):
+            assert main(["archive", str(source), "--to", str(to), *WORDS]) == 0
+        assert entries_of(to) == before
+    # Its output is gone too: no more.
+    (to / "raw" / "in_000001.h5").unlink()
+    assert main(["archive", str(tmp_path / "list"), "--to", str(to), *WORDS]) == 1
+    assert entries_of(to)["raw/in"].stage == FAILED
+
+
+def test_a_listed_set_that_is_not_there_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = write_set(tmp_path, random_frames(4, SHAPE), mask=random_mask(SHAPE))
+    absent = tmp_path / "absent_master.h5"
+    (tmp_path / "list").write_text(f"{absent}\n{made}\n")
+    to = tmp_path / "out"
+    assert main(["archive", str(tmp_path / "list"), "--root", str(tmp_path), "--to", str(to), *WORDS]) == 1
+    assert {stem: entry.stage for stem, entry in entries_of(to).items()} == {"absent": FAILED, "in": DONE}
+    assert f"{absent}: no such file" in capsys.readouterr().out
+
+
 def test_what_is_no_output_of_ours_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, to = tmp_path / "raw", tmp_path / "out" / "raw"
     raw.mkdir()
@@ -486,6 +554,7 @@ def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
         ("[[rule]]\noptions = '-b 2'\nskip = 'y'", "has no effect"),
         ("[[rule]]\noptions = '-b 2'\ncolour = 3", "'colour' is unknown"),
         ("[[rule]]\noptions = '-b 2'\nreflections = 3", "true or false"),
+        ("[[rule]]\nname = 'x'\nskip = 'y'\n[[rule]]\nname = 'x'\nskip = 'z'", "two rules are named 'x'"),
         ("rule = 3", "tables"),
         ("[[rule", "no TOML"),
     ],
@@ -495,6 +564,25 @@ def test_wrong_rules_are_named(tmp_path: Path, text: str, why: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=why):
         rules.read_rules(str(path))
+
+
+@pytest.mark.parametrize("options", ["-b 0", "-b 'two", "--colour 3", "-o x", "-p 4", "--force"])
+def test_wrong_options_of_a_rule_stop_before_the_work(
+    options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text(f'[[rule]]\nname = "x"\noptions = "{options}"\n')
+    write_set(tmp_path, random_frames(2, SHAPE))
+    assert main(["archive", str(tmp_path), "--to", str(tmp_path / "o"), "--rules", str(tmp_path / "r.toml")]) == 2
+    assert capsys.readouterr().err.startswith("bnl-mpi: --rules: 'x': ")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_width_is_what_the_table_says(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[[rule]]\nname = 'x'\nwidth = 0.1\noptions = ''\n")
+    told = rules.read_rules(str(tmp_path / "r.toml"))
+    one = sets.DataSet("/x_master.h5", "x")
+    assert rules.choose(told, [], one, facts_of(width=float(np.float32(0.1))), None).rule == "x"
+    assert rules.choose(told, [], one, facts_of(width=0.1001), None).rule == ""
 
 
 def test_a_rule_without_effect_stops_before_the_work(

@@ -74,7 +74,8 @@ class Rule:
             elif key == "reflections":
                 met = (reflections is not None) == wanted
             else:
-                met = wanted(float(getattr(facts, key)))
+                # As the table of --dry_run shows it: single precision has no 0.1.
+                met = wanted(float(f"{getattr(facts, key):g}") if key == "width" else float(getattr(facts, key)))
             if not met:
                 return False
         return True
@@ -111,7 +112,11 @@ def read_rules(path: str) -> tuple[Rule, ...]:
     tables = told.pop("rule", None)
     if not isinstance(tables, list) or not tables or told:
         raise UsageError(f"{path}: rules are tables [[rule]], and nothing else is in the file")
-    return tuple(_rule(path, number, table) for number, table in enumerate(tables, 1))
+    rules = tuple(_rule(path, number, table) for number, table in enumerate(tables, 1))
+    names = [rule.name for rule in rules]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{path}: two rules are named {twice!r}; name them apart")
+    return rules
 
 
 def _rule(path: str, number: int, table: dict[str, Any]) -> Rule:

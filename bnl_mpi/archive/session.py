@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import BnlError, UsageError
 from ..hdf5.memory import Memory
 from ..input.discovery import Leniency
+from ..output import blockfile
+from ..plan import counted
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
 from .facts import Facts
@@ -138,6 +139,10 @@ def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, foll
     try:
         told, choice = _look(plan, wish, one)
     except BnlError as error:
+        if is_done(entry, wish) and not all(os.path.exists(path) for path in entry.files):
+            # Its raw files were deleted since, as they may be.
+            plan.entries[one.stem] = entry
+            return entry.rule
         known_of = entry.stage == FAILED and entry.reason == str(error)
         plan.entries[one.stem] = entry if known_of else entry.now(FAILED, str(error))
         return ""
@@ -163,9 +168,19 @@ def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, foll
 
 
 def is_done(entry: Entry, wish: Wish) -> bool:
-    """Whether nothing is left to do: it is done, as far as is asked now, and its master is still there."""
-    there = os.path.exists(os.path.join(wish.to, f"{entry.stem}_master.h5"))
-    return entry.stage == DONE and there and (entry.verified or not wish.verify)
+    """Whether nothing is left to do: it is done, as far as is asked now, and still there."""
+    return entry.stage == DONE and (entry.verified or not wish.verify) and _is_there(entry, wish)
+
+
+def _is_there(entry: Entry, wish: Wish) -> bool:
+    """Whether master and data files are there, with as many bytes as they had; data files may be thrown away where
+    there are files of codestreams."""
+    stem = os.path.join(wish.to, entry.stem)
+    data, squash = (
+        sum(os.path.getsize(path) for path in blockfile.existing_blocks(one)) for one in (stem, f"{stem}_squash")
+    )
+    whole = data + squash == entry.bytes_out or (squash > 0 and not data)
+    return whole and os.path.exists(f"{stem}_master.h5")
 
 
 class Keeper:
@@ -249,7 +264,7 @@ def do_plan(wish: Wish, plan: Plan, known: Mapping[str, Entry], hands: Hands, re
     keeper = Keeper(wish, plan)
     try:
         keeper.start(known)
-        say(f"{len(plan.to_do)} of {len(plan.entries)} data sets to do")
+        say(f"{len(plan.to_do)} of {counted(len(plan.entries), 'data set')} to do")
         hands.run(plan.dealer(hands.n_ranks), work_maker(wish, plan), request, keeper.tell)
     finally:
         keeper.close()
@@ -267,23 +282,3 @@ def status_of(plan: Plan, *, stopped: bool) -> int:
 def say(text: str) -> None:
     sys.stderr.write(f"bnl-mpi: {text}\n")
     sys.stderr.flush()
-
-
-def table(plan: Plan, wish: Wish) -> list[str]:
-    """`--dry_run`: what would be done, the largest set first."""
-    out = []
-    for stem in sorted(plan.to_do, key=lambda one: (-plan.facts[one].bytes, one)):
-        entry, told = plan.entries[stem], plan.facts[stem]
-        size = f"{told.nx} x {told.ny}"
-        again = " (again)" if entry.replaces else ""
-        out.append(
-            f"{told.bytes / 1e6:10.1f} MB {told.frames:6d} frames {size:>12s} {told.scan:8s} {told.width:g} deg  "
-            f"{stem}: {shlex.join(entry.words) or 'defaults'}{again}"
-        )
-    out += [f"skipped {path}: {reason}" for path, reason in plan.skipped.items()]
-    for entry in plan.entries.values():
-        if entry.stage in (SKIPPED, FAILED):
-            out.append(f"{entry.stage} {entry.stem}: {entry.reason}")
-    n_done = sum(entry.stage == DONE for entry in plan.entries.values())
-    total = sum(plan.facts[stem].bytes for stem in plan.to_do)
-    return [*out, f"{len(plan.to_do)} data sets to do, {total / 1e9:.3g} GB of raw files; {n_done} done already"]

@@ -56,20 +56,22 @@ def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mappin
 
     A folder's sets keep their place below the folder's own name; those of a list or given by themselves keep their
     whole path, or what is below `root`; but one that `homes` (stems by master) knows stays where it is, so that the
-    list of failed sets leads to where a folder's walk would have put them.  `to` itself is not walked.
+    list of failed sets leads to where a folder's walk would have put them.  `to` itself is not walked.  What a list
+    names is a set even where no such file is: it must not be missed in silence.
 
     Raises:
         InputError: a source isn't there, or two sets would be written to one place.
     """
     found, places, real = Found(), dict[str, str](), dict[str, str]()
     candidates = list(_candidates(sources, os.path.realpath(to), root))
+    named = {path for path, _, is_named in candidates if is_named}
     # A set's own name before those of links to it.
-    for path, relative in sorted(candidates, key=lambda one: os.path.islink(one[0])):
+    for path, relative, _ in sorted(candidates, key=lambda one: os.path.islink(one[0])):
         stem, master = stem_of(relative), os.path.realpath(path)
         if homes and relative == _below(path, None):
             stem = homes.get(master, stem)
-        if not os.path.isfile(master):
-            found.skipped[path] = "is a broken link" if os.path.islink(path) else "no such file"
+        if not os.path.isfile(master) and path not in named:
+            found.skipped[path] = "is a broken link"
         elif master in real:
             if real[master] != path:
                 found.skipped[path] = f"is the same set as {real[master]}"
@@ -82,17 +84,17 @@ def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mappin
     return found
 
 
-def _candidates(sources: Sequence[str], to: str, root: str | None) -> Iterator[tuple[str, str]]:
-    """(path, path below the archive's folder) of what may be a set."""
+def _candidates(sources: Sequence[str], to: str, root: str | None) -> Iterator[tuple[str, str, bool]]:
+    """(path, path below the archive's folder, whether it was named, not found by a walk) of what may be a set."""
     for source in sources:
         if source == "-":
             yield from _listed(sys.stdin.buffer.read(), "-", root)
         elif os.path.isdir(source):
             top = os.path.abspath(source)
             for path in _walk(top, to, set()):
-                yield path, os.path.relpath(path, os.path.dirname(top))
+                yield path, os.path.relpath(path, os.path.dirname(top)), False
         elif source.endswith(SETS):
-            yield os.path.abspath(source), _below(source, root)
+            yield os.path.abspath(source), _below(source, root), True
         else:
             try:
                 content = Path(source).read_bytes()
@@ -101,7 +103,7 @@ def _candidates(sources: Sequence[str], to: str, root: str | None) -> Iterator[t
             yield from _listed(content, source, root)
 
 
-def _listed(content: bytes, name: str, root: str | None) -> Iterator[tuple[str, str]]:
+def _listed(content: bytes, name: str, root: str | None) -> Iterator[tuple[str, str, bool]]:
     """The paths of a list, one a line, or ended by NUL where there is one."""
     try:
         text = content.decode()
@@ -109,7 +111,7 @@ def _listed(content: bytes, name: str, root: str | None) -> Iterator[tuple[str, 
         raise InputError(f"{name}: byte {error.start} is no text; a list has a path a line") from error
     for line in text.split("\0") if "\0" in text else text.splitlines():
         if line.strip() and not line.startswith("#"):
-            yield os.path.abspath(line), _below(line, root)
+            yield os.path.abspath(line), _below(line, root), True
 
 
 def _below(path: str, root: str | None) -> str:

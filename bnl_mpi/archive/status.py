@@ -108,7 +108,7 @@ def lines(entries: Mapping[str, Entry], *, every: bool = False) -> list[str]:
     """The table for a terminal: totals, who is at work, failures by reason; all sets if `every`."""
     told = totals(entries)
     out = [f"{n:6d} {stage}" for stage, n in told["stages"].items()]
-    out.append(f"{told['sets']:6d} data sets, {told['verified']} verified against their raw data")
+    out.append(f"{told['sets']:6d} in all, {told['verified']} verified against their raw data")
     if told["ratio"]:
         out.append(
             f"{size(told['bytes_in'])} -> {size(told['bytes_out'])}, {told['ratio']:.1f}:1; "

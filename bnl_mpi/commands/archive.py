@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..arguments import Parser, add_option, build_parser, join_negative_values, 
 from ..errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from ..archive.rules import Rule
     from ..archive.session import Wish
     from ..archive.state import Entry
 
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a reflection file of each set, relative to its master's folder, as 'process/{name}/integrated.refl'",
     )
     add_option(parser, "--verify", action="store_true", help="hold each set against its raw data before it is done")
-    add_option(parser, "--dry_run", action="store_true", help="say what would be done")
+    add_option(parser, "--dry_run", action="store_true", help="say what would be done, and about what it takes")
     add_option(parser, "--task", type=int, metavar="K", help="do part K of --tasks, from 0, in a job array")
     add_option(parser, "--tasks", type=int, default=1, metavar="N", help="parts in all")
     _add_follow_and_status(parser)
@@ -112,17 +114,13 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
     from ..archive.rules import read_rules
     from ..archive.session import Wish
 
-    values: dict[str, Any] = vars(build_parser().parse_args(list(job)))
-    for name, text in NOT_HERE.items():
-        if name in values:
-            raise UsageError(f"archive doesn't take {text}")
-    if (values.get("out_squash") or "out_file") != "out_file":
-        raise UsageError("archive takes -q without a stem: each set keeps its own name")
+    values = _checked(job)
+    rules = read_rules(namespace.rules) if namespace.rules else ()
+    for rule in rules:
+        _check_rule(rule)
     for source in namespace.sources:
         if os.path.realpath(source) == os.path.realpath(namespace.to):
             raise UsageError(f"--to {namespace.to}: is what to archive; give a folder apart from the raw data")
-    # Wrong options are told of before the first set, not with each.
-    options_from(["-i", "x", *job])
     if namespace.tasks < 1 or not (namespace.task is None or 0 <= namespace.task < namespace.tasks):
         raise UsageError(f"--task {namespace.task} of --tasks {namespace.tasks}: tasks count from 0")
     running = ["--grace", f"{values['grace']:g}"] if "grace" in values else []
@@ -132,7 +130,7 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
         tuple(_of_sets(job)),
         tuple(running),
         namespace.root,
-        read_rules(namespace.rules) if namespace.rules else (),
+        rules,
         namespace.find_reflections,
         namespace.verify,
         "force" in values,
@@ -140,6 +138,28 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
         namespace.tasks,
     )
     return wish, values.get("parallel")
+
+
+def _checked(job: Sequence[str]) -> dict[str, Any]:
+    """Options of the main job that are given, by name; wrong ones are told of before the first set, not with each."""
+    values: dict[str, Any] = vars(build_parser().parse_args(list(job)))
+    for name, text in NOT_HERE.items():
+        if name in values:
+            raise UsageError(f"archive doesn't take {text}")
+    if (values.get("out_squash") or "out_file") != "out_file":
+        raise UsageError("archive takes -q without a stem: each set keeps its own name")
+    options_from(["-i", "x", *job])
+    return values
+
+
+def _check_rule(rule: Rule) -> None:
+    try:
+        values = _checked(shlex.split(rule.options or ""))
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"--rules: {rule.name!r}: {error}") from error
+    for name in OF_THE_RUN:
+        if name in values:
+            raise UsageError(f"--rules: {rule.name!r}: --{name} isn't a set's affair; give it on the command line")
 
 
 def _of_sets(job: Sequence[str]) -> list[str]:
@@ -161,14 +181,14 @@ def _of_sets(job: Sequence[str]) -> list[str]:
 
 
 def _archive(namespace: argparse.Namespace, job: Sequence[str]) -> int:
-    from ..archive import session
+    from ..archive import projection, session
     from ..run import launch, world
     from ..run.signals import StopRequest
 
     wish, processes = _wish(namespace, job)
     if namespace.dry_run:
         plan = session.make_plan(wish, session.known_entries(wish), session.say)
-        print("\n".join(session.table(plan, wish)))
+        print("\n".join(projection.table(plan, wish.to)))
         return session.status_of(plan, stopped=False)
     comm = world.connect() if launch.launched() else None
     if comm is not None and comm.Get_size() > 1:
