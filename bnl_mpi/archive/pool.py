@@ -117,7 +117,7 @@ class Pool:
 
 def _death(worker: _Worker, request: StopRequest) -> Entry:
     """The entry of the set that was in a process's hands when it died."""
-    worker.process.join(timeout=10)
+    worker.process.join(timeout=60)
     assert worker.work is not None
     code = worker.process.exitcode
     how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
