@@ -26,7 +26,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "write": ("write", "pwrite64", "writev", "pwritev"),
 }
 METADATA = ("stat", "open", "list", "create, rename or remove", "truncate")
-_CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+_CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)(?:\) += -?\d+| <unfinished \.\.\.>)")
+"""A call, also one that another thread's line has interrupted, whose end comes in a line that isn't one."""
 _KIND_OF = {call: kind for kind, calls in KINDS.items() for call in calls}
 
 

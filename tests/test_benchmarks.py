@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from benchmarks import (
 from benchmarks.__main__ import main
 from bnl_mpi.input import frames, hdf5frames, virtual
 from bnl_mpi.pixels import kernels
+from bnl_mpi.run.lock import HEARTBEAT_SECONDS
 from bnl_mpi.tasks.images import STAGES
 
 WORDS = "-b 2 -s 2 -H 16 -c bslz4"
@@ -106,10 +108,12 @@ def test_calls_are_counted_by_kind() -> None:
         '12 openat(AT_FDCWD</home>, "/lib/x.so", O_RDONLY) = 6</lib/x.so>',
         "12 fsync(5</out/a.h5.partial>) = 0",
         '12 rename("/out/a.h5.partial", "/out/a.h5") = 0',
+        '13 openat(AT_FDCWD</home>, "/data/in_000002.h5", O_RDONLY <unfinished ...>',
         "12 +++ exited with 0 +++",
+        "13 <... openat resumed>) = 5</data/in_000002.h5>",
     ]
     found = calls.count(lines, ["/data", "/out"])
-    assert found == {"stat": 1, "open": 1, "fsync": 1, "create, rename or remove": 1}
+    assert found == {"stat": 1, "open": 2, "fsync": 1, "create, rename or remove": 1}
 
 
 # ---- inputs ---------------------------------------------------------------------------------------------
@@ -293,12 +297,15 @@ def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
 @needs_mpi
 @pytest.mark.skipif(not calls.available(), reason="needs strace, and leave to trace")
 def test_calls_of_rank_0_grow_by_one_look_at_each_file(simulated: Path, tmp_path: Path) -> None:
+    begin = time.monotonic()
     found = calls.measure(inputs.multiplied(simulated, 20), WORDS, tmp_path)
+    # Where the machine is busy, the lock gets signs of life: each opens it once.
+    beats = int((time.monotonic() - begin) / HEARTBEAT_SECONDS)
     once, twice = found["rank_0"], found["rank_0_of_twice_the_blocks"]
     # At the end it looks once at each block and each input file: 4 blocks and 10 files more here.
     more = {k: twice.get(k, 0) - once.get(k, 0) for k in calls.METADATA}
-    assert more.pop("open") <= 4
-    assert more.pop("stat") <= 4 * 6 + 10
+    assert more.pop("open") <= 4 + beats
+    assert more.pop("stat") <= 4 * 6 + 10 + 4 * beats
     assert set(more.values()) == {0}
     assert found["block"]["fsync"] == 2  # the file, and the folder that has its name
     assert found["block"]["create, rename or remove"] == 1

@@ -142,7 +142,8 @@ from bnl_mpi.codecs import openjpeg, openjph
 from bnl_mpi.errors import BnlError, InputError
 
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 30),) * 2)
 random.seed(sys.argv[1])
 image = diffraction(SHAPE)
 for kind in KINDS:

@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 MODULE = "bnl_mpi.tasks.images"
+LONGEST = 1200.0
+"""Seconds: then the test that started it has come to an end long ago."""
 
 
 class Held:
@@ -29,7 +31,10 @@ class Held:
         self._overseer.after_image(n_frames)
         mark = self._folder / str(os.getpid())
         mark.touch()
+        end = time.monotonic() + LONGEST
         while not (self._folder / "go").exists():
+            if time.monotonic() > end:
+                os._exit(1)
             if self._overseer.stopping:
                 mark.with_suffix(".told").touch()
                 if self._until == "stop":
