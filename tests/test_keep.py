@@ -627,6 +627,11 @@ def test_an_expanded_set_of_kept_reflections_verifies(
     assert verified(Path(full), "--against", raw)[0] == 1
 
 
+def test_a_seed_without_a_background_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["expand", str(tmp_path / "o_master.h5"), "--seed", "3", "-o", str(tmp_path / "full")]) == 2
+    assert "--seed goes with --background" in capsys.readouterr().err
+
+
 def test_other_reflections_than_those_kept_are_found(made: Path, tmp_path: Path) -> None:
     run(made, tmp_path, compression="bslz4")
     master, against = tmp_path / "o_master.h5", ("--against", made / "in_master.h5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..arguments import add, add_overwriting, add_running
+from ..errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "master",
         metavar="MASTER",
         help="the master of a set that was made with -q (its data files may be gone, the squash files must be where "
-        "/entry/squash links them) or with -c htj2k",
+        "/entry/squash links them), with -c htj2k or with --keep",
     )
     out = parser.add_argument_group("output")
     add(out, "-o", "--out_file", optional=False, required=True, metavar="STEM", help="data files STEM_000001.h5, ...")
@@ -48,5 +49,7 @@ def run(namespace: argparse.Namespace) -> int:
     from ..run import driver
     from ..tasks import expansion
 
+    if namespace.seed is not None and namespace.background is None:
+        raise UsageError("--seed goes with --background poisson: give it too")
     given = {k: v for k, v in vars(namespace).items() if v is not None and k not in ("master", "words")}
     return driver.main(expansion.EXPANSION, expansion.options_for(namespace.master, given), namespace.words)

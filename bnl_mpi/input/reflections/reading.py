@@ -15,6 +15,11 @@ from .value import Array, Reflections, check_finite, told_radius
 
 HEAD_BYTES = 4096
 
+LARGEST_RADIUS = 10_000.0
+"""Pixels: wider than any detector."""
+
+MOST_FRAMES = 1e9
+
 KNOWN = "a .refl of DIALS, INTEGRATE.HKL, XDS_ASCII.HKL or SPOT.XDS, or a table of x y frame [radius] [frames]"
 
 
@@ -76,20 +81,25 @@ def _rows(path: str) -> Array:
     return rows
 
 
+def _whole(path: str, column: Array, words: str, least: float = -MOST_FRAMES) -> Array:
+    """A column of frames as int64; InputError, of the first that can't be such a number and `words`."""
+    if (wrong := ~((column == np.floor(column)) & (column >= least) & (column <= MOST_FRAMES))).any():
+        raise InputError(f"--keep {path}: {column[np.argmax(wrong)]:g} {words}")
+    found: Array = column.astype(np.int64)
+    return found
+
+
 def _read_table(path: str, rows: Array) -> Reflections:
     """Rows of x, y in pixels (0 is the first pixel's outer corner), frame from 1, radius, frames on both sides."""
     n_columns = rows.shape[1]
     if not 3 <= n_columns <= 5:
         raise InputError(f"--keep {path}: its lines have {n_columns} numbers, not x y frame [radius] [frames]")
-    frame = rows[:, 2]
-    if np.any(frame != np.floor(frame)):
-        wrong = float(frame[np.argmax(frame != np.floor(frame))])
-        raise InputError(f"--keep {path}: {wrong:g} is no frame's number; give whole ones, counted from 1")
-    centre = frame.astype(np.int64) - 1
+    centre = _whole(path, rows[:, 2], "is no frame's number; give whole ones, counted from 1") - 1
     radius = rows[:, 3] if n_columns > 3 else np.full(len(rows), told_radius(0))
-    if np.any(~(radius > 0)):
-        raise InputError(f"--keep {path}: a radius of {float(radius.min()):g} pixels keeps nothing; give more than 0")
-    more = rows[:, 4].astype(np.int64) if n_columns > 4 else np.zeros(len(rows), np.int64)
-    if np.any(more < 0):
-        raise InputError(f"--keep {path}: {int(more.min())} frames on both sides; give 0 or more")
+    if (wrong := ~((radius > 0) & (radius <= LARGEST_RADIUS))).any():
+        told = f"a radius of {radius[np.argmax(wrong)]:g} pixels"
+        raise InputError(f"--keep {path}: {told}; give more than 0 and at most {LARGEST_RADIUS:g}")
+    more = np.zeros(len(rows), np.int64)
+    if n_columns > 4:
+        more = _whole(path, rows[:, 4], "frames on both sides; give 0 or more, whole ones", least=0)
     return Reflections(rows[:, 0], rows[:, 1], centre - more, centre + more, radius, of_many_frames=n_columns > 4)
