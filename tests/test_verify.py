@@ -464,6 +464,22 @@ def test_nothing_may_be_deleted(certified_set: Path, capsysbinary: pytest.Captur
     assert deletable(certified_set, capsysbinary) == []
 
 
+def test_a_set_made_anew_has_no_certificate(certified_set: Path) -> None:
+    out = certified_set / "out"
+    again = ["-i", str(certified_set / "raw" / "raw_master.h5"), "-c", "bslz4", "-d", "2", "-o", str(out / "set")]
+    assert main([*again, "-b", "2"]) == 1
+    assert (out / "set.crate.json").exists(), "nothing was overwritten"
+    (out / "other.crate.json").write_text("{}")
+    (out / "other.sha256").write_text("")
+    assert main([*again, "--force"]) == 0
+    assert not (out / "set.crate.json").exists()
+    assert not (out / "set.sha256").exists()
+    # Somebody else's stay.
+    assert main([*again[:-1], str(out / "other"), "--force"]) == 0
+    assert (out / "other.crate.json").read_text() == "{}"
+    assert (out / "other.sha256").exists()
+
+
 def test_a_part_of_the_frames_stands_for_no_raw_file(raw: Path, tmp_path: Path) -> None:
     assert main(["-i", str(raw), "-N", "8", "-d", "2", "-c", "bslz4", "-o", str(tmp_path / "set")]) == 0
     assert verify(tmp_path, "--against", raw, "--certify")[0] == 0

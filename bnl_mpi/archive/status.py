@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BnlError
+from ..output.places import certificate_paths
 from ..verify import certified
-from ..verify.certificate import crate_path
 from .state import AT_WORK, DONE, FAILED, SKIPPED, STAGES, Entry
 
 COLUMNS = (
@@ -248,7 +248,7 @@ def deletable(entries: Mapping[str, Entry], folder: str) -> list[str]:
     paths: list[str] = []
     for entry in entries.values():
         if entry.stage == DONE and entry.verified:
-            paths += _of_certificate(crate_path(os.path.join(folder, entry.stem)))
+            paths += _of_certificate(certificate_paths(os.path.join(folder, entry.stem))[1])
     return paths
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from ..errors import BnlError, OutputError
@@ -26,6 +27,8 @@ SUMMARY_KEYS = frozenset({"seconds", "warnings"})
 """By these a JSON object is known for a summary of this program."""
 EVENT_KEYS = frozenset({"time", "event"})
 """By these a line of JSON is known for one of `--log_json`."""
+VERIFIER = "#bnl_mpi_verify"
+"""By this a certificate is known for one of this program."""
 LARGEST_SUMMARY = 1 << 28
 """Bytes."""
 
@@ -292,10 +295,31 @@ def listed(job: Job, path_of: Callable[[int], str]) -> list[tuple[str, int]]:
 
 def remove_old_masters(job: Job) -> None:
     """`--force`'s first act: from here on no master tells of a finished run."""
-    for path in (job.options.master_path, job.options.nxs_path):
-        if os.path.lexists(path):
-            _refuse_stranger(path, job.options)
-            os.unlink(path)
+    there = [path for path in (job.options.master_path, job.options.nxs_path) if os.path.lexists(path)]
+    for path in there:
+        _refuse_stranger(path, job.options)
+        os.unlink(path)
+    if there:
+        _remove_certificate(job.options.nxs_path.removesuffix(".nxs"))
+
+
+def certificate_paths(stem: str) -> tuple[str, str]:
+    """(the checksums, the crate) of the set of STEM_master.h5."""
+    return f"{stem}.sha256", f"{stem}.crate.json"
+
+
+def _remove_certificate(stem: str) -> None:
+    """It is of the set that was there; only where it is one of ours."""
+    sums, crate = certificate_paths(stem)
+    try:
+        with open(crate, encoding="utf-8") as file:
+            ours = f'"{VERIFIER}"' in file.read(LARGEST_SUMMARY)
+    except (OSError, UnicodeDecodeError):
+        return
+    if ours:
+        for path in (sums, crate):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def remove_partial_files(job: Job, share: int | None = None) -> None:

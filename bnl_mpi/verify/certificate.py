@@ -14,19 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import Interrupted, OutputError, UsageError
+from ..output import places
 from . import crate, journal
 from .blocks import VerifyReport
 from .files import Hashed, hash_file
 from .job import VerifyJob
 from .summary import VerifySummary
-
-
-def crate_path(stem: str) -> str:
-    return f"{stem}.crate.json"
-
-
-def sums_path(stem: str) -> str:
-    return f"{stem}.sha256"
 
 
 def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyReport]) -> list[str]:
@@ -59,10 +52,11 @@ def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyRepo
     raws = [hashed[os.path.abspath(path)] for path in raw]
     made = crate.make(crate.Parts(job, summary, reports, outputs, raws, folder, now))
     sums = "".join(_sum_line(one, folder) for one in outputs)
-    _write(sums_path(stem), sums)
-    _write(crate_path(stem), json.dumps(made, indent=1) + "\n")
+    sums_path, crate_path = places.certificate_paths(stem)
+    _write(sums_path, sums)
+    _write(crate_path, json.dumps(made, indent=1) + "\n")
     journal.remove(job)
-    return [sums_path(stem), crate_path(stem)]
+    return [sums_path, crate_path]
 
 
 def _sum_line(one: Hashed, folder: str) -> str:

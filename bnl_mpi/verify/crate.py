@@ -14,6 +14,7 @@ from urllib.parse import quote
 from .._version import __version__
 from ..hdf5 import access, guard
 from ..hdf5.names import PROCESS
+from ..output.places import VERIFIER
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
@@ -141,12 +142,12 @@ def _actions(parts: Parts, properties: Sequence[Entity]) -> list[Entity]:
         "@type": "AssessAction",
         "name": "Verification of the set against the raw data, all images",
         "endTime": parts.now,
-        "instrument": {"@id": "#bnl_mpi_verify"},
+        "instrument": {"@id": VERIFIER},
         "object": _refer(parts.names),
         "actionStatus": "http://schema.org/CompletedActionStatus",
         "result": _refer([one["@id"] for one in properties]),
     }
-    verifier = {**program, "@id": "#bnl_mpi_verify", "name": "bnl_mpi verify", "softwareVersion": __version__}
+    verifier = {**program, "@id": VERIFIER, "name": "bnl_mpi verify", "softwareVersion": __version__}
     return [reduction, verification, program, verifier]
 
 
