@@ -29,6 +29,7 @@ from bnl_mpi.estimate.names import Setting
         ("b2s2keep", "-b 2 -s 2 --keep spots.refl -c bslz4"),
         ("b2s2keep:htj2k", "-b 2 -s 2 --keep spots.refl -c htj2k"),
         ("b2s2T35keep5", "-b 2 -s 2 -T 35 --keep spots.refl --keep_radius 5 -c htj2k"),
+        ("b2s2keep5EXACT:zstd9", "-b 2 -s 2 --keep spots.refl --keep_radius 5 --keep_exact -c zstd -l 9"),
         ("b2s2T35KEEPauto", "-b 2 -s 2 -T 35 --keep auto -c htj2k"),
     ],
 )

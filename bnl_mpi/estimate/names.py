@@ -4,7 +4,7 @@ b and s may be left out where they are 1.  One letter names the codec, in either
 K120, T6.3.  `-c` is htj2k after T, whose codestreams are what is stored, and else bslz4, which XDS reads; another
 filter follows a colon, with its level where that isn't the usual one: `b2s2T6.3:bslz4`, `b2s2:zstd9`.  `keep` before
 it is `--keep`, `keep5` that with `--keep_radius 5`, and `keepauto` is `--keep auto`, whatever file of reflections is
-given.  `raw` is the input itself.
+given; `exact` after it is `--keep_exact`.  `raw` is the input itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RAW = "raw"
 LETTERS = {entry.flag.removeprefix("-"): entry.name for entry in registry.CODECS}
 """Codec by the letter of its option."""
 _CODEC = rf"(?:([{''.join(LETTERS)}])([\d.]+))?"
-_NAME = re.compile(rf"(?:b(\d+))?(?:s(\d+))?{_CODEC}(keep(?:auto|\d+)?)?(?::(\w+))?", re.IGNORECASE)
+_NAME = re.compile(rf"(?:b(\d+))?(?:s(\d+))?{_CODEC}(?:(keep(?:auto|\d+)?)(exact)?)?(?::(\w+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Setting:
     """Of what is kept, pixels of a frame; None: as the reflections say."""
     auto: bool = False
     """Whether strong spots are kept in place of a file's reflections."""
+    exact: bool = False
+    """Whether kept pixels stay as they are: `--keep_exact`."""
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class Setting:
     def _keep_name(self) -> str:
         if not self.keep:
             return ""
-        return "keep" + ("auto" if self.auto else _text(self.radius))
+        return "keep" + ("auto" if self.auto else _text(self.radius)) + ("exact" if self.exact else "")
 
     def words(self, keep: str | None = None) -> list[str]:
         """The command's words, without names; `keep` is the value of `--keep`."""
@@ -68,6 +70,7 @@ class Setting:
         if self.keep:
             words += ["--keep", "auto" if self.auto or keep is None else keep]
             words += ["--keep_radius", str(self.radius)] if self.radius is not None else []
+            words += ["--keep_exact"] if self.exact else []
         level = [] if self.compression_level is None else ["-l", str(self.compression_level)]
         return [*words, "-c", self.compression, *level]
 
@@ -84,7 +87,7 @@ def parse(name: str) -> Setting:
         raise UsageError(
             f"setting '{name}' not understood; give names such as b2s2, b2s2H16, b3s2T6.3, b2s2J120:bszstd"
         )
-    b, s, letter, level, keep, compression = match.groups()
+    b, s, letter, level, keep, exact, compression = match.groups()
     codec = LETTERS[letter.upper()] if letter else None
     stored, stored_level = _filter_of(compression) if compression else (_usual(codec), None)
     if stored not in COMPRESSIONS:
@@ -101,6 +104,7 @@ def parse(name: str) -> Setting:
         keep=keep is not None,
         radius=radius,
         auto=kept == "auto",
+        exact=exact is not None,
     )
 
 
