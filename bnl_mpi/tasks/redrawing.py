@@ -71,14 +71,18 @@ class Redrawer:
         return np.ascontiguousarray(pixels.astype(stored.dtype))
 
     def _put_back(self, stored: Array, hidden: Array, level: Array) -> Array:
-        """What is kept, on the level again: where it was moved to the rounded one, which its surroundings show."""
+        """What is kept, on the level again: where it was moved to the rounded one, which its surroundings show.
+
+        The move is taken back by the dither that made it, so that most pixels are the counts that they were: another
+        one would be noise of its own.
+        """
         counts: Array = stored.astype(np.int64)
         rounded = counts.copy()
         Filler(hidden).fill(rounded)
         low = level < self._what.low
-        change = background.dithered(level.astype(np.int64) - rounded * LEVEL_ONE)
+        change = background.dithered(rounded * LEVEL_ONE - level.astype(np.int64))
         moved = ~low & (counts < self._limit)
-        return np.where(moved, np.clip(counts + change, 0, self._limit), counts)
+        return np.where(moved, np.clip(counts - change, 0, self._limit), counts)
 
 
 def redrawing_of(options: Options, told: Mapping[str, Any], master: str) -> Redrawing | None:
