@@ -350,6 +350,17 @@ def test_a_subset_says_nothing_of_the_rest(sound: Path, capsys: pytest.CaptureFi
     shutil.rmtree(sound / "set.verify")
 
 
+def test_a_raw_file_that_changed_is_named(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "out")
+    shutil.copytree(raw.parent, tmp_path / "raw")
+    changed = tmp_path / "raw" / "raw_data_000002.h5"
+    flip_chunk(changed)
+    status, told = verify(tmp_path / "out", "--against", tmp_path / "raw" / raw.name)
+    assert status == 1
+    # Its first frame; the file before it has four.
+    assert [f["where"] for f in told["findings"] if f["file"] == str(changed)] == ["frame 5 of the raw data"]
+
+
 def test_resume_looks_again_at_what_changed(raw: Path, sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     assert verify(tmp_path, "--against", raw)[0] == 0

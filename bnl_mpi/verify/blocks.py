@@ -196,8 +196,17 @@ class Verifier:
         for index, (before, now) in enumerate(zip(kept.frames_crc32, read.frames_crc32, strict=False)):
             if before != now:
                 wanted = "the stored bytes that the set was made of"
-                yield Finding(DIFFERS, self._job.options.infile, f"frame {first + index}", wanted, "other bytes")
+                path = self._raw_file(first + index - 1)
+                yield Finding(DIFFERS, path, f"frame {first + index} of the raw data", wanted, "other bytes")
                 return
+
+    def _raw_file(self, frame: int) -> str:
+        """The file of a raw frame, counted from 0."""
+        for segment in self._job.source.segments:
+            if frame < segment.count:
+                return segment.path
+            frame -= segment.count
+        return self._job.options.infile
 
     def _against(
         self,
