@@ -892,6 +892,15 @@ def test_raw_files_of_verified_sets_may_go(tmp_path: Path) -> None:
     assert all(e.verified for e in entries_of(to).values())
     told = set(bnl("archive", "--status", to, "--deletable", "-0").stdout.split("\0")[:-1])
     assert told == {str(p) for p in raw.glob("*_master.h5")} | {str(p) for p in raw.glob("*_data_*.h5")}
+    # What another set is of too stays until that is verified; then it is told once.
+    shutil.copy(raw / "set0_master.h5", raw / "copy_master.h5")
+    bnl("archive", raw, "--to", to, *WORDS)
+    more = bnl("archive", "--status", to, "--deletable").stdout.splitlines()
+    assert set(more) == told - {str(raw / "set0_data_000001.h5")}
+    bnl("archive", raw, "--to", to, *WORDS, "--verify")
+    more = bnl("archive", "--status", to, "--deletable").stdout.splitlines()
+    assert sorted(more) == sorted({*told, str(raw / "copy_master.h5")})
+    (raw / "copy_master.h5").unlink()
     spoil_chunk(raw / "set1_data_000001.h5")
     told = set(bnl("archive", "--status", to, "--deletable").stdout.splitlines())
     assert {Path(p).name for p in told} == {f"set{k}_{x}.h5" for k in (0, 2) for x in ("master", "data_000001")}

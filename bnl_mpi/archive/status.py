@@ -244,12 +244,17 @@ def failed_paths(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def deletable(entries: Mapping[str, Entry], folder: str) -> list[str]:
-    """Raw files of sets that are done and verified against them, by each set's own certificate."""
-    paths: list[str] = []
+    """Raw files of sets that are done and verified against them, by each set's own certificate.
+
+    But those that another set, which isn't verified, is of too.
+    """
+    paths, needed = list[str](), set[str]()
     for entry in entries.values():
         if entry.stage == DONE and entry.verified:
             paths += _of_certificate(certificate_paths(os.path.join(folder, entry.stem))[1])
-    return paths
+        else:
+            needed.update(entry.files)
+    return [path for path in dict.fromkeys(paths) if path not in needed]
 
 
 def _of_certificate(path: str) -> list[str]:
