@@ -21,21 +21,22 @@ from .pixels.patterns import parse_frame_list, parse_rectangle, parse_zero_patte
 COMMANDS = {
     "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
     "replay": ("bnl_mpi.commands.replay", "print the command that makes a set again"),
-    "expand": ("bnl_mpi.commands.expand", "make a full data set of one that is kept small (-q, -c htj2k or --keep)"),
-    "estimate": ("bnl_mpi.commands.estimate", "what settings would give, cost and lose, on a sample of the frames"),
-    "quality": ("bnl_mpi.commands.quality", "what settings leave of the merged intensities, through DIALS"),
+    "expand": ("bnl_mpi.commands.expand", "make a full data set of a small one (-q, htj2k, --keep)"),
+    "estimate": ("bnl_mpi.commands.estimate", "what settings give, cost and lose, on a sample of frames"),
+    "quality": ("bnl_mpi.commands.quality", "what settings leave of merged intensities, through DIALS"),
     "export": ("bnl_mpi.commands.export", "write a set as CBF images, for programs that read no HDF5"),
-    "report": ("bnl_mpi.commands.report", "a page with pictures: a set beside the one that it was made from"),
+    "report": ("bnl_mpi.commands.report", "a page with pictures: a set beside what it was made from"),
     "check": ("bnl_mpi.commands.check", "which demands of XDS, DIALS and others a set meets"),
-    "verify": ("bnl_mpi.commands.verify", "whether a set is as it was written, and what its raw data give"),
+    "verify": ("bnl_mpi.commands.verify", "whether a set is as written, and what its raw data give"),
     "archive": ("bnl_mpi.commands.archive", "reduce many data sets, and remember what is done"),
 }
 """Sub-command: (module with add_arguments(parser) and run(namespace) -> exit status, one line of help)."""
 
 DESCRIPTION = (
-    "Reduce an Eiger data set: sum frames, bin pixels, apply a lossy codec (decoded at once), and write a new "
-    "master and data files that XDS and DIALS read. Start it alone, with -p N, or under mpiexec or srun: rank "
-    "0 writes the master, the others the data files."
+    "Reduce an Eiger data set or a CBF series: sum frames, bin pixels, apply a lossy\n"
+    "codec (decoded at once), and write a new master and data files that XDS and\n"
+    "DIALS read. Start it alone, with -p N, or under mpiexec or srun: rank 0 writes\n"
+    "the masters, the others the data files."
 )
 
 

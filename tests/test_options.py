@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from bnl_mpi.arguments import join_negative_values, options_from
+from bnl_mpi.arguments import COMMANDS, join_negative_values, options_from
+from bnl_mpi.cli import main
 from bnl_mpi.errors import UsageError
 from bnl_mpi.options import Options
 from bnl_mpi.pixels.patterns import parse_frame_list, parse_zero_pattern
@@ -264,3 +265,16 @@ def test_the_same_twice_is_once(text: str) -> None:
 def test_one_parse_knows_nothing_of_another() -> None:
     assert parse("-s 2").sum == 2
     assert parse("-s 3").sum == 3
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main([*([command] if command else []), "--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 80] == []
