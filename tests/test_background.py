@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnl_mpi.pixels import background, background_numpy, kernels
+from bnl_mpi.pixels import background, background_numpy, fused, kernels
 from bnl_mpi.pixels.background import ABSENT, AROUND, KEPT, LEVEL_ONE
 
 Array = np.ndarray[Any, Any]
 LIMIT = 60000
+NO_DISCS = np.empty((0, 3), np.int32)
 LOW = {exact: background.low_level(exact=exact, is_coded=False) for exact in (False, True)}
 
 
@@ -38,18 +40,27 @@ def picture(shape: tuple[int, int], seed: int, mean: float = 2.0) -> tuple[Array
 
 
 def in_numpy(values: Array, flags: Array, state: Array, discs: Array, binning: int, *, exact: bool) -> tuple[Any, ...]:
-    how, level = background.smoothing(binning), np.zeros(values.shape, np.uint32)
-    weights = how.weights.astype(np.int64)
-    found = background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, LIMIT)
-    return found, level, background_numpy.apply(values, state, level, LIMIT, LOW[exact])
+    how = background.smoothing(binning)
+    size, weights = 1 << how.cell_bits, how.weights.astype(np.int64)
+    means = np.zeros((-(-values.shape[0] // size), -(-values.shape[1] // size)), np.uint32)
+    background.mark_discs(state, discs)
+    found = background_numpy.find(values, flags, state, means, how.cell_bits, weights, LIMIT)
+    level = background_numpy.levels(means, (values.shape[0], values.shape[1]), how.cell_bits)
+    return np.sort(found), level, background_numpy.apply(values, state, level, LIMIT, LOW[exact])
 
 
 def as_used(
     values: Array, flags: Array, state: Array, discs: Array, binning: int, *, exact: bool = False
 ) -> tuple[Any, ...]:
-    level = np.zeros(values.shape, np.uint32)
-    found = background.find(values, flags, state, level, discs, background.smoothing(binning), LIMIT)
-    return found, level, background.apply(values, state, level, LIMIT, LOW[exact])
+    of = background.Background((values.shape[0], values.shape[1]), binning, LIMIT)
+    found = of.find(values, flags, state, discs)
+    return found, of.level(), of.apply(values, state, LOW[exact])
+
+
+def found_in(values: Array, state: Array, discs: Array, binning: int) -> tuple[Array, Array, background.Background]:
+    """What is found without any flag, the level, and what applies it."""
+    of = background.Background((values.shape[0], values.shape[1]), binning, LIMIT)
+    return of.find(values, np.zeros(values.shape, np.uint8), state, discs), of.level(), of
 
 
 @pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
@@ -71,9 +82,8 @@ def test_both_implementations_agree_to_the_bit(
     ]
     for ours, theirs in zip(results[0][:2], results[1][:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    before, after, n_kept = results[0][2]
     applied = results[1][2]
-    assert (before, after, n_kept) == (applied.sum_before, applied.sum_after, len(applied.kept))
+    assert results[0][2] == (applied.sum_before, applied.sum_after)
     state = made[1][2]
     np.testing.assert_array_equal(applied.kept, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT))
     for ours, theirs in zip(*made, strict=True):
@@ -109,7 +119,7 @@ def test_they_agree_where_little_is_made_anew(
     ours, theirs = in_numpy(*made[0], binning, exact=exact), as_used(*made[1], binning, exact=exact)
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_array_equal(ours[1], theirs[1])
-    assert ours[2] == (theirs[2].sum_before, theirs[2].sum_after, len(theirs[2].kept))
+    assert ours[2] == (theirs[2].sum_before, theirs[2].sum_after)
     for one, other in zip(*made, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -169,10 +179,8 @@ def test_outliers_are_found_by_the_formula_and_hide_no_others() -> None:
     # 4 + 5 sqrt(4.5) + 1 = 15.6
     values[10, 10], values[10, 40], values[40, 10] = 15, 16, 5000
     values[43, 13] = 40
-    state, level = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint32)
-    discs = np.empty((0, 3), np.int32)
-    found = background.find(values, np.zeros((60, 60), np.uint8), state, level, discs, background.smoothing(2), LIMIT)
-    assert sorted(found) == [10 * 60 + 40, 40 * 60 + 10, 43 * 60 + 13]
+    found, level, _ = found_in(values, np.zeros((60, 60), np.uint8), NO_DISCS, 2)
+    assert found.tolist() == [10 * 60 + 40, 40 * 60 + 10, 43 * 60 + 13]
     assert (level[50:, 50:] == 4 * LEVEL_ONE).all()
 
 
@@ -214,10 +222,9 @@ def test_saturated_pixels_stay_so_and_none_is_made() -> None:
     values = np.full((40, 40), 30, np.uint16)
     values[::2] += 1
     values[20, 20], values[20, 21], values[21, 20] = LIMIT, LIMIT - 1, LIMIT
-    state, level = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint32)
-    discs = np.array([[164, 164, 40]], np.int32)
-    background.find(values, np.zeros((40, 40), np.uint8), state, level, discs, background.smoothing(2), LIMIT)
-    background.apply(values, state, level, LIMIT, 0)
+    state = np.zeros((40, 40), np.uint8)
+    _, _, of = found_in(values, state, np.array([[164, 164, 40]], np.int32), 2)
+    of.apply(values, state, 0)
     assert values[20, 20] == values[21, 20] == LIMIT
     assert LIMIT - 2 <= values[20, 21] <= LIMIT
 
@@ -226,14 +233,11 @@ def test_levels_come_from_further_where_nothing_is_near() -> None:
     values = np.full((200, 300), 7, np.uint16)
     state = np.full((200, 300), ABSENT, np.uint8)
     state[:, :30] = 0
-    level = np.zeros((200, 300), np.uint32)
-    discs = np.empty((0, 3), np.int32)
-    background.find(values, np.zeros(values.shape, np.uint8), state, level, discs, background.smoothing(1), LIMIT)
+    _, level, _ = found_in(values, state, NO_DISCS, 1)
     assert (level == 7 * LEVEL_ONE).all()
     nothing = np.full((20, 30), ABSENT, np.uint8)
     some = np.full((20, 30), 9, np.uint16)
-    level = np.zeros((20, 30), np.uint32)
-    background.find(some, np.zeros(some.shape, np.uint8), nothing, level, discs, background.smoothing(1), LIMIT)
+    _, level, _ = found_in(some, nothing, NO_DISCS, 1)
     assert (level == 0).all()
 
 
@@ -248,9 +252,6 @@ def scene(expected: Array, discs: Array, seed: int = 1) -> tuple[Array, Array, A
     values, flags, state = before.copy(), np.zeros(before.shape, np.uint8), np.zeros(before.shape, np.uint8)
     found, level, _ = as_used(values, flags, state, discs, 2)
     return before, values, state, level / LEVEL_ONE, found
-
-
-NO_DISCS = np.empty((0, 3), np.int32)
 
 
 def test_strong_spots_of_a_second_lattice_survive() -> None:
@@ -332,27 +333,109 @@ def test_spots_that_touch_leave_the_level_to_what_is_around_them() -> None:
     assert np.abs(level[inside] - 3).max() < 0.6
 
 
+@pytest.mark.skipif(not fused.have_images(), reason="the compiled kernels weren't built, or have no checksum")
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 300)),
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([0.02, 2.0, 300.0]),
+    st.booleans(),
+)
+def test_a_chunk_is_that_of_the_image_with_marks(
+    shape: tuple[int, int], seed: int, binning: int, mean: float, exact: bool
+) -> None:
+    values, flags, state, discs = picture(shape, seed, mean)
+    whole, of = values.copy(), background.Background(shape, binning, LIMIT)
+    of.find(values, flags, state, discs)
+    made = of.chunk(values, state, LOW[exact], 0xFFFF)
+    np.testing.assert_array_equal(values, whole)
+    applied = of.apply(whole, state, LOW[exact])
+    whole[(state & ABSENT) != 0] = 0xFFFF
+    decoded = np.empty(shape, np.uint16)
+    kernels.bslz4_decode(made.chunk, decoded)
+    np.testing.assert_array_equal(decoded, whole)
+    assert bytes(made.chunk) == bytes(kernels.bslz4_encode(whole))
+    assert made.crc32 == zlib.crc32(whole.tobytes())
+    assert made.applied[:2] == applied[:2]
+    np.testing.assert_array_equal(made.applied.kept, applied.kept)
+
+
+@pytest.mark.skipif(not kernels.HAVE_BSLZ4, reason="the compiled kernels weren't built")
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("binning", [1, 2, 3, 8])
+def test_what_is_pooled_while_an_image_is_made_is_found_as_later(binning: int, before: int) -> None:
+    """Of frames that are all there are, and of the last ones; with a mask, overloads and saturated pixels."""
+    rng = np.random.default_rng(binning)
+    frames = rng.poisson(2, (2 + before, 190, 150)).astype(np.uint16)
+    frames[:, 20:40, 30:60] += 4000
+    frames[1, 100:103, 10:14], frames[0, 60, 70] = 0xFFFF, 59999
+    shape = (-(-190 // binning), -(-150 // binning))
+    mask = rng.random(frames.shape[1:]) < 0.01
+    packed = kernels.pack_mask(mask.astype(np.uint8), binning, (190, 150), np.dtype("u2"))
+    blank = (rng.random(shape) < 0.03).astype(np.uint8)
+    discs = np.array([[8 * 45 // binning, 8 * 30 // binning, 60], [400, 200, 20]], np.int32)
+    results = []
+    for pools in (False, True):
+        of, state = background.Background(shape, binning, LIMIT), np.where(blank, ABSENT, 0).astype(np.uint8)
+        total, flags, values = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
+        sums = fused.Sums(packed, binning, total, flags, 59000, first=not before)
+        ending = kernels.Ending(blank, None, 1.0, LIMIT, True, values, 0)
+        chunks = [bytes(kernels.bslz4_encode(frame)) for frame in frames]
+        if before:
+            fused.bslz4_reduce(chunks[:before], (190, 150), np.dtype("u2"), sums._replace(first=True))
+        pooling = of.pooling(values, state, discs) if pools else None
+        fused.bslz4_reduce(chunks[before:], (190, 150), np.dtype("u2"), sums, ending, pooling)
+        assert pooling is None or pooling.noted
+        found = of.find(values, flags, state, discs, pooling)
+        results.append([values.copy(), found, state, of.level(), *of.apply(values, state, LOW[False])])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
 def test_wrong_arrays_are_refused() -> None:
-    u1, u2, u4 = (np.zeros((8, 9), t) for t in ("u1", "u2", "u4"))
-    discs, weights, centres = np.zeros((1, 3), "i4"), np.array([256], "u4"), np.zeros(72, "u4")
-    room = background.room_for((8, 9), background.Smoothing(1, weights)).cells
-    good = [u2, u1, u1, u4, centres, discs, 1, weights, 9, room]
-    find = kernels._kernels.background_find  # type: ignore[attr-defined]
-    assert find(*good) == 0
+    u1, u2, u4, short = (np.zeros((8, 9), "u1"), np.zeros((8, 9), "u2"), np.zeros((4, 5), "u4"), np.zeros(71, "u4"))
+    weights, indices = np.array([256], "u4"), np.zeros(72, "u4")
+    compiled: Any = kernels.compiled()
+    room, passes = (np.zeros(size // 8) for size in compiled.background_room(8, 9, 1))
+    good = ((u2, u1, u4, indices, 1, 9), u1, weights, room, -1)
+    assert compiled.background_find(*good) == (0, 0)
+    apply = (*good[:1], 0, 0, passes)
+    assert compiled.background_apply(*apply) == (0, 0, 0)
+    for k, wrong in ((0, u4), (1, u2), (1, u1[:4].copy()), (2, u2), (2, u4[:3].copy()), (3, short), (4, 4), (5, 65536)):
+        words = tuple(wrong if j == k else a for j, a in enumerate(good[0]))
+        with pytest.raises((TypeError, ValueError)):
+            compiled.background_find(words, *good[1:])
+        with pytest.raises((TypeError, ValueError)):
+            compiled.background_apply(words, *apply[1:])
     for k, wrong in (
-        (0, u4),
         (1, u1[:4].copy()),
-        (2, u2),
-        (3, u2),
-        (4, centres[:71].copy()),
-        (5, np.zeros((1, 2), "i4")),
-        (6, 4),
-        (7, np.array([1, 255], "u4")),
-        (7, np.array([255], "u4")),
-        (8, 65536),
-        (9, room[:-1].copy()),
-        (9, u4),
+        (2, np.array([1, 255], "u4")),
+        (2, np.array([255], "u4")),
+        (3, room[:-1].copy()),
+        (3, u4),
+        (4, 73),
     ):
         with pytest.raises((TypeError, ValueError)):
-            find(*(wrong if j == k else a for j, a in enumerate(good)))
+            compiled.background_find(*(wrong if j == k else a for j, a in enumerate(good)))
+    for wrong in (passes[:-1].copy(), u4):
+        with pytest.raises((TypeError, ValueError)):
+            compiled.background_apply(*apply[:3], wrong)
+    for means, level in ((u4, u2), (u4[:3].copy(), np.zeros((8, 9), "u4")), (u2, np.zeros((8, 9), "u4"))):
+        with pytest.raises((TypeError, ValueError)):
+            compiled.background_levels(means, 1, level)
+    with pytest.raises(ValueError, match="cells are of"):
+        compiled.background_levels(u4, 4, np.zeros((8, 9), "u4"))
+
+
+@pytest.mark.skipif(not fused.have_images(), reason="the compiled kernels weren't built, or have no checksum")
+def test_a_chunk_needs_its_room() -> None:
+    compiled: Any = kernels.compiled()
+    words = (np.zeros((8, 9), "u2"), np.zeros((8, 9), "u1"), np.zeros((4, 5), "u4"), np.zeros(72, "u4"), 1, 9)
+    passes = np.zeros(compiled.background_room(8, 9, 1)[1] // 8)
+    stage, room = np.zeros(4 * 4096 + 9, "u2"), kernels.bslz4_room(72, 2)
+    assert compiled.background_chunk(words, 0, 0, passes, 7, stage, room)[:3] == (0, 0, 0)
+    for wrong in ((stage[:-1], room), (stage.astype("u4"), room), (stage, room[:-1]), (stage, stage)):
+        with pytest.raises((TypeError, ValueError)):
+            compiled.background_chunk(words, 0, 0, passes, 7, *wrong)

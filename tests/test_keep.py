@@ -144,6 +144,15 @@ def shuffles(folder: Path) -> tuple[bool, bool]:
         return bool(values[5]), bool(dataset.id.read_direct_chunk((0, 0, 0))[1][2] & 1)
 
 
+def test_a_codec_of_wider_pixels_gets_what_others_do(made: Path, tmp_path: Path) -> None:
+    """HCompress takes 32 bits; with a scale of 1 it loses nothing."""
+    for name, words in (("exact", {"keep_exact": True}), ("coded", {"codec": "hcompress", "codec_level": 1})):
+        (tmp_path / name).mkdir()
+        run(made, tmp_path / name, compression="bslz4", **words)
+    exact, coded = (read_images(tmp_path / name / "o_master.h5") for name in ("exact", "coded"))
+    np.testing.assert_array_equal(coded, exact)
+
+
 def test_zstd_shuffles_the_bytes_of_kept_sets_alone(made: Path, tmp_path: Path) -> None:
     for name in ("plain", "kept", "stored", "expanded"):
         (tmp_path / name).mkdir()

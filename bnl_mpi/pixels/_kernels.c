@@ -18,6 +18,7 @@
 #include "csrc/gaps.h"
 #include "csrc/hcompress.h"
 #include "csrc/imagechunk.h"
+#include "csrc/leveling.h"
 #include "csrc/reduce.h"
 #include "csrc/spots.h"
 
@@ -284,6 +285,75 @@ static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
     return rows;
 }
 
+/* What the functions of the background share. */
+typedef struct {
+    array values, state, means, indices;
+    background b;
+} background_arrays;
+
+static void background_drop(background_arrays *a) {
+    array_drop(&a->values);
+    array_drop(&a->state);
+    array_drop(&a->means);
+    array_drop(&a->indices);
+}
+
+/* Sides of an image and of its cells; returns 0 with an exception set. */
+static int background_open(background *b, Py_ssize_t ny, Py_ssize_t nx, unsigned int cell_bits) {
+    if (!sides_fit(ny, nx, "image")) return 0;
+    if (cell_bits > 3 || (unsigned long long)ny * (unsigned long long)nx > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "cells are of 1 to 8 pixels, images of 2147483647 at most");
+        return 0;
+    }
+    *b = (background){.ny = (size_t)ny, .nx = (size_t)nx, .cell_bits = cell_bits};
+    return 1;
+}
+
+static int means_take(array *means, PyObject *object, const background *b, int writable) {
+    return array_take(means, object, "means", 2, "u", writable) && item_size_in(means, "means", 4, 4, 4) &&
+           has_shape(means, "means", (Py_ssize_t)cells_along(b->ny, b->cell_bits),
+                     (Py_ssize_t)cells_along(b->nx, b->cell_bits));
+}
+
+/* (values, state, means, indices, cell_bits, limit), of which the indices have room for all pixels. */
+static int background_take(background_arrays *a, PyObject *words) {
+    PyObject *values, *state, *means, *indices;
+    unsigned int cell_bits;
+    unsigned long limit;
+    if (!PyArg_ParseTuple(words, "OOOOIk", &values, &state, &means, &indices, &cell_bits, &limit) ||
+        !array_take(&a->values, values, "values", 2, "u", 1) || !item_size_in(&a->values, "values", 2, 2, 2))
+        return 0;
+    const Py_ssize_t ny = a->values.view.shape[0], nx = a->values.view.shape[1];
+    if (!background_open(&a->b, ny, nx, cell_bits) || !array_take(&a->state, state, "state", 2, "u", 1) ||
+        !item_size_in(&a->state, "state", 1, 1, 1) || !has_shape(&a->state, "state", ny, nx) ||
+        !means_take(&a->means, means, &a->b, 1) || !array_take(&a->indices, indices, "indices", 1, "u", 1) ||
+        !item_size_in(&a->indices, "indices", 4, 4, 4))
+        return 0;
+    if (limit > UINT16_MAX || a->indices.view.shape[0] < ny * nx) {
+        PyErr_SetString(PyExc_ValueError, "the limit is above 65535, or there is room for too few indices");
+        return 0;
+    }
+    a->b.limit = (uint32_t)limit;
+    a->b.values = a->values.view.buf;
+    a->b.state = a->state.view.buf;
+    a->b.centres = a->indices.view.buf;
+    return 1;
+}
+
+/* Memory for background_find's grids or background_apply's passes; returns 0 with an exception set. */
+static int background_room_take(array *room, PyObject *object, size_t bytes) {
+    if (!array_take(room, object, "room", 1, "f", 1)) return 0;
+    if ((size_t)room->view.len < bytes) PyErr_SetString(PyExc_ValueError, "the room is too small");
+    return (size_t)room->view.len >= bytes;
+}
+
+/* Opens the grids of an image in `room`; returns 0 with an exception set. */
+static int pyramid_take(pyramid *p, background_arrays *a, array *room, PyObject *object) {
+    if (!background_room_take(room, object, background_room(&a->b))) return 0;
+    pyramid_open(p, &a->b, a->means.view.buf, room->view.buf);
+    return 1;
+}
+
 /* Where row `row` of the image is to be written: in its chunk, or the tile that it is coded in, or all of it. */
 static void *row_room(const ending *e, const image_chunk *c, size_t row) {
     const size_t bytes = (size_t)e->values.view.shape[1] * (size_t)e->values.view.itemsize;
@@ -298,11 +368,38 @@ static int row_done(image_chunk *c, const ending *e, const reduction *r, size_t 
     return 1;
 }
 
+/* What is pooled of an image's rows as they come. */
+typedef struct {
+    background_arrays a;
+    array room;
+    pyramid p;
+} pooling;
+
+static void pooling_drop(pooling *to) {
+    background_drop(&to->a);
+    array_drop(&to->room);
+}
+
+/* (words, room) as for background_find, for the image that `e` makes of what `r` sums. */
+static int pooling_take(pooling *to, PyObject *object, const ending *e, const reduction *r) {
+    PyObject *words, *room;
+    if (!PyArg_ParseTuple(object, "O!O", &PyTuple_Type, &words, &room) || !background_take(&to->a, words) ||
+        !pyramid_take(&to->p, &to->a, &to->room, room))
+        return 0;
+    const Py_buffer *values = &e->values.view;
+    if (!values->buf || to->a.b.values != values->buf || to->a.values.view.len != values->len || r->flag_rows) {
+        PyErr_SetString(PyExc_ValueError, "what is pooled is the image that is made");
+        return 0;
+    }
+    to->a.b.flags = r->flags;
+    return 1;
+}
+
 /* Sums the chunks' frames one output row at a time, and makes that row's pixels if there is an ending: so
  * neither frames nor, where these frames are all, sums are ever in memory; nor the image, where it becomes a chunk.
  * Returns the number of the frame that has a fault, or n; n + 1 if memory ran out. `rows`: room for n. */
 static size_t reduce_chunks(frame_rows *frames, size_t n, const void **rows, reduction *r, ending *e,
-                            image_chunk *c) {
+                            image_chunk *c, pooling *to) {
     block_memory memory = {0};
     size_t bad = n;
     for (size_t k = 0; k < n && bad == n; k++)
@@ -318,6 +415,7 @@ static size_t reduce_chunks(frame_rows *frames, size_t n, const void **rows, red
         row_ending how = ending_of_row(e, row, row_room(e, c, row));
         reduce_row(r, row, rows, n, &how);
         if (!row_done(c, e, r, row)) bad = n + 1;
+        if (to) pool_with(&to->a.b, &to->p, row);
     }
     for (size_t k = 0; k < n; k++) free(frames[k].pixels);
     block_memory_drop(&memory);
@@ -395,10 +493,10 @@ static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t
 }
 
 /* Runs it; returns 0 with an exception set where a chunk has a fault. */
-static int reducing_run(reducing *g, ending *e, image_chunk *c) {
+static int reducing_run(reducing *g, ending *e, image_chunk *c, pooling *to) {
     size_t bad;
     Py_BEGIN_ALLOW_THREADS
-    bad = reduce_chunks(g->frames, (size_t)g->n, g->rows, &g->s.r, e, c);
+    bad = reduce_chunks(g->frames, (size_t)g->n, g->rows, &g->s.r, e, c, to);
     Py_END_ALLOW_THREADS
     if (bad == (size_t)g->n) return 1;
     if (bad > (size_t)g->n)
@@ -409,30 +507,34 @@ static int reducing_run(reducing *g, ending *e, image_chunk *c) {
 }
 
 static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
-    PyObject *words, *end, *result = NULL;
+    PyObject *words, *end, *pool, *result = NULL;
     reducing g = {.n = 0};
+    pooling to = {.room = {.held = 0}};
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!O", &PyTuple_Type, &words, &end)) return NULL;
-    const int ends = end != Py_None;
-    if (reducing_take(&g, words, end, 0) && reducing_run(&g, ends ? &g.e : NULL, NULL))
-        result = ends ? ending_counts(&g.e) : Py_NewRef(Py_None);
+    if (!PyArg_ParseTuple(args, "O!OO", &PyTuple_Type, &words, &end, &pool)) return NULL;
+    const int ends = end != Py_None, pools = pool != Py_None;
+    if (reducing_take(&g, words, end, 0) && (!pools || pooling_take(&to, pool, &g.e, &g.s.r)) &&
+        reducing_run(&g, ends ? &g.e : NULL, NULL, pools ? &to : NULL))
+        result = Py_BuildValue("KKn", (unsigned long long)g.e.f.n_clipped, (unsigned long long)g.e.f.n_invalid,
+                               (Py_ssize_t)to.a.b.n_centres);
     reducing_drop(&g);
+    pooling_drop(&to);
     return result;
 }
 
 #ifdef BNL_CRC32
-/* The elements' buffers of bslz4_image: the stage, and room for the chunk. */
+/* The elements' buffers of an image that becomes a chunk: the stage, and room for the chunk. */
 static int image_take(image_chunk *c, array *stage, array *room, PyObject *stage_object, PyObject *room_object,
-                      const reduction *r, Py_ssize_t oy) {
+                      size_t ny, size_t nx) {
     if (!array_take(stage, stage_object, "stage", 1, "ui", 1) || !item_size_in(stage, "stage", 2, 4, 4) ||
         !array_take(room, room_object, "room", 1, "u", 1) || !item_size_in(room, "room", 1, 1, 1))
         return 0;
-    const size_t size = (size_t)stage->view.itemsize, n = (size_t)oy * r->ox;
-    if ((size_t)stage->view.shape[0] < stage_size(r->ox, size) || (size_t)room->view.len < bslz4_bound(n, size)) {
+    const size_t size = (size_t)stage->view.itemsize, n = ny * nx;
+    if ((size_t)stage->view.shape[0] < stage_size(nx, size) || (size_t)room->view.len < bslz4_bound(n, size)) {
         PyErr_SetString(PyExc_ValueError, "the stage or the room is too small");
         return 0;
     }
-    *c = (image_chunk){.stage = stage->view.buf, .ny = (size_t)oy, .nx = r->ox, .narrow_out = size == 2};
+    *c = (image_chunk){.stage = stage->view.buf, .ny = ny, .nx = nx, .narrow_out = size == 2};
     if (chunk_writer_open(&c->writer, n, size, room->view.buf)) return 1;
     PyErr_NoMemory();
     return 0;
@@ -474,13 +576,13 @@ static PyObject *bslz4_image(PyObject *self, PyObject *args) {
         return NULL;
     }
     if (!reducing_take(&g, words, end, ring) ||
-        !image_take(&c, &stage, &room, stage_object, room_object, &g.s.r, g.s.total.view.shape[0]))
+        !image_take(&c, &stage, &room, stage_object, room_object, (size_t)g.s.total.view.shape[0], g.s.r.ox))
         goto done;
     if (coding != Py_None ? !image_codes(&c, coding, &g.e, &stage) : g.e.values.view.itemsize != stage.view.itemsize) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "values are of the stage's type where nothing codes them");
         goto done;
     }
-    if (reducing_run(&g, &g.e, &c)) {
+    if (reducing_run(&g, &g.e, &c, NULL)) {
         image_flush(&c, c.have);
         result = Py_BuildValue("KKnIdd", (unsigned long long)g.e.f.n_clipped, (unsigned long long)g.e.f.n_invalid,
                                (Py_ssize_t)(c.writer.to - c.writer.start), (unsigned int)c.crc, c.coding, c.encoding);
@@ -896,126 +998,146 @@ done:
     return result;
 }
 
-/* What background_find and background_apply share. */
-typedef struct {
-    array values, flags, state, level;
-    background b;
-} background_arrays;
-
-static void background_drop(background_arrays *a) {
-    array_drop(&a->values);
-    array_drop(&a->flags);
-    array_drop(&a->state);
-    array_drop(&a->level);
-}
-
-static int background_take(background_arrays *a, PyObject *values, PyObject *state, PyObject *level,
-                           unsigned long limit) {
-    if (!array_take(&a->values, values, "values", 2, "u", 1) || !item_size_in(&a->values, "values", 2, 2, 2)) return 0;
-    const Py_ssize_t ny = a->values.view.shape[0], nx = a->values.view.shape[1];
-    if (!array_take(&a->state, state, "state", 2, "u", 1) || !item_size_in(&a->state, "state", 1, 1, 1) ||
-        !has_shape(&a->state, "state", ny, nx) || !array_take(&a->level, level, "level", 2, "u", 1) ||
-        !item_size_in(&a->level, "level", 4, 4, 4) || !has_shape(&a->level, "level", ny, nx))
-        return 0;
-    if (ny < 1 || nx < 1 || limit > UINT16_MAX || (unsigned long long)ny * (unsigned long long)nx > INT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "the image is empty or too large, or its limit is above 65535");
-        return 0;
-    }
-    a->b = (background){.ny = (size_t)ny, .nx = (size_t)nx, .limit = (uint32_t)limit, .values = a->values.view.buf,
-                        .state = a->state.view.buf, .level = a->level.view.buf};
-    return 1;
-}
-
-static PyObject *background_find_py(PyObject *self, PyObject *args) {
-    PyObject *values, *flags, *state, *level, *centres_object, *discs_object, *weights_object, *room_object;
-    PyObject *result = NULL;
-    background_arrays a = {.b = {0}};
-    array centres = {.held = 0}, discs = {.held = 0}, weights = {.held = 0}, room = {.held = 0};
-    unsigned int cell_bits;
-    unsigned long limit;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "OOOOOOIOkO", &values, &flags, &state, &level, &centres_object, &discs_object,
-                          &cell_bits, &weights_object, &limit, &room_object))
-        return NULL;
-    if (!background_take(&a, values, state, level, limit) || !array_take(&a.flags, flags, "flags", 2, "u", 0) ||
-        !item_size_in(&a.flags, "flags", 1, 1, 1) ||
-        !has_shape(&a.flags, "flags", a.values.view.shape[0], a.values.view.shape[1]) || !array_take(&centres, centres_object, "centres", 1, "u", 1) ||
-        !item_size_in(&centres, "centres", 4, 4, 4) || !array_take(&discs, discs_object, "discs", 2, "i", 0) ||
-        !item_size_in(&discs, "discs", 4, 4, 4) || !array_take(&weights, weights_object, "weights", 1, "u", 0) ||
-        !item_size_in(&weights, "weights", 4, 4, 4) || !array_take(&room, room_object, "room", 1, "f", 1))
-        goto done;
-    const size_t taps = (size_t)weights.view.shape[0];
+/* The weights of neighbouring cells. */
+static int weights_take(array *weights, PyObject *object, background *b) {
     uint64_t total = 0;
-    for (size_t k = 0; k < taps; k++) total += ((const uint32_t *)weights.view.buf)[k];
-    if (cell_bits > 3 || taps % 2 == 0 || taps > MOST_TAPS || total != 256 || discs.view.shape[1] != 3 ||
-        (size_t)centres.view.shape[0] < a.b.ny * a.b.nx) {
-        PyErr_SetString(PyExc_ValueError, "cells are of 1 to 8 pixels, weights are odd in number and add up to 256, "
-                                          "discs are (n, 3), and there is room for as many centres as pixels");
+    if (!array_take(weights, object, "weights", 1, "u", 0) || !item_size_in(weights, "weights", 4, 4, 4)) return 0;
+    const size_t taps = (size_t)weights->view.shape[0];
+    b->weights = weights->view.buf;
+    b->reach = taps / 2;
+    for (size_t k = 0; k < taps; k++) total += b->weights[k];
+    if (taps % 2 == 1 && taps <= MOST_TAPS && total == 256) return 1;
+    PyErr_SetString(PyExc_ValueError, "weights are odd in number and add up to 256");
+    return 0;
+}
+
+/* `noted`: of rows that are pooled, how many centres there are; negative: rows are pooled now. */
+static PyObject *background_find_py(PyObject *self, PyObject *args) {
+    PyObject *words, *flags_object, *weights_object, *room_object, *result = NULL;
+    background_arrays a = {.b = {0}};
+    array flags = {.held = 0}, weights = {.held = 0}, room = {.held = 0};
+    pyramid p;
+    Py_ssize_t noted;
+    uint64_t rest;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!OOOn", &PyTuple_Type, &words, &flags_object, &weights_object, &room_object, &noted))
+        return NULL;
+    if (!background_take(&a, words) || !array_take(&flags, flags_object, "flags", 2, "u", 0) ||
+        !item_size_in(&flags, "flags", 1, 1, 1) ||
+        !has_shape(&flags, "flags", a.values.view.shape[0], a.values.view.shape[1]) ||
+        !weights_take(&weights, weights_object, &a.b) || !pyramid_take(&p, &a, &room, room_object))
         goto done;
-    }
-    if ((size_t)room.view.len < background_room(a.b.ny, a.b.nx, cell_bits)) {
-        PyErr_SetString(PyExc_ValueError, "the room is too small");
-        goto done;
-    }
-    a.b.flags = a.flags.view.buf;
-    a.b.cell_bits = cell_bits;
-    a.b.weights = weights.view.buf;
-    a.b.reach = taps / 2;
-    a.b.centres = centres.view.buf;
+    a.b.flags = flags.view.buf;
+    a.b.n_centres = noted > 0 ? (size_t)noted : 0;
+    for (size_t k = 0; k < a.b.n_centres; k++)
+        if (a.b.n_centres > a.b.ny * a.b.nx || a.b.centres[k] >= a.b.ny * a.b.nx) {
+            PyErr_SetString(PyExc_ValueError, "what is noted isn't of this image");
+            goto done;
+        }
     Py_BEGIN_ALLOW_THREADS
-    background_find(&a.b, discs.view.buf, (size_t)discs.view.shape[0], room.view.buf);
+    for (size_t y = 0; noted < 0 && y < a.b.ny; y++) pool_with(&a.b, &p, y);
+    rest = background_find(&a.b, &p);
     Py_END_ALLOW_THREADS
-    result = PyLong_FromSize_t(a.b.n_centres);
+    result = Py_BuildValue("nK", (Py_ssize_t)a.b.n_centres, (unsigned long long)rest);
 done:
-    array_drop(&room);
     background_drop(&a);
-    array_drop(&centres);
-    array_drop(&discs);
+    array_drop(&flags);
     array_drop(&weights);
+    array_drop(&room);
     return result;
 }
 
 static PyObject *background_room_py(PyObject *self, PyObject *args) {
     Py_ssize_t ny, nx;
     unsigned int cell_bits;
+    background b;
     (void)self;
-    if (!PyArg_ParseTuple(args, "nnI", &ny, &nx, &cell_bits) || !sides_fit(ny, nx, "image")) return NULL;
-    if (cell_bits > 3) {
-        PyErr_SetString(PyExc_ValueError, "cells are of 1 to 8 pixels");
-        return NULL;
+    if (!PyArg_ParseTuple(args, "nnI", &ny, &nx, &cell_bits) || !background_open(&b, ny, nx, cell_bits)) return NULL;
+    return Py_BuildValue("nn", (Py_ssize_t)background_room(&b), (Py_ssize_t)leveling_room(&b));
+}
+
+static PyObject *background_levels_py(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    array means = {.held = 0}, level = {.held = 0};
+    unsigned int cell_bits;
+    background b;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OIO", &objects[0], &cell_bits, &objects[1])) return NULL;
+    if (array_take(&level, objects[1], "level", 2, "u", 1) && item_size_in(&level, "level", 4, 4, 4) &&
+        background_open(&b, level.view.shape[0], level.view.shape[1], cell_bits) &&
+        means_take(&means, objects[0], &b, 0)) {
+        uint32_t *cells = malloc((size_t)(means.view.shape[1] + 1) * sizeof *cells);
+        if (cells) background_levels(&b, means.view.buf, cells, level.view.buf);
+        result = cells ? Py_NewRef(Py_None) : PyErr_NoMemory();
+        free(cells);
     }
-    return PyLong_FromSize_t(background_room((size_t)ny, (size_t)nx, cell_bits));
+    array_drop(&means);
+    array_drop(&level);
+    return result;
+}
+
+/* Runs it in `room`; `chunk` may be NULL. Returns 0 with an exception set. */
+static int background_applied(background_arrays *a, unsigned long long rest, unsigned long low, PyObject *room_object,
+                              image_chunk *chunk, uint16_t mark, background_sums *sums) {
+    array room = {.held = 0};
+    const int ok = background_room_take(&room, room_object, leveling_room(&a->b));
+    if (ok) {
+        Py_BEGIN_ALLOW_THREADS
+        background_apply(&a->b, a->means.view.buf, rest, low > UINT32_MAX ? UINT32_MAX : (uint32_t)low, chunk, mark,
+                         room.view.buf, sums);
+        Py_END_ALLOW_THREADS
+    }
+    array_drop(&room);
+    return ok;
 }
 
 static PyObject *background_apply_py(PyObject *self, PyObject *args) {
-    PyObject *values, *state, *level, *kept_object, *result = NULL;
+    PyObject *words, *room, *result = NULL;
     background_arrays a = {.b = {0}};
-    array kept = {.held = 0};
-    unsigned long limit, low;
+    background_sums sums;
+    unsigned long low;
+    unsigned long long rest;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOkkO", &values, &state, &level, &limit, &low, &kept_object)) return NULL;
-    if (background_take(&a, values, state, level, limit) && array_take(&kept, kept_object, "kept", 1, "u", 1) &&
-        item_size_in(&kept, "kept", 4, 4, 4)) {
-        if ((size_t)kept.view.shape[0] < a.b.ny * a.b.nx) {
-            PyErr_SetString(PyExc_ValueError, "there is room for as many kept pixels as there are");
-            goto done;
-        }
-        a.b.centres = kept.view.buf;
-        background_sums sums;
-        int ok;
-        a.b.low = low > UINT32_MAX ? UINT32_MAX : (uint32_t)low;
-        Py_BEGIN_ALLOW_THREADS
-        ok = background_apply(&a.b, &sums);
-        Py_END_ALLOW_THREADS
-        result = ok ? Py_BuildValue("KKK", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
-                                    (unsigned long long)sums.n_kept)
-                    : PyErr_NoMemory();
-    }
-done:
-    array_drop(&kept);
+    if (!PyArg_ParseTuple(args, "O!O&kO", &PyTuple_Type, &words, whole_number, &rest, &low, &room)) return NULL;
+    if (background_take(&a, words) && background_applied(&a, rest, low, room, NULL, 0, &sums))
+        result = Py_BuildValue("KKK", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
+                               (unsigned long long)sums.n_kept);
     background_drop(&a);
     return result;
 }
+
+#ifdef BNL_CRC32
+static PyObject *background_chunk(PyObject *self, PyObject *args) {
+    PyObject *words, *passes, *stage_object, *room_object, *result = NULL;
+    background_arrays a = {.b = {0}};
+    array stage = {.held = 0}, room = {.held = 0};
+    image_chunk c = {.codes = 0};
+    background_sums sums;
+    unsigned long low;
+    unsigned long long rest;
+    unsigned short mark;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!O&kOHOO", &PyTuple_Type, &words, whole_number, &rest, &low, &passes, &mark,
+                          &stage_object, &room_object))
+        return NULL;
+    if (!background_take(&a, words) || !image_take(&c, &stage, &room, stage_object, room_object, a.b.ny, a.b.nx))
+        goto done;
+    if (stage.view.itemsize != 2) {
+        PyErr_SetString(PyExc_ValueError, "the stage is of the image's type");
+        goto done;
+    }
+    if (background_applied(&a, rest, low, passes, &c, mark, &sums))
+        result = Py_BuildValue("KKKnId", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
+                               (unsigned long long)sums.n_kept, (Py_ssize_t)(c.writer.to - c.writer.start),
+                               (unsigned int)c.crc, c.encoding);
+done:
+    chunk_writer_drop(&c.writer);
+    background_drop(&a);
+    array_drop(&stage);
+    array_drop(&room);
+    return result;
+}
+#endif
 
 static PyObject *keep_discs(PyObject *self, PyObject *args) {
     PyObject *objects[2], *result = NULL;
@@ -1067,13 +1189,18 @@ static PyObject *release(PyObject *self, PyObject *unused) {
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
     {"background_find", background_find_py, METH_VARARGS,
-     "background_find(values, flags, state, level, centres, discs, cell_bits, weights, limit, room) -> n_centres"},
-    {"background_room", background_room_py, METH_VARARGS, "background_room(ny, nx, cell_bits) -> bytes"},
-    {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
+     "background_find((values, state, means, indices, cell_bits, limit), flags, weights, room, noted) -> (n, rest)"},
+    {"background_room", background_room_py, METH_VARARGS, "background_room(ny, nx, cell_bits) -> (bytes to find, bytes to apply)"},
+    {"background_levels", background_levels_py, METH_VARARGS, "background_levels(means, cell_bits, level)"},
     {"background_apply", background_apply_py, METH_VARARGS,
-     "background_apply(values, state, level, limit, low, kept) -> (before, after, n_kept)"},
+     "background_apply((values, state, means, indices, cell_bits, limit), rest, low, room) -> (before, after, n_kept)"},
+#ifdef BNL_CRC32
+    {"background_chunk", background_chunk, METH_VARARGS,
+     "background_chunk((values, ...), rest, low, room, mark, stage, to) -> (before, after, n_kept, bytes, crc32, s)"},
+#endif
+    {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,
-     "bslz4_reduce((chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first), ending)"},
+     "bslz4_reduce((chunks, (ny, nx), itemsize, mask, binning, total, flags, top, low, first), ending, pooling)"},
 #ifdef BNL_CRC32
     {"bslz4_image", bslz4_image, METH_VARARGS,
      "bslz4_image(words, ending, rows, (scale, limit, mark), stage, room) -> (clipped, invalid, bytes, crc32, s, s)"},

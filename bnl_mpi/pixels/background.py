@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import background_numpy, kernels
+from .fused import BLOCK_BYTES, BLOCKS_AT_ONCE, Pooling
 
 Array = np.ndarray[Any, Any]
 
@@ -30,9 +31,6 @@ POSITION_UNITS = background_numpy.POSITION_UNITS
 KEPT, ABSENT, AROUND = background_numpy.KEPT, background_numpy.ABSENT, background_numpy.AROUND
 dithered = background_numpy.dithered
 EVERY_LEVEL = (1 << 32) - 1
-
-_NO_DISCS = np.array([[-(1 << 20), -(1 << 20), 0]], np.int32)
-"""One outside every image: the compiled code takes no empty array."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,17 @@ class Applied(NamedTuple):
     """Flat indices, uint32, in order."""
 
 
+class Chunk(NamedTuple):
+    """The chunk that an image became."""
+
+    applied: Applied
+    chunk: memoryview
+    """Holds until the next one is made."""
+    crc32: int
+    """Of the image's pixels as a reader decodes them."""
+    encode_seconds: float
+
+
 def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
     """Set `bit` where a pixel's centre is within a disc, (n, 3) of x, y, r in eighths of a pixel."""
     compiled = kernels.compiled()
@@ -78,62 +87,12 @@ def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
         compiled.keep_discs(state, np.ascontiguousarray(discs, np.int32), bit)
 
 
-class Room(NamedTuple):
-    """Memory that `find` and `apply` use, made once: it is large, and new memory is slow."""
-
-    indices: Array
-    """uint32, one a pixel."""
-    cells: Array
-    """float64."""
-
-
-def room_for(shape: tuple[int, int], how: Smoothing) -> Room:
-    """For images of `shape`, (ny, nx)."""
-    compiled = kernels.compiled()
-    if compiled is None:
-        return Room(np.empty(0, np.uint32), np.empty(0, np.float64))
-    cells = np.empty(compiled.background_room(*shape, how.cell_bits) // 8, np.float64)
-    return Room(np.empty(shape[0] * shape[1], np.uint32), cells)
-
-
-def find(
-    values: Array,
-    flags: Array,
-    state: Array,
-    level: Array,
-    discs: Array,
-    how: Smoothing,
-    limit: int,
-    room: Room | None = None,
-) -> Array:
-    """Find what is to be kept of an image beside discs, and the level of the rest.
-
-    That is what stands out of its surroundings, v > m + 5 sqrt(m + 1/2) + 1, twice over, with eight neighbours each,
-    and the neighbours of saturated pixels and of pixels that are invalid by their value.
-
-    Args:
-        values: (ny, nx) uint16 counts, any at invalid pixels.
-        flags: (ny, nx) uint8, as `kernels.finish` takes them.
-        state: (ny, nx) uint8: KEPT where kept anyway, ABSENT where every image is invalid, else 0; what is found is
-            added, and AROUND out to twice a disc's radius and half a pixel.
-        level: (ny, nx) uint32, set to the local mean m, times 4096.
-        discs: (n, 3) int32: x, y and radius in eighths of a pixel; kept where a pixel's centre is within.
-        how: as `smoothing` gives it.
-        limit: saturation value.
-        room: as `room_for` makes it; None: it is made here.
-
-    Returns:
-        Flat indices (slow * nx + fast), uint32, of the pixels found, whose neighbours are kept with them.
-    """
-    discs = np.ascontiguousarray(discs, np.int32).reshape(-1, 3) if len(discs) else _NO_DISCS
-    compiled = kernels.compiled()
-    if compiled is None:
-        weights = how.weights.astype(np.int64)
-        return background_numpy.find(values, flags, state, level, discs, how.cell_bits, weights, limit)
-    indices, cells = room_for((values.shape[0], values.shape[1]), how) if room is None else room
-    n = compiled.background_find(values, flags, state, level, indices, discs, how.cell_bits, how.weights, limit, cells)
-    found: Array = indices[:n].copy()
-    return found
+def mark_discs(state: Array, discs: Array) -> None:
+    """Set KEPT in discs, as `keep_discs` takes them, and AROUND out to twice their radius and half a pixel."""
+    around = discs.copy()
+    around[:, 2] = 2 * around[:, 2] + POSITION_UNITS // 2
+    keep_discs(state, around, AROUND)
+    keep_discs(state, discs)
 
 
 def low_level(*, exact: bool, is_coded: bool) -> int:
@@ -145,22 +104,106 @@ def low_level(*, exact: bool, is_coded: bool) -> int:
     return EVERY_LEVEL if exact or is_coded else LEVEL_ONE // 2
 
 
-def apply(values: Array, state: Array, level: Array, limit: int, low: int, room: Room | None = None) -> Applied:
-    """Replace all that isn't kept by its level, rounded so that the sum of all counts stays; invalid pixels too.
+class Background:
+    """What is to be kept of an image, and the level of the rest: first `find`, then `apply` or `chunk`, image by image.
 
-    What stands on the background keeps its height above it: kept pixels are moved by the rounding's difference of their
-    own level, by an ordered dither.  Where the level is below `low`, it is dithered around discs in place of that, and
-    kept pixels stay; see `low_level`.  Saturated ones always stay.
-
-    Args:
-        values: (ny, nx) uint16, changed.
-        state, level, limit: as `find` left them.
-        room: as `room_for` makes it, or None.
+    Its memory is made once: it is large, and new memory is slow.
     """
-    compiled = kernels.compiled()
-    if compiled is None:
-        before, after, _ = background_numpy.apply(values, state, level, limit, low)
-        return Applied(before, after, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
-    kept = np.empty(values.size, np.uint32) if room is None else room.indices
-    before, after, n = compiled.background_apply(values, state, level, limit, low, kept)
-    return Applied(before, after, kept[:n].copy())
+
+    def __init__(self, shape: tuple[int, int], binning: int, limit: int) -> None:
+        """For images of `shape`, (ny, nx), of pixels binned `binning` x `binning`; `limit`: saturation value."""
+        ny, nx = shape
+        self._how, self._shape, self._limit = smoothing(binning), shape, limit
+        size, self._rest = 1 << self._how.cell_bits, 0
+        self._means = np.zeros((-(-ny // size), -(-nx // size)), np.uint32)
+        compiled = kernels.compiled()
+        if compiled is not None:
+            self._indices = np.empty(ny * nx, np.uint32)
+            sizes = compiled.background_room(ny, nx, self._how.cell_bits)
+            self._grids, self._passes = (np.empty(size // 8, np.float64) for size in sizes)
+        self._stage = self._chunk = np.empty(0)
+
+    def _words(self, values: Array, state: Array) -> tuple[Any, ...]:
+        """The arguments that all of the compiled code's functions take."""
+        return (values, state, self._means, self._indices, self._how.cell_bits, self._limit)
+
+    def pooling(self, values: Array, state: Array, discs: Array) -> Pooling | None:
+        """For `fused.bslz4_reduce` to begin with `find`, to which it is given; None without compiled code.
+
+        Arguments as there, but that `values` are yet to be made.
+        """
+        if kernels.compiled() is None:
+            return None
+        mark_discs(state, discs)
+        return Pooling((self._words(values, state), self._grids))
+
+    def find(self, values: Array, flags: Array, state: Array, discs: Array, pooling: Pooling | None = None) -> Array:
+        """Find what is to be kept of an image beside discs, and the level of the rest.
+
+        That is what stands out of its surroundings, v > m + 5 sqrt(m + 1/2) + 1, m their mean, twice over, with eight
+        neighbours each, and the neighbours of saturated pixels and of pixels that are invalid by their value.
+
+        Args:
+            values: (ny, nx) uint16 counts, any at invalid pixels.
+            flags: (ny, nx) uint8, as `kernels.finish` takes them.
+            state: (ny, nx) uint8: KEPT where kept anyway, ABSENT where every image is invalid, else 0; what is found is
+                added, and AROUND out to twice a disc's radius and half a pixel.
+            discs: (n, 3) int32: x, y and radius in eighths of a pixel; kept where a pixel's centre is within.
+            pooling: of the same image, or None; done or not.
+
+        Returns:
+            Flat indices (slow * nx + fast), uint32, in order, of the pixels found, whose neighbours are kept with them.
+        """
+        if pooling is None:
+            mark_discs(state, discs)
+        compiled, how = kernels.compiled(), self._how
+        if compiled is None:
+            weights = how.weights.astype(np.int64)
+            found = background_numpy.find(values, flags, state, self._means, how.cell_bits, weights, self._limit)
+            return np.sort(found)
+        noted = -1 if pooling is None or pooling.noted is None else pooling.noted
+        words = self._words(values, state)
+        n, self._rest = compiled.background_find(words, flags, how.weights, self._grids, noted)
+        return np.sort(self._indices[:n])
+
+    def level(self) -> Array:
+        """(ny, nx) uint32: the local mean m of the image in hand, times 4096."""
+        compiled, bits = kernels.compiled(), self._how.cell_bits
+        if compiled is None:
+            return background_numpy.levels(self._means, self._shape, bits).astype(np.uint32)
+        level = np.empty(self._shape, np.uint32)
+        compiled.background_levels(self._means, bits, level)
+        return level
+
+    def apply(self, values: Array, state: Array, low: int) -> Applied:
+        """Replace all that isn't kept by its level, rounded so that the sum of all counts stays; invalid pixels too.
+
+        What stands on the background keeps its height above it: kept pixels are moved by the rounding's difference of
+        their own level, by an ordered dither.  Where the level is below `low`, it is dithered around discs in place of
+        that, and kept pixels stay; see `low_level`.  Saturated ones always stay.
+
+        Args:
+            values: (ny, nx) uint16, those that `find` had, changed.
+            state: as `find` left it.
+        """
+        compiled = kernels.compiled()
+        if compiled is None:
+            before, after = background_numpy.apply(values, state, self.level(), self._limit, low)
+            return Applied(before, after, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
+        before, after, n = compiled.background_apply(self._words(values, state), self._rest, low, self._passes)
+        return Applied(before, after, self._indices[:n].copy())
+
+    def chunk(self, values: Array, state: Array, low: int, mark: int) -> Chunk:
+        """What `apply` does, and the image with `mark` where it is ABSENT as a chunk of filter 32008.
+
+        For where `fused.have_images()`; `values` stay.
+        """
+        compiled, (ny, nx) = kernels.compiled(), self._shape
+        assert compiled is not None
+        if not self._stage.size:
+            self._stage = np.empty(BLOCKS_AT_ONCE * (BLOCK_BYTES // 2) + nx, np.uint16)
+            self._chunk = kernels.bslz4_room(ny * nx, 2)
+        before, after, n, size, crc32, seconds = compiled.background_chunk(
+            self._words(values, state), self._rest, low, self._passes, mark, self._stage, self._chunk
+        )
+        return Chunk(Applied(before, after, self._indices[:n].copy()), self._chunk.data[:size], crc32, seconds)

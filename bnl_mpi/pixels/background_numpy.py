@@ -104,36 +104,31 @@ def _along(values: Array, n: int, size: int, axis: int) -> Array:
     return found // (2 * size)
 
 
-def _levels(values: Array, use: Array, cell_bits: int, weights: Array) -> Array:
+def _means_of(values: Array, use: Array, cell_bits: int, weights: Array) -> Array:
     size = 1 << cell_bits
     total, n = _pooled(np.where(use, values, 0), size), _pooled(use, size)
-    means = _means(total, n, cell_bits, weights)
-    return _along(_along(means, values.shape[0], size, 0), values.shape[1], size, 1)
+    return _means(total, n, cell_bits, weights)
 
 
-def find(
-    values: Array,
-    flags: Array,
-    state: Array,
-    level: Array,
-    discs: Array,
-    cell_bits: int,
-    weights: Array,
-    limit: int,
-) -> Array:
-    """See `bnl_mpi.pixels.background.find`."""
-    around = discs.astype(np.int64)
-    around[:, 2] = 2 * around[:, 2] + POSITION_UNITS // 2
-    keep_discs(state, around, AROUND)
-    keep_discs(state, discs)
+def levels(means: Array, shape: tuple[int, int], cell_bits: int) -> Array:
+    """(ny, nx) int64: the level of each pixel, times 4096, between the means at cells' centres."""
+    size, (ny, nx) = 1 << cell_bits, shape
+    return _along(_along(means.astype(np.int64), ny, size, 0), nx, size, 1)
+
+
+def find(values: Array, flags: Array, state: Array, means: Array, cell_bits: int, weights: Array, limit: int) -> Array:
+    """See `bnl_mpi.pixels.background.Background.find`, but that discs are in `state` already.
+
+    `means` of all cells are set, (cy, cx) uint32, times 4096.
+    """
     counts, invalid = values.astype(np.int64), (flags & FLAG_INVALID) != 0
     saturated = ((state & ABSENT) == 0) & (invalid | (counts >= limit))
     state[invalid] |= ABSENT
     found = [np.flatnonzero(saturated)]
     state[_grown(saturated)] |= KEPT
     for search in range(3):
-        now = _levels(counts, (state & (KEPT | ABSENT)) == 0, cell_bits, weights)
-        level[...] = now
+        means[...] = _means_of(counts, (state & (KEPT | ABSENT)) == 0, cell_bits, weights)
+        now = levels(means, (values.shape[0], values.shape[1]), cell_bits)
         over = counts * LEVEL_ONE - now - LEVEL_ONE
         outliers = (
             ((state & (KEPT | ABSENT)) == 0) & (over > 0) & (over * over > 25 * (now + LEVEL_ONE // 2) * LEVEL_ONE)
@@ -167,8 +162,8 @@ def dithered(levels: Array) -> Array:
     return np.asarray((levels + _thresholds(levels.shape)) // LEVEL_ONE)
 
 
-def apply(values: Array, state: Array, level: Array, limit: int, low_level: int) -> tuple[int, int, int]:
-    """See `bnl_mpi.pixels.background.apply`; `low_level`: below it, kept pixels stay."""
+def apply(values: Array, state: Array, level: Array, limit: int, low_level: int) -> tuple[int, int]:
+    """See `bnl_mpi.pixels.background.Background.apply`; `level`: of each pixel, times 4096."""
     counts, levels = values.astype(np.int64), level.astype(np.int64)
     valid, kept = (state & ABSENT) == 0, (state & (KEPT | ABSENT)) == KEPT
     low = levels < low_level
@@ -184,4 +179,4 @@ def apply(values: Array, state: Array, level: Array, limit: int, low_level: int)
     up = _rounding(levels[rounded], max(0, before - int(counts[kept | near].sum())))
     counts = np.where(kept | near, counts, np.minimum((levels + up) // LEVEL_ONE, limit))
     values[...] = counts
-    return before, int(counts[valid].sum()), int(kept.sum())
+    return before, int(counts[valid].sum())

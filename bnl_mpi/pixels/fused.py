@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -53,6 +54,16 @@ def chunk_errors() -> Iterator[None]:
         raise
 
 
+@dataclass
+class Pooling:
+    """What `background.Background` needs of an image, taken of its rows while they lie in the cache."""
+
+    words: tuple[Any, ...]
+    """Arguments of compiled code."""
+    noted: int | None = None
+    """Set where it was done: the saturated pixels found."""
+
+
 class Sums(NamedTuple):
     """What frames are added to, and how: the arguments of `kernels.accumulate` beside them, described there."""
 
@@ -77,6 +88,7 @@ def bslz4_reduce(
     frame_dtype: np.dtype[Any],
     sums: Sums,
     ending: Ending | None = None,
+    pooling: Pooling | None = None,
 ) -> tuple[int, int]:
     """`bslz4_decode` and `accumulate` of each chunk, and `finish`, a few rows at a time: no frame is ever in memory.
 
@@ -85,6 +97,7 @@ def bslz4_reduce(
         frame_shape, frame_dtype: (ny, nx), and the stored type, an integer of 1, 2 or 4 bytes.
         sums: where they are added up; `total` isn't where these are the first frames and there is an ending.
         ending: makes the image's pixels; None if more frames are to come.
+        pooling: of these pixels; it is done, or not where they aren't made here.
 
     Returns:
         What `finish` does; zeros without an ending.
@@ -94,11 +107,14 @@ def bslz4_reduce(
     """
     in_c = ending if ending is not None and kernels.fits(sums.total, ending) else None
     words = sums.of_frames(chunks, frame_shape, np.dtype(frame_dtype))
+    pooling = None if in_c is None else pooling
     with chunk_errors():
-        counts: tuple[int, int] | None = _compiled().bslz4_reduce(words, in_c and kernels.packed(in_c))
+        *counts, noted = _compiled().bslz4_reduce(words, in_c and kernels.packed(in_c), pooling and pooling.words)
     if ending is not None and in_c is None:
         return kernels.finish(sums.total, sums.flags, *ending)
-    return counts or (0, 0)
+    if pooling is not None:
+        pooling.noted = noted
+    return counts[0], counts[1]
 
 
 class Tiling(NamedTuple):

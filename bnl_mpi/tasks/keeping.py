@@ -18,7 +18,8 @@ from ..input.reflections.regions import Regions, pack_columns, unpack_columns, u
 from ..input.reflections.selection import AUTO
 from ..job import Job
 from ..pixels import background, kernels
-from ..pixels.background import ABSENT, KEPT, POSITION_UNITS
+from ..pixels.background import ABSENT, KEPT, POSITION_UNITS, Chunk
+from ..pixels.fused import Pooling, have_images
 from ..plan import Plan
 from ..spots.finder import SpotFinder
 
@@ -56,16 +57,14 @@ def also_kept(rectangles: Sequence[tuple[int, int, int, int]], plan: Plan) -> Ar
 
 
 class Keeper:
-    """Makes images of regions and a smooth level, in place."""
+    """Makes images of regions and a smooth level: `take`, `pooling` if wanted, then `apply` or `chunk`, of each."""
 
     def __init__(self, job: Job, blank: Array | None) -> None:
         """`blank`, (ny, nx) uint8: not 0 where every image is invalid."""
         assert job.keeping is not None
         options, plan = job.options, job.plan
         self._regions = unpacked(job.keeping.regions)
-        self._how = background.smoothing(plan.binning)
-        self._room = background.room_for(plan.shape_out, self._how)
-        self._limit = int(plan.limit)
+        self._background = background.Background(plan.shape_out, plan.binning, int(plan.limit))
         self._low = background.low_level(exact=options.keep_exact, is_coded=options.codec is not None)
         self._always = also_kept(options.keep_also, plan)
         if blank is not None:
@@ -73,29 +72,66 @@ class Keeper:
         radius = AUTO_RADIUS if options.keep_radius is None else options.keep_radius
         self._auto_radius = radius / plan.binning + 0.5 if AUTO in options.keep else None
         self._state = np.zeros(plan.shape_out, np.uint8)
-        self._level = np.zeros(plan.shape_out, np.uint32)
+        self._image = Image(np.empty((0, 3), np.int32), None)
         self._found = Found()
+        alone = options.codec is None and not options.out_squash and options.compression == "bslz4"
+        self.makes_chunks = alone and have_images()
+        """Whether nobody needs the images, so that `chunk` is to be called."""
+        self._mark = int(kernels.mark_value(plan.dtype_out))
 
     def begin(self) -> None:
         """A block starts."""
         self._found = Found()
 
-    def apply(self, values: Array, flags: Array, image: int) -> Kept:
-        """Change `values`, (ny, nx) uint16, of image `image` counted from 0; `flags` as from `kernels.accumulate`."""
+    def take(self, image: int) -> None:
+        """Image `image`, counted from 0, is the one in hand."""
+        self._image = Image(self._regions.on(image), None)
+
+    def pooling(self, values: Array) -> Pooling | None:
+        """What the image's making, which will set `values`, is to do for `find`; None where it can't be told yet."""
+        if self._auto_radius is None and values.dtype == np.uint16:
+            np.copyto(self._state, self._always)
+            self._image.pooling = self._background.pooling(values, self._state, self._image.discs)
+        return self._image.pooling
+
+    def apply(self, values: Array, flags: Array) -> Kept:
+        """Change `values`, (ny, nx) counts, of the image in hand; `flags` as from `kernels.accumulate`."""
+        # Some codecs want wider pixels; counts fit these.
+        counts = values.astype(np.uint16, copy=False)
+        centres = self._find(counts, flags)
+        if centres is None:
+            return self._nothing()
+        applied = self._background.apply(counts, self._state, self._low)
+        if counts is not values:
+            values[...] = counts
+        return Kept(applied.kept, centres, applied.sum_before, applied.sum_after)
+
+    def chunk(self, values: Array, flags: Array) -> tuple[Kept, Chunk] | None:
+        """What `apply` does, and the bslz4 chunk of the image, with marks where it is invalid; `values` stay.
+
+        None, and nothing is changed, where all of it is.
+        """
+        centres = self._find(values, flags)
+        if centres is None:
+            return None
+        made = self._background.chunk(values, self._state, self._low, self._mark)
+        return Kept(made.applied.kept, centres, made.applied.sum_before, made.applied.sum_after), made
+
+    def _find(self, values: Array, flags: Array) -> Array | None:
+        """Find what is to be kept: the pixels whose neighbours are, too; None where there is nothing in the image."""
         if flags.flat[0] & kernels.FLAG_INVALID and np.all(flags & kernels.FLAG_INVALID):
             # A frame of it couldn't be read: nothing is there to be kept.
-            return self._nothing()
-        discs = self._regions.on(image)
+            return None
+        discs, pooling = self._image.discs, self._image.pooling
         if self._auto_radius is not None:
             strong = self._strong(values, flags, self._auto_radius)
             self._found.discs.append(strong)
             discs = np.concatenate([discs, strong])
-        state = self._state
-        np.copyto(state, self._always)
-        centres = background.find(values, flags, state, self._level, discs, self._how, self._limit, self._room)
-        self._found.centres.append(np.sort(centres))
-        applied = background.apply(values, state, self._level, self._limit, self._low, self._room)
-        return Kept(applied.kept, centres, applied.sum_before, applied.sum_after)
+        if pooling is None:
+            np.copyto(self._state, self._always)
+        centres = self._background.find(values, flags, self._state, discs, pooling)
+        self._found.centres.append(centres)
+        return centres
 
     def _nothing(self) -> Kept:
         none = np.empty(0, np.int64)
@@ -119,6 +155,14 @@ class Keeper:
         if self._auto_radius is not None:
             told[DISCS] = np.frombuffer(_stacked(self._found.discs).packed(), np.uint8)
         return told
+
+
+@dataclass
+class Image:
+    """The one in hand."""
+
+    discs: Array
+    pooling: Pooling | None
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ..input.reflections.regions import unpacked
 from ..options import Options
 from ..output.master import read_regions
 from ..pixels import background
-from ..pixels.background import ABSENT, KEPT, LEVEL_ONE
+from ..pixels.background import ABSENT, KEPT, LEVEL_ONE, Background
 from ..pixels.gaps import Filler
 from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
@@ -45,7 +45,7 @@ class Redrawer:
 
     def __init__(self, what: Redrawing, plan: Plan) -> None:
         self._what, self._limit = what, int(plan.limit)
-        self._how = background.smoothing(plan.binning)
+        self._background = Background(plan.shape_out, plan.binning, self._limit)
         self._regions = unpacked(what.regions)
         self._always = also_kept(what.also, plan)
         self._mark = int(mark_value(plan.dtype_out))
@@ -60,9 +60,9 @@ class Redrawer:
         assert self._kept is not None
         state, invalid = self._kept.of(image, index), stored == self._mark
         state[invalid] |= ABSENT
-        smooth, level = np.where(invalid, 0, stored).astype(np.uint16), np.zeros(stored.shape, np.uint32)
-        no_flags, no_discs = np.zeros(stored.shape, np.uint8), np.empty((0, 3), np.int32)
-        background.find(smooth, no_flags, state, level, no_discs, self._how, self._limit)
+        smooth = np.where(invalid, 0, stored).astype(np.uint16)
+        self._background.find(smooth, np.zeros(stored.shape, np.uint8), state, np.empty((0, 3), np.int32))
+        level = self._background.level()
         rng = np.random.default_rng([self._what.seed, image])
         drawn = np.minimum(rng.poisson(level / LEVEL_ONE), self._limit)
         kept = (state & KEPT) != 0

@@ -6,7 +6,7 @@ archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,16 @@ class Reducer:
         """Decode bslz4 chunks and add their frames in one pass, a few rows at a time in the cache."""
         self._reduce(chunks, None)
 
-    def values(self, frames: range, chunks: Sequence[Any] = ()) -> Array:
+    def values(
+        self, frames: range, chunks: Sequence[Any] = (), pooled: Callable[[Array], fused.Pooling | None] | None = None
+    ) -> Array:
         """The image that the frames added so far make, and those of `chunks`, which `add_chunks` takes.
 
         As it is before the codec: invalid pixels are 0, or filled.  ChunkError as from `fused.bslz4_reduce`.
+        `pooled` gives what is pooled of the array that will be returned, if this can be.
         """
         if self._plain:
-            self._finish(chunks, self._values, 0)
+            self._finish(chunks, self._values, 0, pooled and pooled(self._values))
             values = self._values
         else:
             if chunks:
@@ -141,9 +144,11 @@ class Reducer:
         first, self._first = self._first, False
         return self._sums._replace(first=first)
 
-    def _reduce(self, chunks: Sequence[Any], ending: kernels.Ending | None) -> tuple[int, int]:
+    def _reduce(
+        self, chunks: Sequence[Any], ending: kernels.Ending | None, pooling: fused.Pooling | None = None
+    ) -> tuple[int, int]:
         shape, dtype = self._plan.shape_in, self.frame.dtype
-        return fused.bslz4_reduce(chunks, shape, dtype, self._now(), ending)
+        return fused.bslz4_reduce(chunks, shape, dtype, self._now(), ending, pooling)
 
     def _ending(self, out: Array, invalid: int) -> kernels.Ending:
         limit = int(self._plan.limit)
@@ -151,9 +156,12 @@ class Reducer:
             self._blank, self._cut, self._plan.scale, limit, self._scaled, out, invalid, self._blank_runs
         )
 
-    def _finish(self, chunks: Sequence[Any], out: Array, invalid: int) -> None:
+    def _finish(self, chunks: Sequence[Any], out: Array, invalid: int, pooling: fused.Pooling | None = None) -> None:
         ending = self._ending(out, invalid)
-        finished = self._reduce(chunks, ending) if chunks else kernels.finish(self._total, self._flags, *ending)
+        if chunks:
+            finished = self._reduce(chunks, ending, pooling)
+        else:
+            finished = kernels.finish(self._total, self._flags, *ending)
         self.n_clipped, self.n_invalid = finished
 
     def _finish_in_double(self, frames: range) -> tuple[Array, int, int]:

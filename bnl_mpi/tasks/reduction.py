@@ -184,17 +184,22 @@ class Pipeline(ImageMaker):
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
         if self._streams and last:
             with self._decoding(last) as chunks:
-                made = reducer.chunk(chunks)
-            watch.move("decode", "code", made.code_seconds)
-            watch.move("decode", "encode", made.encode_seconds)
-            return Finished(Passed(None), None, made.chunk, made.crc32)
+                image_chunk = reducer.chunk(chunks)
+            watch.move("decode", "code", image_chunk.code_seconds)
+            watch.move("decode", "encode", image_chunk.encode_seconds)
+            return Finished(Passed(None), None, image_chunk.chunk, image_chunk.crc32)
         if self._codec is None and self._keeper is None:
             with self._decoding(last) as chunks:
                 pixels = reducer.image(frames, chunks)
             return Finished(Passed(pixels), pixels)
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.take(image)
         with self._decoding(last) as chunks:
-            values = reducer.values(frames, chunks)
-        kept = self._keep(values, image, report)
+            values = reducer.values(frames, chunks, None if keeper is None else keeper.pooling)
+        if keeper is not None and keeper.makes_chunks and (made := self._keep_to_chunk(keeper, values, report)):
+            return made
+        kept = self._keep(values, report)
         passed = Passed(values)
         if self._codec is not None:
             with watch.stage("code"):
@@ -206,14 +211,25 @@ class Pipeline(ImageMaker):
         with watch.stage("reduce"):
             return Finished(passed, reducer.mark(passed.image))
 
-    def _keep(self, values: Any, image: int, report: ImageReport) -> Any:
+    def _keep(self, values: Any, report: ImageReport) -> Any:
         """`--keep`'s part: changes `values` in place; returns the flat indices of what is kept, None without it."""
         if self._keeper is None:
             return None
         with self._watch.stage("reduce"):
-            kept = self._keeper.apply(values, self._reducer.flags, image)
+            kept = self._keeper.apply(values, self._reducer.flags)
         report.add_kept(kept)
         return kept.where
+
+    def _keep_to_chunk(self, keeper: Keeper, values: Any, report: ImageReport) -> Finished | None:
+        """The same, with the chunk of what becomes of `values`; None where the image is all invalid."""
+        with self._watch.stage("reduce"):
+            made = keeper.chunk(values, self._reducer.flags)
+        if made is None:
+            return None
+        kept, chunk = made
+        report.add_kept(kept)
+        self._watch.move("reduce", "encode", chunk.encode_seconds)
+        return Finished(Passed(None), None, chunk.chunk, chunk.crc32)
 
     def _find_bad(self, frames: range) -> None:
         """Look at each frame of an image of which one can't be read, and note those."""

@@ -1,4 +1,5 @@
-/* Kept regions exact, all else its smooth local mean: integers and exact doubles alone, so that every machine agrees.
+/* What is kept of an image, and the smooth local mean of the rest: integers and exact doubles alone, so that every
+ * machine agrees.
  *
  * Levels are counts in fixed point, 12 bits after the point. The mean is made over cells of c x c pixels, c a power
  * of two: pooled, blurred with the weights that Python gives, divided, and interpolated between cells' centres.
@@ -19,14 +20,12 @@ typedef struct {
     size_t ny, nx;
     unsigned cell_bits;
     uint32_t limit;
-    uint32_t low; /* below this level kept pixels stay */
     const uint32_t *weights; /* 2 * reach + 1 of them, their sum 256 */
     size_t reach;
     double taps[MOST_TAPS]; /* the weights, but for those of 0 at both ends, and reach less by these */
     uint16_t *values;
     const uint8_t *flags;
     uint8_t *state; /* of a pixel: KEPT, ABSENT, both or neither, which is background; AROUND a disc beside these */
-    uint32_t *level;
     uint32_t *centres; /* room for ny * nx */
     size_t n_centres;
 } background;
@@ -43,9 +42,13 @@ enum { MARKED = 8 };
 
 typedef struct {
     cell_grid grids[32];
-    size_t n_grids;
+    size_t n_grids, n_pooled;                    /* of n_pooled, the finest ones, sums and numbers are there */
     double *work_sum, *work_n, *nothing;         /* of coarse grids in turn; a row of zeros */
     double *fine_sum, *fine_n;                   /* of the finest, blurred along its rows */
+    uint16_t *most;                              /* of the finest: no background pixel of a cell exceeds it */
+    uint32_t *lowest, *cells, *level;            /* of a row of cells: least means near, with an end on either side;
+                                                    means at a pixel's height; of a row of pixels */
+    uint8_t *suspect;                            /* of a row of cells */
     uint8_t *missing;                            /* of the finest: cells whose mean comes from wider surroundings */
     uint8_t *marks;                              /* of the finest: where means, and levels, are to be made anew */
     size_t n_marks;                              /* of a row */
@@ -60,17 +63,27 @@ static void *from_room(uint8_t *room, size_t *to, size_t bytes) {
     return here;
 }
 
-/* The grids of an image of (ny, nx) cells; returns the bytes of room that they take. Nothing in them is set. */
-static size_t pyramid_open(pyramid *p, size_t ny, size_t nx, uint8_t *room) {
+static size_t cells_along(size_t n, unsigned cell_bits) { return (n + ((size_t)1 << cell_bits) - 1) >> cell_bits; }
+
+/* The grids of an image; returns the bytes of room that they take. Nothing in them is set. `means`: of the finest,
+ * which are the caller's. */
+static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uint8_t *room) {
+    size_t ny = cells_along(b->ny, b->cell_bits), nx = cells_along(b->nx, b->cell_bits);
     const size_t n = ny * nx;
     size_t used = 0;
     p->n_grids = 0;
+    p->n_pooled = 1;
     p->n_marks = (nx + MARKED - 1) / MARKED;
     p->work_sum = from_room(room, &used, n * sizeof(double));
     p->work_n = from_room(room, &used, n * sizeof(double));
     p->fine_sum = from_room(room, &used, n * sizeof(double));
     p->fine_n = from_room(room, &used, n * sizeof(double));
     p->nothing = from_room(room, &used, nx * sizeof(double));
+    p->most = from_room(room, &used, n * sizeof(uint16_t));
+    p->lowest = from_room(room, &used, (nx + 2) * sizeof(uint32_t));
+    p->cells = from_room(room, &used, (nx + 1) * sizeof(uint32_t));
+    p->level = from_room(room, &used, b->nx * sizeof(uint32_t));
+    p->suspect = from_room(room, &used, nx);
     p->missing = from_room(room, &used, n);
     p->marks = from_room(room, &used, ny * p->n_marks);
     for (;;) {
@@ -79,18 +92,17 @@ static size_t pyramid_open(pyramid *p, size_t ny, size_t nx, uint8_t *room) {
         g->nx = nx;
         g->sum = from_room(room, &used, ny * nx * sizeof(double));
         g->n = from_room(room, &used, ny * nx * sizeof(double));
-        g->mean = from_room(room, &used, ny * nx * sizeof(uint32_t));
+        g->mean = p->n_grids == 1 ? means : from_room(room, &used, ny * nx * sizeof(uint32_t));
         if (ny * nx == 1 || p->n_grids == 32) return used;
         ny = (ny + 1) / 2;
         nx = (nx + 1) / 2;
     }
 }
 
-/* Bytes that background_find needs for an image (ny, nx). */
-static size_t background_room(size_t ny, size_t nx, unsigned cell_bits) {
-    const size_t c = (size_t)1 << cell_bits;
+/* Bytes that background_find needs for an image. */
+static size_t background_room(const background *b) {
     pyramid p;
-    return pyramid_open(&p, (ny + c - 1) / c, (nx + c - 1) / c, NULL) + rounded_up((2 * nx + 2) * sizeof(uint32_t));
+    return pyramid_open(&p, b, NULL, NULL);
 }
 
 /* Marks the finest grid's cells that are within `reach` of one. */
@@ -142,94 +154,159 @@ static void set_disc(const background *b, int64_t x, int64_t y, int64_t r, uint8
     }
 }
 
-/* Keeps a pixel's eight neighbours and itself; what was pooled of them is taken out again if there is a pyramid, and
- * the places marked whose means hang on it, or whose levels do. */
+/* Keeps a pixel's eight neighbours and itself; what was pooled of them is taken out again, and the places marked whose
+ * means hang on it, or whose levels do. */
 static void keep_around(const background *b, size_t pixel, pyramid *p) {
-    cell_grid *g = p ? &p->grids[0] : NULL;
     const size_t y = pixel / b->nx, x = pixel % b->nx;
     const size_t y1 = y + 1 < b->ny ? y + 1 : y, x1 = x + 1 < b->nx ? x + 1 : x;
     for (size_t row = y ? y - 1 : 0; row <= y1; row++)
         for (size_t column = x ? x - 1 : 0; column <= x1; column++) {
             const size_t i = row * b->nx + column;
-            if (!(b->state[i] & PLAIN) && g) {
+            if (!(b->state[i] & PLAIN)) {
                 const size_t cell_y = row >> b->cell_bits, cell_x = column >> b->cell_bits;
-                g->sum[cell_y * g->nx + cell_x] -= b->values[i];
-                g->n[cell_y * g->nx + cell_x]--;
+                for (size_t k = 0; k < p->n_pooled; k++) {
+                    const cell_grid *g = &p->grids[k];
+                    g->sum[(cell_y >> k) * g->nx + (cell_x >> k)] -= b->values[i];
+                    g->n[(cell_y >> k) * g->nx + (cell_x >> k)]--;
+                }
                 mark_around(p, cell_y, cell_x, b->reach + 1);
             }
             b->state[i] |= KEPT;
         }
 }
 
-/* Whether there is a pixel in a row that is invalid in this image, or a saturated one. */
-static CLONES int some_stand_apart(const uint16_t *RESTRICT values, const uint8_t *RESTRICT flags, size_t n,
-                                   uint32_t limit) {
-    uint16_t over = 0;
-    const uint16_t most = (uint16_t)(limit ? limit - 1 : 0);
-    for (size_t i = 0; i < n; i++) over |= (uint16_t)(values[i] > most);
-    return over || !limit || !none_set(flags, n);
-}
-
-/* Saturated pixels, and those that are invalid by their value, which overloads are: their neighbours are of a strong
- * spot. What is absent already is so in every image. */
-static void keep_saturated(background *b) {
-    for (size_t y = 0; y < b->ny; y++) {
-        const size_t start = y * b->nx;
-        if (!some_stand_apart(b->values + start, b->flags + start, b->nx, b->limit)) continue;
-        for (size_t i = start; i < start + b->nx; i++) {
-            const int invalid = b->flags[i] & INVALID;
-            if (!(b->state[i] & ABSENT) && (invalid || b->values[i] >= b->limit)) b->centres[b->n_centres++] = (uint32_t)i;
-            if (invalid) b->state[i] |= ABSENT;
-        }
-    }
-    for (size_t k = 0; k < b->n_centres; k++) keep_around(b, b->centres[k], NULL);
-}
-
 /* ---- the local mean ---- */
 
-/* Adds a row's background to columns' sums and numbers. */
-static CLONES void pool_row(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state, uint32_t *RESTRICT sum,
-                            uint32_t *RESTRICT n, size_t nx) {
-    for (size_t x = 0; x < nx; x++) {
-        const uint32_t use = (state[x] & PLAIN) == 0;
-        sum[x] += values[x] & (0u - use);
-        n[x] += use;
-    }
-}
+/* Columns that are pooled together, whatever a cell's side. */
+enum { POOLED = 64 };
 
-/* Columns' sums and numbers, which start anew, as those of a row of cells. */
-INLINE void pool_cells(uint32_t *RESTRICT columns, double *RESTRICT cells, size_t nx, size_t c) {
-    size_t cell = 0, x = 0;
-    for (; x + c <= nx; x += c, cell++) {
-        uint32_t of_cell = 0;
-        for (size_t k = x; k < x + c; k++) of_cell += columns[k];
-        cells[cell] = of_cell;
-    }
-    if (x < nx) {
-        uint32_t of_cell = 0;
-        for (; x < nx; x++) of_cell += columns[x];
-        cells[cell] = of_cell;
-    }
-    memset(columns, 0, nx * sizeof *columns);
-}
+/* Of columns, over the rows of a cell: their background's counts, how many there are, and the greatest. */
+typedef struct {
+    uint16_t sum[POOLED], n[POOLED], most[POOLED];
+} pooled_columns;
 
-/* `columns`: room for 2 * nx, all 0. */
-static CLONES void pool(const background *b, cell_grid *g, uint32_t *columns) {
-    const size_t nx = b->nx, last = ((size_t)1 << b->cell_bits) - 1;
-    for (size_t y = 0; y < b->ny; y++) {
-        pool_row(b->values + y * nx, b->state + y * nx, columns, columns + nx, nx);
-        if ((y & last) != last && y + 1 < b->ny) continue;
-        const size_t start = (y >> b->cell_bits) * g->nx;
-        for (int k = 0; k < 2; k++) {
-            uint32_t *from = columns + (size_t)k * nx;
-            double *to = (k ? g->n : g->sum) + start;
-            switch (b->cell_bits) {
-            case 3: pool_cells(from, to, nx, 8); break;
-            case 2: pool_cells(from, to, nx, 4); break;
-            case 1: pool_cells(from, to, nx, 2); break;
-            default: pool_cells(from, to, nx, 1);
-            }
+/* n columns of n_rows rows, whose sums fit 16 bits. */
+INLINE void pool_columns(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state, size_t nx, size_t n_rows,
+                         size_t n, pooled_columns *RESTRICT p) {
+    memset(p, 0, sizeof *p);
+    for (size_t y = 0; y < n_rows; y++, values += nx, state += nx)
+        for (size_t x = 0; x < n; x++) {
+            const uint16_t use = ALL_IF(uint16_t, (state[x] & PLAIN) == 0), v = values[x] & use;
+            p->sum[x] = (uint16_t)(p->sum[x] + v);
+            p->n[x] = (uint16_t)(p->n[x] - use);
+            p->most[x] = p->most[x] > v ? p->most[x] : v;
         }
+}
+
+/* Sums, or the greatest, of n pairs. */
+INLINE void pair_sums(const uint32_t *RESTRICT from, uint32_t *RESTRICT to, size_t n) {
+    for (size_t k = 0; k < n; k++) to[k] = from[2 * k] + from[2 * k + 1];
+}
+
+INLINE void pair_greatest(const uint32_t *RESTRICT from, uint32_t *RESTRICT to, size_t n) {
+    for (size_t k = 0; k < n; k++) to[k] = from[2 * k] > from[2 * k + 1] ? from[2 * k] : from[2 * k + 1];
+}
+
+/* Columns' sums and numbers, and the greatest of all, as those of cells of c columns. */
+INLINE void pool_cells(const pooled_columns *RESTRICT p, size_t n_cells, size_t c, double *RESTRICT sum,
+                       double *RESTRICT n, uint16_t *RESTRICT most) {
+    uint32_t of[2][3][POOLED]; /* sums, numbers, greatest: of so many columns, and of half as many */
+    size_t cells = POOLED, now = 0;
+    for (size_t k = 0; c == 1 && k < POOLED; k++) {
+        of[0][0][k] = p->sum[k];
+        of[0][1][k] = p->n[k];
+        of[0][2][k] = p->most[k];
+    }
+    if (c > 1) cells /= 2;
+    for (size_t k = 0; c > 1 && k < POOLED / 2; k++) {
+        const uint32_t sums = load_pair(p->sum, k), numbers = load_pair(p->n, k), both = load_pair(p->most, k);
+        of[0][0][k] = (sums & 0xffff) + (sums >> 16);
+        of[0][1][k] = (numbers & 0xffff) + (numbers >> 16);
+        of[0][2][k] = (both & 0xffff) > both >> 16 ? both & 0xffff : both >> 16;
+    }
+    for (; cells > POOLED / c; now = 1 - now) {
+        cells /= 2;
+        pair_sums(of[now][0], of[1 - now][0], cells);
+        pair_sums(of[now][1], of[1 - now][1], cells);
+        pair_greatest(of[now][2], of[1 - now][2], cells);
+    }
+    for (size_t k = 0; k < n_cells; k++) {
+        sum[k] = (double)(int32_t)of[now][0][k];
+        n[k] = (double)(int32_t)of[now][1][k];
+        most[k] = (uint16_t)of[now][2][k];
+    }
+}
+
+/* The same of cells whose columns' sums may not fit. */
+static void pool_large(const uint16_t *values, const uint8_t *state, size_t nx, size_t n_rows, size_t n, size_t c,
+                       double *sum, double *number, uint16_t *most) {
+    for (size_t x = 0; x < n; x++) {
+        const size_t cell = x / c;
+        if (x % c == 0) {
+            sum[cell] = number[cell] = 0;
+            most[cell] = 0;
+        }
+        for (size_t y = 0; y < n_rows; y++) {
+            if (state[y * nx + x] & PLAIN) continue;
+            const uint16_t v = values[y * nx + x];
+            sum[cell] += v;
+            number[cell]++;
+            if (v > most[cell]) most[cell] = v;
+        }
+    }
+}
+
+/* Saturated pixels, and those that are invalid by their value, which overloads are, are noted: their neighbours are of
+ * a strong spot. What is absent already is so in every image. */
+static void note_saturated(background *b, size_t start, size_t n) {
+    for (size_t i = start; i < start + n; i++) {
+        const int invalid = b->flags[i] & INVALID;
+        if (!(b->state[i] & ABSENT) && (invalid || b->values[i] >= b->limit)) b->centres[b->n_centres++] = (uint32_t)i;
+        if (invalid) b->state[i] |= ABSENT;
+    }
+}
+
+/* All bits of n_rows rows' values, n of them. */
+INLINE uint16_t bits_of_values(const uint16_t *values, size_t nx, size_t n_rows, size_t n) {
+    uint64_t all = bits_of_all(values, 2 * nx, n_rows, 2 * n);
+    all |= all >> 32;
+    return (uint16_t)(all | all >> 16);
+}
+
+/* A row of cells, from the image's row y on: what its pixels are, and what is pooled of them. */
+INLINE void pool_row(background *b, pyramid *p, size_t y, size_t c) {
+    cell_grid *g = &p->grids[0];
+    const size_t nx = b->nx, n_rows = b->ny - y < c ? b->ny - y : c;
+    for (size_t x = 0; x < nx; x += POOLED) {
+        const size_t n = nx - x < POOLED ? nx - x : POOLED, start = y * nx + x, cell = y / c * g->nx + x / c;
+        const uint16_t *values = b->values + start;
+        const uint8_t *state = b->state + start;
+        const uint16_t all = bits_of_values(values, nx, n_rows, n);
+        pooled_columns columns;
+        if (all >= b->limit || bits_of_all(b->flags + start, nx, n_rows, n) & UINT64_C(0x0101010101010101) * INVALID)
+            for (size_t row = 0; row < n_rows; row++) note_saturated(b, start + row * nx, n);
+        if (all > UINT16_MAX / c) {
+            pool_large(values, state, nx, n_rows, n, c, g->sum + cell, g->n + cell, p->most + cell);
+            continue;
+        }
+        if (n == POOLED)
+            pool_columns(values, state, nx, n_rows, POOLED, &columns);
+        else
+            pool_columns(values, state, nx, n_rows, n, &columns);
+        pool_cells(&columns, (n + c - 1) / c, c, g->sum + cell, g->n + cell, p->most + cell);
+    }
+}
+
+/* Pools row y of the image's and those before it in its cells, if it is their last. Discs are marked before the first,
+ * and there are no centres; saturated pixels are noted. */
+static CLONES void pool_with(background *b, pyramid *p, size_t y) {
+    const size_t last = ((size_t)1 << b->cell_bits) - 1;
+    if ((y & last) != last && y + 1 < b->ny) return;
+    switch (b->cell_bits) { /* a constant side lets the compiler unroll and vectorise */
+    case 3: pool_row(b, p, y & ~last, 8); break;
+    case 2: pool_row(b, p, y & ~last, 4); break;
+    case 1: pool_row(b, p, y & ~last, 2); break;
+    default: pool_row(b, p, y, 1);
     }
 }
 
@@ -331,19 +408,22 @@ static int solve_coarse(const background *b, pyramid *p, cell_grid *g, double le
     return missing;
 }
 
-/* Means of marked cells from what is near; whether it is too little for some cell, marked or not. */
+/* Means of marked cells from what is near; whether it is too little for some cell, marked or not. Rows are blurred when
+ * the means of those above them are about to be made, of which they are the last that is needed. */
 static int solve_fine(const background *b, pyramid *p, double least) {
     cell_grid *g = &p->grids[0];
-    for (size_t y = 0; y < g->ny; y++)
-        for (size_t i = y * g->nx, from, to = 0; next_marked(p, y, &from, &to);) {
+    for (size_t ahead = 0; ahead < g->ny + b->reach; ahead++) {
+        for (size_t i = ahead * g->nx, from, to = 0; ahead < g->ny && next_marked(p, ahead, &from, &to);) {
             blur_row(b, g->nx, g->sum + i, p->fine_sum + i, from, to);
             blur_row(b, g->nx, g->n + i, p->fine_n + i, from, to);
         }
-    for (size_t y = 0; y < g->ny; y++)
+        if (ahead < b->reach) continue;
+        const size_t y = ahead - b->reach;
         for (size_t from, to = 0; next_marked(p, y, &from, &to);) {
             mean_row(b, g, p->fine_sum, p->fine_n, least, y, from, to);
             for (size_t i = y * g->nx + from; i < y * g->nx + to; i++) p->missing[i] = g->mean[i] == UINT32_MAX;
         }
+    }
     return memchr(p->missing, 1, g->ny * g->nx) != NULL;
 }
 
@@ -377,9 +457,11 @@ static void solve(const background *b, pyramid *p) {
     size_t coarsest = 0;
     int missing = solve_fine(b, p, p->n_grids == 1 ? 1 : full / NEAR_SHARE);
     while (missing && coarsest + 1 < p->n_grids) {
-        memset(p->nothing, 0, p->grids[coarsest].nx * sizeof(double));
-        coarsen(&p->grids[coarsest], &p->grids[coarsest + 1], p->nothing);
-        coarsest++;
+        if (++coarsest == p->n_pooled) {
+            memset(p->nothing, 0, p->grids[coarsest - 1].nx * sizeof(double));
+            coarsen(&p->grids[coarsest - 1], &p->grids[coarsest], p->nothing);
+            p->n_pooled++;
+        }
         full *= 4;
         missing = solve_coarse(b, p, &p->grids[coarsest], coarsest + 1 == p->n_grids ? 1 : full / NEAR_SHARE);
     }
@@ -405,9 +487,9 @@ INLINE void two_cells_of_4(const uint32_t *cells, uint32_t *out) {
 }
 
 /* A row's levels from the cells' means, between whose centres they are linear: of the pixels from the centre of cell
- * x0 to that of cell x1, or to the edge. Returns where they end; *first is where they begin. */
-INLINE size_t level_row(const background *b, const cell_grid *g, size_t y, uint32_t *RESTRICT cells,
-                        uint32_t *RESTRICT out, size_t x0, size_t x1, size_t *first, size_t c) {
+ * x0 to that of cell x1, or to the edge. */
+INLINE void level_row(const background *b, const cell_grid *g, size_t y, uint32_t *RESTRICT cells,
+                      uint32_t *RESTRICT out, size_t x0, size_t x1, size_t c) {
     const unsigned bits = b->cell_bits + 1;
     const uint32_t half = 1u << (bits - 1);
     /* The pixel's centre, in half pixels, from the first cell's centre. */
@@ -420,7 +502,6 @@ INLINE size_t level_row(const background *b, const cell_grid *g, size_t y, uint3
     for (size_t x = x0; x < last; x++) cells[x] = ((2 * (uint32_t)c - part) * a[x] + part * d[x] + half) >> bits;
     if (last == g->nx) cells[last] = cells[last - 1];
     size_t x = x0 ? centre + x0 * c : 0, cell = x0;
-    *first = x;
     if (!x0)
         for (; x < centre; x++) out[x] = cells[0];
     for (; c == 4 && cell + 2 <= x1 && x + 2 * c <= b->nx; x += 2 * c, cell += 2)
@@ -436,17 +517,16 @@ INLINE size_t level_row(const background *b, const cell_grid *g, size_t y, uint3
         const uint32_t w = (uint32_t)(2 * k + (c > 1));
         out[x] = ((2 * (uint32_t)c - w) * cells[cell] + w * cells[cell + 1 < g->nx ? cell + 1 : cell] + half) >> bits;
     }
-    return end;
 }
 
-static CLONES size_t levels_of_row(const background *b, const cell_grid *g, size_t y, uint32_t *cells, size_t x0,
-                                   size_t x1, size_t *first) {
-    uint32_t *out = b->level + y * b->nx;
+/* `cells`: room for a row of them and one more. */
+static CLONES void levels_of_row(const background *b, const cell_grid *g, size_t y, uint32_t *cells, uint32_t *out,
+                                 size_t x0, size_t x1) {
     switch (b->cell_bits) {
-    case 3: return level_row(b, g, y, cells, out, x0, x1, first, 8);
-    case 2: return level_row(b, g, y, cells, out, x0, x1, first, 4);
-    case 1: return level_row(b, g, y, cells, out, x0, x1, first, 2);
-    default: return level_row(b, g, y, cells, out, x0, x1, first, 1);
+    case 3: level_row(b, g, y, cells, out, x0, x1, 8); break;
+    case 2: level_row(b, g, y, cells, out, x0, x1, 4); break;
+    case 1: level_row(b, g, y, cells, out, x0, x1, 2); break;
+    default: level_row(b, g, y, cells, out, x0, x1, 1);
     }
 }
 
@@ -458,47 +538,57 @@ INLINE int stands_out(uint32_t v, uint32_t m) {
     return over > 0 && (uint64_t)(over * over) > 25 * ((uint64_t)m + LEVEL_ONE / 2) * LEVEL_ONE;
 }
 
-/* Whether some pixel could: 5 sqrt(1/2) + 1 is more than 4.5. */
-static CLONES int some_are_high(const uint16_t *RESTRICT v, const uint32_t *RESTRICT m, size_t n) {
-    uint32_t any = 0;
-    for (size_t i = 0; i < n; i++) any |= (uint32_t)v[i] * 2 > (m[i] >> (LEVEL_BITS - 1)) + 8;
-    return (int)any;
-}
-
-/* Whether some background pixel could: by floats, and with a little less asked for than they may be wrong. */
-static CLONES int some_may_stand_out(const uint16_t *RESTRICT v, const uint8_t *RESTRICT state,
-                                     const uint32_t *RESTRICT m, size_t n) {
-    uint32_t any = 0;
-    for (size_t i = 0; i < n; i++) {
-        const float mean = (float)(int32_t)m[i] * (1.0f / LEVEL_ONE), over = (float)v[i] - mean - 0.999f;
-        any |= (uint32_t)((state[i] & PLAIN) == 0) & (uint32_t)(over > 0.0f) &
-               (uint32_t)(over * over > 24.9f * (mean + 0.5f));
-    }
-    return (int)any;
-}
-
-/* Notes which of row y's pixels `from` to `to` - 1 stand out of their surroundings. */
-static void note_outliers(background *b, size_t y, size_t from, size_t to) {
-    const size_t step = 64, start = y * b->nx;
-    for (size_t x = from; x < to; x += step) {
-        const size_t n = to - x < step ? to - x : step, i = start + x;
-        if (!some_are_high(b->values + i, b->level + i, n) ||
-            !some_may_stand_out(b->values + i, b->state + i, b->level + i, n))
-            continue;
-        for (size_t k = i; k < i + n; k++)
-            if (!(b->state[k] & PLAIN) && stands_out(b->values[k], b->level[k])) b->centres[b->n_centres++] = (uint32_t)k;
-    }
-}
-
-/* Levels where they may have changed; and what stands out there is kept, if wanted. Returns how many pixels did. Elsewhere
- * nothing can stand out that didn't before. */
-static size_t refresh(background *b, pyramid *p, uint32_t *cells, int keep) {
+/* Which of a row's cells `from` to `to` - 1 may hold a background pixel that does: by their greatest counts, the least
+ * means near, below which no level of theirs is, and floats with a little less asked for than they may be wrong. Whether
+ * there is one. */
+static CLONES int suspects(const pyramid *p, size_t y, size_t from, size_t to) {
     const cell_grid *g = &p->grids[0];
-    const size_t before = b->n_centres, c = (size_t)1 << b->cell_bits;
-    for (size_t y = 0; y < b->ny; y++)
-        for (size_t first, from, to = 0; next_marked(p, y / c, &from, &to);) {
-            const size_t end = levels_of_row(b, g, y, cells, from, to, &first);
-            if (keep) note_outliers(b, y, first, end);
+    const size_t x0 = from ? from - 1 : 0, x1 = to < g->nx ? to + 1 : to;
+    const uint32_t *RESTRICT here = g->mean + y * g->nx, *RESTRICT above = y ? here - g->nx : here,
+                   *RESTRICT below = y + 1 < g->ny ? here + g->nx : here;
+    const uint16_t *RESTRICT most = p->most + y * g->nx;
+    uint32_t *RESTRICT lowest = p->lowest + 1, any = 0;
+    uint8_t *RESTRICT suspect = p->suspect;
+    *(lowest + x0 - 1) = lowest[x1] = UINT32_MAX;
+    for (size_t x = x0; x < x1; x++) {
+        const uint32_t low = above[x] < below[x] ? above[x] : below[x];
+        lowest[x] = low < here[x] ? low : here[x];
+    }
+    for (size_t x = from; x < to; x++) {
+        const uint32_t *at = lowest + x - 1;
+        uint32_t low = at[0] < at[2] ? at[0] : at[2];
+        low = low < at[1] ? low : at[1];
+        const float mean = (float)(int32_t)low * (1.0f / LEVEL_ONE), over = (float)most[x] - mean - 0.999f;
+        const uint32_t is = (uint32_t)(over > 0.0f) & (uint32_t)(over * over > 24.9f * (mean + 0.5f));
+        suspect[x] = (uint8_t)is;
+        any |= is;
+    }
+    return (int)any;
+}
+
+/* Notes which pixels of a cell stand out of their surroundings. */
+static void note_outliers(background *b, const pyramid *p, size_t cell_y, size_t cell_x) {
+    const cell_grid *g = &p->grids[0];
+    const unsigned bits = b->cell_bits;
+    const size_t y1 = (cell_y + 1) << bits < b->ny ? (cell_y + 1) << bits : b->ny;
+    const size_t x1 = (cell_x + 1) << bits < b->nx ? (cell_x + 1) << bits : b->nx;
+    for (size_t y = cell_y << bits; y < y1; y++) {
+        levels_of_row(b, g, y, p->cells, p->level, cell_x ? cell_x - 1 : 0, cell_x + 1);
+        for (size_t x = cell_x << bits, i = y * b->nx + x; x < x1; x++, i++)
+            if (!(b->state[i] & PLAIN) && stands_out(b->values[i], p->level[x])) b->centres[b->n_centres++] = (uint32_t)i;
+    }
+}
+
+/* Keeps what stands out where levels may have changed; elsewhere nothing can that didn't before. Returns how many
+ * pixels did. */
+static size_t keep_outliers(background *b, pyramid *p) {
+    const cell_grid *g = &p->grids[0];
+    const size_t before = b->n_centres;
+    for (size_t y = 0; y < g->ny; y++)
+        for (size_t from, to = 0; next_marked(p, y, &from, &to);) {
+            if (!suspects(p, y, from, to)) continue;
+            for (size_t x = from; x < to; x++)
+                if (p->suspect[x]) note_outliers(b, p, y, x);
         }
     memset(p->marks, 0, g->ny * p->n_marks);
     for (size_t k = before; k < b->n_centres; k++) keep_around(b, b->centres[k], p);
@@ -512,280 +602,35 @@ static void set_taps(background *b) {
     for (size_t k = 0; k < 2 * b->reach + 1; k++) b->taps[k] = b->weights[k + cut];
 }
 
-/* Keeps discs, (n, 3) of x, y, r in eighths of a pixel, beside what is kept already; finds what else is to be kept,
- * and the level of every pixel. `room`: background_room bytes. */
-static void background_find(background *b, const int32_t *discs, size_t n_discs, uint8_t *room) {
-    const size_t c = (size_t)1 << b->cell_bits, cells_y = (b->ny + c - 1) / c, cells_x = (b->nx + c - 1) / c;
-    pyramid p;
-    uint32_t *cells = (uint32_t *)(room + pyramid_open(&p, cells_y, cells_x, room));
-    set_taps(b);
-    for (size_t k = 0; k < n_discs; k++) {
-        const int32_t *disc = discs + 3 * k;
-        set_disc(b, disc[0], disc[1], 2 * (int64_t)disc[2] + POSITION_UNITS / 2, AROUND);
-        set_disc(b, disc[0], disc[1], disc[2], KEPT);
-    }
-    b->n_centres = 0;
-    keep_saturated(b);
-    memset(cells, 0, (2 * b->nx + 2) * sizeof *cells);
-    pool(b, &p.grids[0], cells);
-    memset(p.marks, 1, cells_y * p.n_marks);
-    solve(b, &p);
-    /* The second time without what the first found: strong spots hide weaker ones beside them. */
-    for (int round = 0; refresh(b, &p, cells, round < 2); round++) solve(b, &p);
-}
-
-/* ---- the new image ---- */
-
-typedef struct {
-    uint64_t sum_before, sum_after, n_kept;
-} background_sums;
-
-/* What becomes of a pixel: it gets its rounded level, is moved by what rounding does to it, is the level dithered, or
- * stays. Dithered is what lies around a disc where the level is low, so that nothing can be taken from most pixels:
- * there kept pixels stay. */
-enum { ROUNDED, MOVED, DITHERED, STAYS };
-
-/* Without branches, so that the loops over rows are vectorised. */
-INLINE uint32_t fate_of(uint32_t state, uint32_t level, uint32_t low) {
-    const uint32_t is_low = level < low, kept = state & KEPT, around = (state / AROUND) & 1, here = !(state & ABSENT);
-    return here * (kept * (MOVED + is_low * (STAYS - MOVED)) + (1 - kept) * around * is_low * DITHERED);
-}
-
-/* Pixels of a row that are worked on together: their sums fit 32 bits. Most are all background. */
-enum { STRETCH = 32, N_FATES = STAYS + 1 };
-
-/* What a stretch is: of several kinds of pixels, all background, or all absent. */
-enum { MIXED, ALL_PLAIN, ALL_ABSENT };
-
-INLINE uint8_t kind_of_stretch(const uint8_t *state, size_t n) {
-    uint8_t all = ABSENT;
-    const uint64_t any = bits_of_all(state, 0, 1, n);
-    if (!any) return ALL_PLAIN;
-    if (!(any & UINT64_C(0x0101010101010101) * ABSENT)) return MIXED;
-    for (size_t i = 0; i < n; i++) all &= state[i];
-    return all ? ALL_ABSENT : MIXED;
-}
-
-/* Histograms of the levels' fractions, by fate; whole levels and counts, of what is rounded and of what is moved. */
-typedef struct {
-    uint32_t n_of[N_FATES * LEVEL_ONE], more[LEVEL_ONE];
-    uint64_t whole[2], counts[2], plain; /* counts of plain stretches alone */
-} level_sums;
-
-INLINE void take_run(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
-                            const uint32_t *RESTRICT level, size_t n, uint32_t low, uint32_t *RESTRICT bins,
-                            level_sums *sums) {
-    uint32_t whole[2] = {0, 0}, counts[2] = {0, 0};
-    for (size_t i = 0; i < n; i++) {
-        /* What is absent is rounded, but counts nowhere: as if it stayed. */
-        const uint32_t absent = (state[i] & ABSENT) != 0, fate = fate_of(state[i], level[i], low) | (absent * STAYS);
-        const uint32_t rounded = 0u - (fate == ROUNDED), moved = 0u - (fate == MOVED);
-        bins[i] = fate << LEVEL_BITS | (level[i] & (LEVEL_ONE - 1));
-        whole[0] += (level[i] >> LEVEL_BITS) & rounded;
-        whole[1] += (level[i] >> LEVEL_BITS) & moved;
-        counts[0] += values[i] & rounded;
-        counts[1] += values[i] & moved;
-    }
-    for (int k = 0; k < 2; k++) {
-        sums->whole[k] += whole[k];
-        sums->counts[k] += counts[k];
-    }
-}
-
-/* Of plain stretches: whole levels and counts. */
-INLINE void take_plain(const uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n,
-                              level_sums *sums) {
-    uint32_t whole = 0, counts = 0;
-    for (size_t i = 0; i < n; i++) {
-        whole += level[i] >> LEVEL_BITS;
-        counts += values[i];
-    }
-    sums->whole[ROUNDED] += whole;
-    sums->counts[ROUNDED] += counts;
-    sums->plain += counts;
-}
-
-/* Stretches of a row from k on that are of one kind: where they end. */
-INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
-    size_t end = k + 1;
-    while (end < n && kinds[end] == kinds[k]) end++;
-    return end;
-}
-
-static size_t stretches_of(size_t nx) { return (nx + STRETCH - 1) / STRETCH; }
-
-/* Neighbours are alike: two histograms, lest each increment waits for the one before. */
-INLINE void count_fractions(const uint32_t *level, size_t n, level_sums *sums) {
+/* The counts in all cells. */
+static CLONES uint64_t counts_of(const cell_grid *g) {
+    double sums[8] = {0}, sum = 0;
     size_t i = 0;
-    for (; i + 1 < n; i += 2) {
-        sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
-        sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
-    }
-    if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
+    for (const size_t n = g->ny * g->nx / 8 * 8; i < n; i += 8)
+        for (size_t k = 0; k < 8; k++) sums[k] += g->sum[i + k];
+    for (; i < g->ny * g->nx; i++) sum += g->sum[i];
+    for (size_t k = 0; k < 8; k++) sum += sums[k];
+    return (uint64_t)sum;
 }
 
-/* `kinds`, of each row and stretch: set to what it is. */
-static CLONES void take_levels(const background *b, uint32_t low, level_sums *sums, uint8_t *kinds) {
-    const size_t n_stretches = stretches_of(b->nx);
-    uint32_t bins[STRETCH];
-    memset(sums, 0, sizeof *sums);
-    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches) {
-        const size_t row = y * b->nx;
-        for (size_t k = 0; k < n_stretches; k++) {
-            const size_t x = k * STRETCH;
-            kinds[k] = kind_of_stretch(b->state + row + x, b->nx - x < STRETCH ? b->nx - x : STRETCH);
-        }
-        for (size_t k = 0, end; k < n_stretches; k = end) {
-            end = alike(kinds, k, n_stretches);
-            size_t i = row + k * STRETCH, last = row + (end < n_stretches ? end * STRETCH : b->nx);
-            if (kinds[k] == ALL_PLAIN) {
-                take_plain(b->values + i, b->level + i, last - i, sums);
-                count_fractions(b->level + i, last - i, sums);
-                continue;
-            }
-            for (; kinds[k] == MIXED && i < last; i += STRETCH) {
-                const size_t n = last - i < STRETCH ? last - i : STRETCH;
-                take_run(b->values + i, b->state + i, b->level + i, n, low, bins, sums);
-                for (size_t j = 0; j < n; j++) sums->n_of[bins[j]]++;
-            }
-        }
-    }
-    for (size_t k = 0; k < LEVEL_ONE; k++) sums->n_of[ROUNDED * LEVEL_ONE + k] += sums->more[k];
+/* Finds what is to be kept beside discs, which are marked, and the means of all cells. All rows are pooled already.
+ * Returns the counts of the pixels that aren't kept. */
+static uint64_t background_find(background *b, pyramid *p) {
+    const cell_grid *g = &p->grids[0];
+    set_taps(b);
+    for (size_t k = 0; k < b->n_centres; k++) keep_around(b, b->centres[k], p);
+    memset(p->marks, 1, g->ny * p->n_marks);
+    solve(b, p);
+    /* The second time without what the first found: strong spots hide weaker ones beside them. */
+    for (int round = 0; round < 2 && keep_outliers(b, p); round++) solve(b, p);
+    return counts_of(g);
 }
 
-static uint64_t levels_of(const level_sums *sums, int fate) {
-    uint64_t sum = sums->whole[fate] << LEVEL_BITS;
-    for (uint32_t k = 0; k < LEVEL_ONE; k++) sum += (uint64_t)sums->n_of[fate * LEVEL_ONE + (int)k] * k;
-    return sum;
-}
-
-/* What is added to levels before they are cut to whole counts so that their sum is `wanted`, nearly: about a half as
- * a rule. Of what is rounded alone, or of what is moved too. */
-static uint32_t rounding(const level_sums *sums, int moved_too, uint64_t wanted) {
-    uint64_t up = sums->whole[ROUNDED] + (moved_too ? sums->whole[MOVED] : 0);
-    uint32_t from = LEVEL_ONE;
-    while (from > 0) {
-        const uint64_t n = (uint64_t)sums->n_of[ROUNDED * LEVEL_ONE + from - 1] + (moved_too ? sums->n_of[MOVED * LEVEL_ONE + from - 1] : 0);
-        if (up + n / 2 >= wanted) break;
-        up += n;
-        from--;
-    }
-    return LEVEL_ONE - from;
-}
-
-static const uint8_t DITHER[4][4] = {{0, 8, 2, 10}, {12, 4, 14, 6}, {3, 11, 1, 9}, {15, 7, 13, 5}};
-
-/* What is added to the fractions of a row's pixels before they are cut. */
-static void thresholds_of(size_t y, uint32_t *thresholds) {
-    for (size_t x = 0; x < STRETCH; x++) thresholds[x] = DITHER[y & 3][x & 3] * (LEVEL_ONE / 16u) + LEVEL_ONE / 32u;
-}
-
-/* A kept pixel on its rounded level is changed by one of two neighbouring integers, by an ordered dither; a saturated
- * one stays. */
-INLINE void move_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state, const uint32_t *RESTRICT level,
-                            const uint32_t *RESTRICT thresholds, size_t n, const background *b, uint32_t up,
-                            background_sums *sums) {
-    const int32_t limit = (int32_t)b->limit;
-    const uint32_t low = b->low;
-    uint32_t before = 0, after = 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t fate = fate_of(state[i], level[i], low), here = !(state[i] & ABSENT);
-        const int32_t value = values[i], at = (int32_t)level[i];
-        int32_t whole = (int32_t)((level[i] + up) >> LEVEL_BITS);
-        whole = whole < limit ? whole : limit;
-        int32_t now = value + ((whole * LEVEL_ONE - at + (int32_t)thresholds[i]) >> LEVEL_BITS);
-        now = now < 0 ? 0 : now;
-        now = now > limit ? limit : now;
-        now = value >= limit ? value : now;
-        const int32_t spread = (at + (int32_t)thresholds[i]) >> LEVEL_BITS;
-        const int32_t is_moved = 0 - (int32_t)(fate == MOVED), is_spread = 0 - (int32_t)(fate == DITHERED);
-        const uint32_t new_value = (uint32_t)((now & is_moved) | (spread & is_spread) | (value & ~(is_moved | is_spread)));
-        values[i] = (uint16_t)new_value;
-        before += (uint32_t)value & (0u - here);
-        after += new_value & (0u - (uint32_t)(fate != ROUNDED));
-    }
-    sums->sum_before += before;
-    sums->sum_after += after;
-}
-
-INLINE uint32_t round_run(uint16_t *RESTRICT values, const uint8_t *RESTRICT state,
-                                 const uint32_t *RESTRICT level, size_t n, const background *b, uint32_t up) {
-    const uint32_t limit = b->limit, low = b->low;
-    uint32_t after = 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t rounded = 0u - (uint32_t)(fate_of(state[i], level[i], low) == ROUNDED);
-        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
-        whole = whole < limit ? whole : limit;
-        values[i] = (uint16_t)((whole & rounded) | (values[i] & ~rounded));
-        after += whole & rounded & (0u - (uint32_t)!(state[i] & ABSENT));
-    }
-    return after;
-}
-
-/* The same of stretches of one kind. */
-INLINE uint32_t round_plain(uint16_t *RESTRICT values, const uint32_t *RESTRICT level, size_t n, uint32_t limit,
-                                   uint32_t up) {
-    uint32_t after = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
-        whole = whole < limit ? whole : limit;
-        values[i] = (uint16_t)whole;
-        after += whole;
-    }
-    return after;
-}
-
-/* Notes the kept pixels among n from `start` on. */
-INLINE void note_kept(const background *b, size_t start, size_t n, background_sums *sums) {
-    for (size_t i = start; i < start + n; i++)
-        if ((b->state[i] & PLAIN) == KEPT) b->centres[sums->n_kept++] = (uint32_t)i;
-}
-
-/* `kinds`: as take_levels sets it. */
-static CLONES void move_kept(const background *b, const uint8_t *kinds, uint32_t up, background_sums *sums) {
-    uint32_t thresholds[STRETCH];
-    for (size_t y = 0; y < b->ny; y++) {
-        thresholds_of(y, thresholds);
-        for (size_t x = 0; x < b->nx; x += STRETCH) {
-            const size_t n = b->nx - x < STRETCH ? b->nx - x : STRETCH, i = y * b->nx + x;
-            if (*kinds++ != MIXED) continue;
-            move_run(b->values + i, b->state + i, b->level + i, thresholds, n, b, up, sums);
-            if (bits_of_all(b->state + i, 0, 1, n) & UINT64_C(0x0101010101010101) * KEPT) note_kept(b, i, n, sums);
-        }
-    }
-}
-
-static CLONES void round_rest(const background *b, const uint8_t *kinds, uint32_t up, background_sums *sums) {
-    const size_t n_stretches = stretches_of(b->nx);
-    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches)
-        for (size_t k = 0, end; k < n_stretches; k = end) {
-            end = alike(kinds, k, n_stretches);
-            const size_t i = y * b->nx + k * STRETCH, last = y * b->nx + (end < n_stretches ? end * STRETCH : b->nx);
-            if (kinds[k] == MIXED) {
-                sums->sum_after += round_run(b->values + i, b->state + i, b->level + i, last - i, b, up);
-                continue;
-            }
-            const uint32_t after = round_plain(b->values + i, b->level + i, last - i, b->limit, up);
-            sums->sum_after += kinds[k] == ALL_PLAIN ? after : 0;
-        }
-}
-
-/* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
- * counts stays. What is kept is listed in place of the centres. */
-static int background_apply(background *b, background_sums *sums) {
-    level_sums *levels = malloc(sizeof *levels + b->ny * stretches_of(b->nx));
-    if (!levels) return 0;
-    uint8_t *const kinds = (uint8_t *)(levels + 1);
-    memset(sums, 0, sizeof *sums);
-    take_levels(b, b->low, levels, kinds);
-    const uint64_t moved = (levels_of(levels, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
-    uint32_t up = rounding(levels, 1, levels->counts[ROUNDED] + moved);
-    sums->sum_before = levels->plain;
-    move_kept(b, kinds, up, sums);
-    up = rounding(levels, 0, sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0);
-    round_rest(b, kinds, up, sums);
-    free(levels);
-    return 1;
+/* The level of every pixel, (ny, nx), of the means that background_find left; `cells`: room for a row of them and one
+ * more. */
+static void background_levels(const background *b, uint32_t *means, uint32_t *cells, uint32_t *level) {
+    const cell_grid g = {.ny = cells_along(b->ny, b->cell_bits), .nx = cells_along(b->nx, b->cell_bits), .mean = means};
+    for (size_t y = 0; y < b->ny; y++) levels_of_row(b, &g, y, cells, level + y * b->nx, 0, g.nx);
 }
 
 #endif

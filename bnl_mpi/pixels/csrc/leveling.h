@@ -1,0 +1,342 @@
+/* Kept regions stay, all else becomes its level: what background_find left makes the new image.
+ *
+ * Levels are made a row at a time, whenever they are needed: a row lies in the cache, those of an image don't. The new
+ * image goes row by row where the old one was, or into a chunk.
+ */
+#ifndef BNL_LEVELING_H
+#define BNL_LEVELING_H
+
+#include "background.h"
+#include "imagechunk.h"
+
+typedef struct {
+    uint64_t sum_before, sum_after, n_kept;
+} background_sums;
+
+/* What becomes of a pixel: it gets its rounded level, is moved by what rounding does to it; or is the level dithered, or
+ * stays. Dithered is what lies around a disc where the level is low, so that nothing can be taken from most pixels:
+ * there kept pixels stay. */
+enum { ROUNDED, MOVED, OTHER, N_FATES };
+
+/* Where the fractions of a fate's levels are counted. */
+enum { MOVED_BINS = MOVED * LEVEL_ONE, OTHER_BINS = OTHER * LEVEL_ONE };
+
+/* Without branches, so that loops over pixels are vectorised: all bits of one of these are set, or of none where the
+ * pixel is to be rounded. */
+typedef struct {
+    uint32_t moved, dithered, stays;
+} fate;
+
+INLINE fate fate_of(uint32_t state, uint32_t level, uint32_t low) {
+    const uint32_t is_low = ALL_IF(uint32_t, level < low), kept = ALL_IF(uint32_t, (state & PLAIN) == KEPT);
+    const uint32_t near = ALL_IF(uint32_t, (state & (PLAIN | AROUND)) == AROUND);
+    return (fate){.moved = kept & ~is_low, .dithered = near & is_low, .stays = kept & is_low};
+}
+
+/* Pixels of a row that are worked on together: their sums fit 32 bits. Most are all background. */
+enum { STRETCH = 32 };
+
+/* What a stretch is: all background, all absent, or else. */
+enum { ALL_PLAIN, ALL_ABSENT, MIXED };
+
+/* A mixed stretch: such lie scattered in the image, but here one after the other. Beyond a row's end all is absent. */
+typedef struct {
+    uint32_t level[STRETCH];
+    uint16_t values[STRETCH];
+    uint8_t state[STRETCH];
+    uint32_t at, n, any; /* its first pixel in the image; how many there are; their states' bits */
+} mixed_stretch;
+
+/* Histograms of the levels' fractions, by fate; whole levels of what is rounded and of what is moved; counts that are
+ * kept, and that dithering replaces. */
+typedef struct {
+    uint32_t n_of[N_FATES * LEVEL_ONE], more[LEVEL_ONE];
+    uint64_t whole[2], kept, dithered;
+} level_sums;
+
+/* What the passes over an image share. */
+typedef struct {
+    const background *b;
+    cell_grid g;
+    uint32_t low;            /* below this level kept pixels stay */
+    uint32_t *cells, *level; /* a row's means and levels */
+    uint8_t *kinds;          /* of each row and stretch */
+    mixed_stretch *mixed;
+    size_t n_mixed;
+    level_sums sums;
+} leveling;
+
+static size_t stretches_of(size_t nx) { return (nx + STRETCH - 1) / STRETCH; }
+
+/* An image's passes in `room`, whose bytes it returns; it may be NULL. */
+static size_t leveling_open(leveling **l, const background *b, uint32_t *means, uint8_t *room) {
+    const size_t cells = cells_along(b->nx, b->cell_bits), n = b->ny * stretches_of(b->nx);
+    size_t used = 0;
+    *l = from_room(room, &used, sizeof **l);
+    leveling made = {.b = b, .g = {.ny = cells_along(b->ny, b->cell_bits), .nx = cells, .mean = means}};
+    made.cells = from_room(room, &used, (cells + 1) * sizeof *made.cells);
+    made.level = from_room(room, &used, b->nx * sizeof *made.level);
+    made.kinds = from_room(room, &used, n);
+    made.mixed = from_room(room, &used, n * sizeof *made.mixed);
+    if (room) **l = made;
+    return used;
+}
+
+static size_t leveling_room(const background *b) {
+    leveling *l;
+    return leveling_open(&l, b, NULL, NULL);
+}
+
+INLINE uint8_t kind_of_stretch(const uint8_t *state, size_t n, uint32_t *any) {
+    uint64_t bits = bits_of_all(state, 0, 1, n);
+    uint8_t all = ABSENT;
+    if (!bits) return ALL_PLAIN;
+    bits |= bits >> 32;
+    bits |= bits >> 16;
+    *any = (uint8_t)(bits | bits >> 8);
+    if (!(*any & ABSENT)) return MIXED;
+    for (size_t i = 0; i < n; i++) all &= state[i];
+    return all ? ALL_ABSENT : MIXED;
+}
+
+/* What a row's stretches are; mixed ones are listed, without their values and levels. Whether all are absent. */
+INLINE int kinds_of_row(leveling *l, size_t y, uint8_t *kinds) {
+    const background *b = l->b;
+    const size_t n_stretches = stretches_of(b->nx);
+    int absent = 1;
+    for (size_t k = 0; k < n_stretches; k++) {
+        const size_t x = k * STRETCH, n = b->nx - x < STRETCH ? b->nx - x : STRETCH, at = y * b->nx + x;
+        mixed_stretch *m = &l->mixed[l->n_mixed];
+        kinds[k] = n == STRETCH ? kind_of_stretch(b->state + at, STRETCH, &m->any) : kind_of_stretch(b->state + at, n, &m->any);
+        absent &= kinds[k] == ALL_ABSENT;
+        if (kinds[k] != MIXED) continue;
+        m->at = (uint32_t)at;
+        m->n = (uint32_t)n;
+        memset(m->state, ABSENT, sizeof m->state);
+        if (n == STRETCH)
+            memcpy(m->state, b->state + at, STRETCH);
+        else
+            memcpy(m->state, b->state + at, n);
+        PREFETCH(b->values + at);
+        l->n_mixed++;
+    }
+    return absent;
+}
+
+INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT bins, level_sums *sums) {
+    uint32_t whole[2] = {0, 0}, kept = 0, dithered = 0;
+    for (size_t i = 0; i < STRETCH; i++) {
+        /* What is absent is rounded, but counts nowhere: as if it stayed. */
+        const uint32_t level = m->level[i], absent = ALL_IF(uint32_t, (m->state[i] & ABSENT) != 0);
+        const fate f = fate_of(m->state[i], level, low);
+        const uint32_t other = f.dithered | f.stays | absent;
+        bins[i] = (f.moved & MOVED_BINS) | (other & OTHER_BINS) | (level & (LEVEL_ONE - 1));
+        whole[ROUNDED] += (level >> LEVEL_BITS) & ~(f.moved | other);
+        whole[MOVED] += (level >> LEVEL_BITS) & f.moved;
+        kept += m->values[i] & (f.moved | f.stays);
+        dithered += m->values[i] & f.dithered;
+    }
+    sums->whole[ROUNDED] += whole[ROUNDED];
+    sums->whole[MOVED] += whole[MOVED];
+    sums->kept += kept;
+    sums->dithered += dithered;
+    for (size_t i = 0; i < STRETCH; i++) sums->n_of[bins[i]]++;
+}
+
+/* Neighbours are alike: two histograms, lest each increment waits for the one before. */
+INLINE void take_plain(const uint32_t *level, size_t n, level_sums *sums) {
+    uint32_t whole = 0;
+    size_t i = 0;
+    for (size_t k = 0; k < n; k++) whole += level[k] >> LEVEL_BITS;
+    sums->whole[ROUNDED] += whole;
+    for (; i + 1 < n; i += 2) {
+        sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
+        sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
+    }
+    if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
+}
+
+/* Stretches of a row from k on that are of one kind, and whose counts' sum fits 32 bits: where they end. */
+INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
+    size_t end = k + 1;
+    while (end < n && end - k < 2048 && kinds[end] == kinds[k]) end++;
+    return end;
+}
+
+/* Where stretch k begins, or the row ends. */
+INLINE size_t start_of(const background *b, size_t k) { return k * STRETCH < b->nx ? k * STRETCH : b->nx; }
+
+/* Takes all levels into the sums, lists what is mixed, and sets `kinds`. */
+static CLONES void take_levels(leveling *l) {
+    const background *b = l->b;
+    const size_t n_stretches = stretches_of(b->nx);
+    uint8_t *kinds = l->kinds;
+    uint32_t bins[STRETCH];
+    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches) {
+        mixed_stretch *m = &l->mixed[l->n_mixed];
+        if (kinds_of_row(l, y, kinds)) continue;
+        levels_of_row(b, &l->g, y, l->cells, l->level, 0, l->g.nx);
+        for (size_t k = 0, end; k < n_stretches; k = end) {
+            const size_t x = k * STRETCH;
+            end = kinds[k] == ALL_PLAIN ? alike(kinds, k, n_stretches) : k + 1;
+            if (kinds[k] == ALL_PLAIN) take_plain(l->level + x, start_of(b, end) - x, &l->sums);
+            if (kinds[k] != MIXED) continue;
+            if (m->n == STRETCH) { /* of constant lengths, which are copied on the spot */
+                memcpy(m->level, l->level + x, sizeof m->level);
+                memcpy(m->values, b->values + m->at, sizeof m->values);
+            } else {
+                memcpy(m->level, l->level + x, m->n * sizeof *m->level);
+                memcpy(m->values, b->values + m->at, m->n * sizeof *m->values);
+            }
+            take_mixed(m++, l->low, bins, &l->sums);
+        }
+    }
+    for (size_t k = 0; k < LEVEL_ONE; k++) l->sums.n_of[ROUNDED * LEVEL_ONE + k] += l->sums.more[k];
+}
+
+static uint64_t levels_of(const level_sums *sums, int fate) {
+    uint64_t sum = sums->whole[fate] << LEVEL_BITS;
+    for (uint32_t k = 0; k < LEVEL_ONE; k++) sum += (uint64_t)sums->n_of[fate * LEVEL_ONE + (int)k] * k;
+    return sum;
+}
+
+/* What is added to levels before they are cut to whole counts so that their sum is `wanted`, nearly: about a half as
+ * a rule. Of what is rounded alone, or of what is moved too. */
+static uint32_t rounding(const level_sums *sums, int moved_too, uint64_t wanted) {
+    uint64_t up = sums->whole[ROUNDED] + (moved_too ? sums->whole[MOVED] : 0);
+    uint32_t from = LEVEL_ONE;
+    while (from > 0) {
+        const uint64_t n = (uint64_t)sums->n_of[ROUNDED * LEVEL_ONE + from - 1] + (moved_too ? sums->n_of[MOVED * LEVEL_ONE + from - 1] : 0);
+        if (up + n / 2 >= wanted) break;
+        up += n;
+        from--;
+    }
+    return LEVEL_ONE - from;
+}
+
+static const uint8_t DITHER[4][4] = {{0, 8, 2, 10}, {12, 4, 14, 6}, {3, 11, 1, 9}, {15, 7, 13, 5}};
+
+/* A kept pixel on its rounded level is changed by one of two neighbouring integers, by an ordered dither; a saturated
+ * one stays. `thresholds`: what is added to levels' fractions before they are cut. Returns the counts of all that isn't
+ * to be rounded. */
+INLINE uint32_t move_stretch(mixed_stretch *RESTRICT m, const int32_t *RESTRICT thresholds, int32_t limit, uint32_t low,
+                             uint32_t up) {
+    uint32_t after = 0;
+    for (size_t i = 0; i < STRETCH; i++) {
+        const fate f = fate_of(m->state[i], m->level[i], low);
+        const int32_t value = m->values[i], at = (int32_t)m->level[i], is_moved = (int32_t)f.moved;
+        int32_t whole = (int32_t)((m->level[i] + up) >> LEVEL_BITS);
+        whole = whole < limit ? whole : limit;
+        int32_t now = value + ((whole * LEVEL_ONE - at + thresholds[i]) >> LEVEL_BITS);
+        now = now < 0 ? 0 : now;
+        now = now > limit ? limit : now;
+        now = value >= limit ? value : now;
+        const int32_t spread = (at + thresholds[i]) >> LEVEL_BITS, is_spread = (int32_t)f.dithered;
+        const uint32_t new_value = (uint32_t)((now & is_moved) | (spread & is_spread) | (value & ~(is_moved | is_spread)));
+        m->values[i] = (uint16_t)new_value;
+        after += new_value & (f.moved | f.dithered | f.stays);
+    }
+    return after;
+}
+
+/* What is moved or dithered gets its new value, in the list of what is mixed; what is kept is noted. */
+static CLONES void move_kept(leveling *l, uint32_t up, background_sums *sums) {
+    const background *b = l->b;
+    int32_t thresholds[4][STRETCH];
+    for (size_t y = 0; y < 4; y++)
+        for (size_t x = 0; x < STRETCH; x++) thresholds[y][x] = DITHER[y][x & 3] * (LEVEL_ONE / 16) + LEVEL_ONE / 32;
+    for (mixed_stretch *m = l->mixed, *end = m + l->n_mixed; m < end; m++) {
+        if (!(m->any & (KEPT | AROUND))) continue;
+        sums->sum_after += move_stretch(m, thresholds[m->at / b->nx & 3], (int32_t)b->limit, l->low, up);
+        for (uint32_t i = 0; m->any & KEPT && i < m->n; i++) {
+            b->centres[sums->n_kept] = m->at + i;
+            sums->n_kept += (m->state[i] & PLAIN) == KEPT;
+        }
+    }
+}
+
+/* Background gets its rounded level, what is absent `mark`, or its level, too, where that is negative. Returns the
+ * counts of the background. */
+INLINE uint32_t round_mixed(const mixed_stretch *m, uint32_t limit, uint32_t low, uint32_t up, int32_t mark,
+                            uint16_t *RESTRICT out) {
+    const uint32_t marks = mark < 0 ? 0 : ~0u;
+    uint32_t after = 0;
+    uint16_t all[STRETCH];
+    for (size_t i = 0; i < STRETCH; i++) {
+        const fate f = fate_of(m->state[i], m->level[i], low);
+        const uint32_t rounded = ~(f.moved | f.dithered | f.stays);
+        const uint32_t absent = ALL_IF(uint32_t, (m->state[i] & ABSENT) != 0), marked = absent & marks;
+        uint32_t whole = (m->level[i] + up) >> LEVEL_BITS;
+        whole = whole < limit ? whole : limit;
+        after += whole & rounded & ~absent;
+        all[i] = (uint16_t)(((uint32_t)mark & marked) | (((whole & rounded) | (m->values[i] & ~rounded)) & ~marked));
+    }
+    if (m->n == STRETCH)
+        memcpy(out, all, sizeof all);
+    else
+        memcpy(out, all, m->n * sizeof *out);
+    return after;
+}
+
+INLINE uint32_t round_plain(const uint32_t *RESTRICT level, size_t n, uint32_t limit, uint32_t up, uint16_t *RESTRICT out) {
+    uint32_t after = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
+        whole = whole < limit ? whole : limit;
+        out[i] = (uint16_t)whole;
+        after += whole;
+    }
+    return after;
+}
+
+/* A row as it will be, in `out`; returns the counts of its background. `m`: its first mixed stretch, if any. */
+static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, uint32_t up, int32_t mark, uint16_t *out) {
+    const background *b = l->b;
+    const size_t n_stretches = stretches_of(b->nx);
+    const uint8_t *kinds = l->kinds + y * n_stretches;
+    uint64_t after = 0;
+    size_t n_marked = 0;
+    while (mark >= 0 && n_marked < n_stretches && kinds[n_marked] == ALL_ABSENT) n_marked++;
+    if (n_marked < n_stretches) levels_of_row(b, &l->g, y, l->cells, l->level, 0, l->g.nx);
+    for (size_t k = 0, end; k < n_stretches; k = end) {
+        const size_t x = k * STRETCH;
+        end = kinds[k] == MIXED ? k + 1 : alike(kinds, k, n_stretches);
+        if (kinds[k] == MIXED) {
+            after += round_mixed(m++, b->limit, l->low, up, mark, out + x);
+        } else if (kinds[k] == ALL_PLAIN || mark < 0) {
+            const uint32_t counts = round_plain(l->level + x, start_of(b, end) - x, b->limit, up, out + x);
+            after += kinds[k] == ALL_PLAIN ? counts : 0;
+        } else {
+            for (size_t i = x; i < start_of(b, end); i++) out[i] = (uint16_t)mark;
+        }
+    }
+    return after;
+}
+
+/* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
+ * counts stays. What is kept is listed in place of the centres. `rest`: as background_find returns it. With a chunk the
+ * image goes there, and what is absent gets `mark`; else it goes where it was. `room`: leveling_room bytes. */
+static void background_apply(const background *b, uint32_t *means, uint64_t rest, uint32_t low, image_chunk *chunk,
+                             uint16_t mark, uint8_t *room, background_sums *sums) {
+    leveling *l;
+    leveling_open(&l, b, means, room);
+    l->low = low;
+    memset(sums, 0, sizeof *sums);
+    take_levels(l);
+    const uint64_t moved = (levels_of(&l->sums, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
+    const uint32_t up = rounding(&l->sums, 1, rest - l->sums.dithered + moved);
+    sums->sum_before = rest + l->sums.kept;
+    move_kept(l, up, sums);
+    const uint64_t left = sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0;
+    const uint32_t up_rest = rounding(&l->sums, 0, left);
+    const mixed_stretch *m = l->mixed, *end = m + l->n_mixed;
+    for (size_t y = 0; y < b->ny; y++) {
+        while (m < end && m->at < y * b->nx) m++;
+        uint16_t *out = chunk ? image_room(chunk) : b->values + y * b->nx;
+        sums->sum_after += round_row(l, y, m, up_rest, chunk ? mark : -1, out);
+        if (chunk) image_row_done(chunk);
+    }
+    if (chunk) image_flush(chunk, chunk->have);
+}
+
+#endif
