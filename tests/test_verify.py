@@ -501,6 +501,31 @@ def test_a_part_of_the_frames_stands_for_no_raw_file(raw: Path, tmp_path: Path) 
     assert "not all of its frames" in why
 
 
+@pytest.mark.parametrize("what", ["a bad frame", "a file that never came"])
+def test_what_the_set_lacks_is_in_the_certificate(raw: Path, tmp_path: Path, what: str) -> None:
+    folder = shutil.copytree(raw.parent, tmp_path / "raw")
+    option = "--skip_bad_frames" if what == "a bad frame" else "--salvage"
+    if what == "a bad frame":
+        with h5py.File(folder / "raw_data_000002.h5") as file:
+            at = file["/entry/data/data"].id.get_chunk_info(1).byte_offset
+        with (folder / "raw_data_000002.h5").open("r+b") as data:
+            data.seek(at + 8)
+            data.write(b"\xff" * 40)
+    else:
+        (folder / "raw_data_000003.h5").unlink()
+    make(folder / raw.name, tmp_path, ["-c", "bslz4", option])
+    for more in (["--subset", "1/2"], ["--subset", "2/2", "--certify"], ["--certify", "--resume"]):
+        status, told = verify(tmp_path, "--against", folder / raw.name, *more)
+        assert (status, told["findings"]) in ((0, []), (75, []))
+    graph = {one["@id"]: one for one in json.loads((tmp_path / "set.crate.json").read_text())["@graph"]}
+    verdict = json.loads(graph["#verdict"]["value"])
+    assert verdict["badFrames"] == ([6] if what == "a bad frame" else [])
+    missing = [] if what == "a bad frame" else ["raw_data_000003.h5"]
+    assert [os.path.basename(path) for path in verdict["missingFiles"]] == missing
+    assert not verdict["allFrames"]
+    assert certified.deletable(certified.read(str(tmp_path / "set.crate.json")))[0] == []
+
+
 def test_no_certificate_with_a_finding(raw: Path, sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     flip_chunk(tmp_path / "set_000002.h5")

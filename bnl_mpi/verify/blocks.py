@@ -56,8 +56,8 @@ class VerifyReport(BlockReport):
     n_invalid: int = 0
     greatest_error: int = 0
     squared_error: int = 0
-    n_bad_frames: int = 0
-    """That couldn't be read, and count as invalid."""
+    bad_frames: list[int] = field(default_factory=list)
+    """Raw frames, from 1, that couldn't be read, and count as invalid."""
     n_error_pixels: int = 0
     """Pixels that the codec's errors are of."""
 
@@ -191,7 +191,7 @@ class Verifier:
         kept, read = identity.read_block_input(file[records.GROUP]), self._pipeline.read_of(block)
         if kept is None:
             return
-        report.n_bad_frames = len(kept.bad_frames)
+        report.bad_frames = list(kept.bad_frames)
         first = self._job.plan.frames_of(block.first_image).start + 1
         for index, (before, now) in enumerate(zip(kept.frames_crc32, read.frames_crc32, strict=False)):
             if before != now:

@@ -191,6 +191,8 @@ def _verdict(parts: Parts) -> Entity:
         "lastFrame": plan.first_frame + plan.n_frames,
         "framesOfRaw": plan.n_frames_in,
         "allFrames": plan.n_frames == plan.n_frames_in and all(covered.values()) and not _lacks_frames(parts),
+        "badFrames": sorted(frame for r in parts.reports for frame in r.bad_frames),
+        "missingFiles": list(job.source.missing),
         "mtime_ns": {uri: one.mtime_ns for uri, one in uris.items()},
         "ctime_ns": {uri: one.ctime_ns for uri, one in uris.items()},
         "path": {uri: one.path for uri, one in uris.items()},
@@ -201,7 +203,7 @@ def _verdict(parts: Parts) -> Entity:
 
 def _lacks_frames(parts: Parts) -> bool:
     """Whether frames couldn't be read, or files never came: the set doesn't stand for these."""
-    return bool(parts.job.source.missing) or any(r.n_bad_frames for r in parts.reports)
+    return bool(parts.job.source.missing) or any(r.bad_frames for r in parts.reports)
 
 
 def _covered(job: VerifyJob) -> dict[str, bool]:

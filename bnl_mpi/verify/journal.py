@@ -27,7 +27,6 @@ COUNTED = (
     "n_clipped",
     "n_invalid",
     "n_error_pixels",
-    "n_bad_frames",
     "greatest_error",
     "squared_error",
 )
@@ -37,6 +36,10 @@ def folder_of(job: VerifyJob) -> str:
     return f"{job.options.out_file}.verify"
 
 
+FORMAT = 2
+"""Of lines: 2 since they have `counts_before` and `bad_frames`."""
+
+
 def _key(job: VerifyJob) -> dict[str, Any]:
     """What must be the same for a line to count."""
     return {
@@ -44,6 +47,7 @@ def _key(job: VerifyJob) -> dict[str, Any]:
         "against": job.sha256 if job.against else None,
         "paranoid": job.paranoid,
         "version": __version__,
+        "format": FORMAT,
     }
 
 
@@ -83,6 +87,7 @@ class Journal:
             "block": report.number,
             "stamp": _stamp(self._job.data_files[report.number - 1]),
             "counts": {name: getattr(report, name) for name in COUNTED},
+            "bad_frames": report.bad_frames,
             "hashed": [asdict(one) for one in report.hashed],
         }
         try:
@@ -118,6 +123,7 @@ def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
     for name, value in line["counts"].items():
         if name in COUNTED:
             setattr(report, name, int(value))
+    report.bad_frames = [int(frame) for frame in line["bad_frames"]]
     report.hashed = [Hashed(**one) for one in line["hashed"]]
     return report
 
