@@ -42,7 +42,8 @@ def _content(path: Path) -> Any:
         # When it was verified.
         del found["./"]["datePublished"], found["#verification"]["endTime"]
         verdict = json.loads(found["#verdict"]["value"])
-        del verdict["verified"]
+        # And when each raw file came to lie where it lies.
+        del verdict["verified"], verdict["ctime_ns"]
     except KeyError as error:
         raise ValueError(f"no {error} in it") from error
     return found, verdict, found["#verdict"].pop("value") is not None
