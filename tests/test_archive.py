@@ -36,7 +36,8 @@ import bnl_mpi
 from bnl_mpi.archive import rules, sets, state, status, thumbnails
 from bnl_mpi.archive.dealing import LEAST_CREW, Dealer, Weighed
 from bnl_mpi.archive.facts import Facts, read_facts
-from bnl_mpi.archive.follow import growth_of
+from bnl_mpi.archive.follow import Watch, growth_of, keep_ready
+from bnl_mpi.archive.session import Plan
 from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
 from bnl_mpi.cli import main
 from bnl_mpi.commands.archive import split_words
@@ -503,6 +504,10 @@ def test_facts(raw: Path, tmp_path: Path) -> None:
     assert read_facts(str(grid)).scan == "grid"
     still = write_set(tmp_path, random_frames(4, SHAPE), name="still", osc=0.0)
     assert read_facts(str(still)).scan == "still"
+    for name, places, scan in (("sam_x", [1, 1, 1, 1], "still"), ("sam_y", [0, 1, 0, 1], "grid")):
+        with h5py.File(still, "r+") as file:
+            file[f"/entry/sample/transformations/{name}"] = np.array(places, float)
+        assert read_facts(str(still)).scan == scan
 
 
 # ---- rules ----------------------------------------------------------------------------------------------
@@ -850,6 +855,18 @@ def test_an_aborted_collection_fails_after_the_idle_time(tmp_path: Path) -> None
     assert entry.stage == FAILED
     assert "incomplete for" in entry.reason
     assert "aborted_data_000002.h5" in entry.reason
+
+
+@pytest.mark.parametrize("words", [("-b", "2", "--salvage"), ("-b", "2")])
+def test_it_is_salvaged_by_its_own_options(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Which may be a rule's."""
+    master = str(write_set(tmp_path, random_frames(6, SHAPE), mask=random_mask(SHAPE), per_file=4))
+    (tmp_path / "in_data_000002.h5").unlink()
+    watch = Watch(changed={"in": time.monotonic() - 100}, stamps={"in": growth_of(master)})
+    plan = Plan(entries={"in": Entry("in", master, words=words)}, to_do=["in"])
+    keep_ready(plan, {}, watch, 10, 0)
+    assert plan.to_do == (["in"] if "--salvage" in words else [])
+    assert plan.entries["in"].stage == (NEW if "--salvage" in words else FAILED)
 
 
 def test_an_aborted_collection_is_salvaged_after_the_idle_time(tmp_path: Path) -> None:

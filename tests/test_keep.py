@@ -369,7 +369,7 @@ def test_packed_columns_are_those_of_the_whole_preset() -> None:
 
 def test_damaged_columns_are_an_error() -> None:
     data = pack_columns([np.arange(40)])
-    for wrong in (b"", data[:20], data[:4], data[:8] + b"\xff" * 20):
+    for wrong in (b"", data[:20], data[:4], data[:8] + b"\xff" * 20, b"\xff" * 8 + data[8:]):
         with pytest.raises(ValueError, match="damaged"):
             unpack_columns(wrong, 1)
     with pytest.raises(ValueError, match="damaged"):

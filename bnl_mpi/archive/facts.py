@@ -110,8 +110,10 @@ def _moves(h5: Any) -> bool:
     for place in ("/entry/data", "/entry/sample/transformations", "/entry/sample"):
         group = access.get_group(h5, place)
         for name in group if group is not None else ():
-            if name.lower().startswith(("sam_", "sam", "stage", "x", "y")) and not name.startswith("data"):
+            if name.lower().startswith(("sam", "stage", "x", "y")):
                 dataset = access.get_dataset(group, name)
-                if dataset is not None and dataset.ndim == 1 and dataset.size > 1 and dataset.dtype.kind in "fiu":
-                    return bool(np.ptp(dataset[()]) > 0)
+                if dataset is None or dataset.ndim != 1 or dataset.size < 2 or dataset.dtype.kind not in "fiu":
+                    continue
+                if np.ptp(dataset[()]) > 0:
+                    return True
     return False

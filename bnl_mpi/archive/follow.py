@@ -88,7 +88,7 @@ def follow(
     while request.name is None:
         known = known_entries(wish)
         plan = make_plan(wish, known, following=True)
-        _keep_ready(plan, known, watch, wish, idle_minutes * 60, settle)
+        keep_ready(plan, known, watch, idle_minutes * 60, settle)
         changed = {stem for stem, entry in plan.entries.items() if known.get(stem) != entry}
         if plan.to_do or changed:
             status = max(status, do_plan(wish, plan, known, hands, request))
@@ -99,9 +99,9 @@ def follow(
     return status
 
 
-def _keep_ready(plan: Plan, known: Mapping[str, Entry], watch: Watch, wish: Wish, idle: float, settle: float) -> None:
-    """Leave in the plan what can be done now, and what has failed for good."""
-    now, salvage = time.monotonic(), "--salvage" in wish.words
+def keep_ready(plan: Plan, known: Mapping[str, Entry], watch: Watch, idle: float, settle: float) -> None:
+    """Leave in the plan what can be done now, and what has failed for good; times in seconds."""
+    now = time.monotonic()
     for stem in list(plan.entries):
         entry = plan.entries[stem]
         if entry.stage in (DONE, SKIPPED) and stem not in plan.to_do:
@@ -116,7 +116,7 @@ def _keep_ready(plan: Plan, known: Mapping[str, Entry], watch: Watch, wish: Wish
         elif watch.given_up.get(stem) == stamp and stem in known:
             _leave_out(plan, stem)
             plan.entries[stem] = known[stem]
-        elif not (salvage and stem in plan.to_do):
+        elif not ("--salvage" in entry.words and stem in plan.to_do):
             watch.given_up[stem] = stamp
             _leave_out(plan, stem)
             plan.entries[stem] = entry.now(FAILED, f"incomplete for {waited / 60:.0f} minutes: {reason}")

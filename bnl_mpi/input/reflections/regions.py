@@ -88,14 +88,21 @@ def _packed(planes: bytes, n: int) -> bytes:
     return struct.pack("<Q", n) + lzma.compress(planes, lzma.FORMAT_RAW, filters=filters)
 
 
+_MOST_BYTES = 1 << 30
+
+
 def unpack_columns(data: bytes, n_columns: int) -> list[Array]:
     """int32 columns of what `pack_columns` made; ValueError where that isn't it."""
     try:
         (n,) = struct.unpack_from("<Q", data)
-        raw = lzma.decompress(data[8:], lzma.FORMAT_RAW, filters=_FILTERS)
+        size = 5 * n * n_columns
+        # No more than is told, and no more than anybody stores: a few bytes may say that they are many gigabytes.
+        if size > _MOST_BYTES:
+            raise ValueError(f"packed regions are damaged: {n} of them")
+        raw = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS).decompress(data[8:], size + 1)
     except (struct.error, lzma.LZMAError) as error:
         raise ValueError(f"packed regions are damaged: {error}") from error
-    if len(raw) != 5 * n * n_columns:
+    if len(raw) != size:
         raise ValueError("packed regions are damaged: of another length than they say")
     found = []
     for planes in np.frombuffer(raw, np.uint8).reshape(n_columns, 5, n):
