@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -558,6 +559,18 @@ def test_the_crate_is_whole(certified_set: Path) -> None:
     raw = [e for e in crate["@graph"] if e["@id"].startswith("file://")]
     assert len(raw) == 4
     assert all(len(e["sha256"]) == 64 for e in raw)
+
+
+def test_the_command_of_a_certificate_is_one_for_a_shell(raw: Path, tmp_path: Path) -> None:
+    master, stem = shutil.copy(raw, tmp_path / "raw b_master.h5"), tmp_path / "it's one"
+    for path in raw.parent.glob("raw_data_*.h5"):
+        shutil.copy(path, tmp_path)
+    assert main(["-i", str(master), "-c", "bslz4", "-o", str(stem)]) == 0
+    assert main(["verify", f"{stem}_master.h5", "--against", str(master), "--certify"]) == 0
+    graph = {one["@id"]: one for one in json.loads(Path(f"{stem}.crate.json").read_text())["@graph"]}
+    words = shlex.split(graph["#reduction"]["description"])
+    assert words[0] == "bnl-mpi"
+    assert {"raw b_master.h5", "it's one"} <= set(words)
 
 
 def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:

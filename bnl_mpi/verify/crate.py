@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def _actions(parts: Parts, properties: Sequence[Entity]) -> list[Entity]:
         "@id": "#reduction",
         "@type": "CreateAction",
         "name": "Reduction of a diffraction data set",
-        "description": " ".join(["bnl-mpi", *checked_words(record, parts.job.master, record["infile"])]),
+        "description": shlex.join(["bnl-mpi", *checked_words(record, parts.job.master, record["infile"])]),
         "endTime": made,
         "instrument": {"@id": "#bnl_mpi"},
         "object": _refer(parts.uris),
