@@ -454,6 +454,8 @@ def test_status_takes_no_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture
     """A file's name after --json would be one."""
     assert main(["archive", "--status", str(tmp_path), "--json", "told.json"]) == 2
     assert "told.json: --status FOLDER takes nothing else" in capsys.readouterr().err
+    assert main(["archive", "--status", str(tmp_path), "--failed", "--deletable"]) == 2
+    assert "give one of --failed and --deletable" in capsys.readouterr().err
 
 
 def test_links_in_circles_are_no_sets(tmp_path: Path) -> None:
@@ -726,7 +728,7 @@ def test_status_tells_and_groups(tmp_path: Path) -> None:
     assert "http" not in page
     assert [len(failed) for _, failed in status.reasons(told)] == [3]
     # The raw files of a verified set are gone or have changed: they are nobody's to delete.
-    assert status.deletable(told, str(tmp_path)) == []
+    assert status.deletable(told, str(tmp_path))[0] == []
 
 
 def test_the_page_has_a_picture_of_each_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -919,7 +921,10 @@ def test_raw_files_of_verified_sets_may_go(tmp_path: Path) -> None:
     assert sorted(more) == sorted({*told, str(raw / "copy_master.h5")})
     (raw / "copy_master.h5").unlink()
     spoil_chunk(raw / "set1_data_000001.h5")
-    told = set(bnl("archive", "--status", to, "--deletable").stdout.splitlines())
+    done = bnl("archive", "--status", to, "--deletable")
+    told = set(done.stdout.splitlines())
+    assert done.stderr.startswith("bnl-mpi: raw/set1: none of its raw files: ")
+    assert "has changed since" in done.stderr
     assert {Path(p).name for p in told} == {f"set{k}_{x}.h5" for k in (0, 2) for x in ("master", "data_000001")}
 
 

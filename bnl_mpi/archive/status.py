@@ -243,22 +243,24 @@ def failed_paths(entries: Mapping[str, Entry]) -> list[str]:
     return [e.master for e in entries.values() if e.stage == FAILED]
 
 
-def deletable(entries: Mapping[str, Entry], folder: str) -> list[str]:
-    """Raw files of sets that are done and verified against them, by each set's own certificate.
+def deletable(entries: Mapping[str, Entry], folder: str) -> tuple[list[str], list[str]]:
+    """Raw files of sets that are done and verified against them, by their certificates; and why others have none.
 
-    But those that another set, which isn't verified, is of too.
+    Not those that another set, which isn't verified, is of too.
     """
-    paths, needed = list[str](), set[str]()
+    paths, needed, refused = list[str](), set[str](), list[str]()
     for entry in entries.values():
         if entry.stage == DONE and entry.verified:
-            paths += _of_certificate(certificate_paths(os.path.join(folder, entry.stem))[1])
+            found, why_not = _of_certificate(certificate_paths(os.path.join(folder, entry.stem))[1])
+            paths += found
+            refused += [f"{entry.stem}: none of its raw files: {why_not}"] if why_not else []
         else:
             needed.update(entry.files)
-    return [path for path in dict.fromkeys(paths) if path not in needed]
+    return [path for path in dict.fromkeys(paths) if path not in needed], refused
 
 
-def _of_certificate(path: str) -> list[str]:
+def _of_certificate(path: str) -> tuple[list[str], str]:
     try:
-        return certified.deletable(certified.read(path))[0]
-    except BnlError:
-        return []
+        return certified.deletable(certified.read(path))
+    except BnlError as error:
+        return [], str(error)

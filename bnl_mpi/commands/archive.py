@@ -232,9 +232,16 @@ def _status(namespace: argparse.Namespace) -> int:
             f"{namespace.sources[0]}: --status FOLDER takes nothing else; "
             "--json and --csv write to standard output, --html to a file"
         )
+    told = [name for name in ("failed", "deletable", "json", "csv", "html") if getattr(namespace, name)]
+    if len(told) > 1:
+        raise UsageError(f"give one of --{told[0]} and --{told[1]}: each is an output of its own")
     entries = state.read(namespace.status)
     if namespace.failed or namespace.deletable:
-        paths = status.deletable(entries, namespace.status) if namespace.deletable else status.failed_paths(entries)
+        paths, refused = status.failed_paths(entries), list[str]()
+        if namespace.deletable:
+            paths, refused = status.deletable(entries, namespace.status)
+        for line in refused:
+            print(f"bnl-mpi: {line}", file=sys.stderr)
         _print_paths(paths, "\0" if namespace.null else "\n")
     elif namespace.html:
         _write(namespace.html, _page(namespace.status, entries))

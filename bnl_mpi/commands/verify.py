@@ -112,6 +112,8 @@ def _deletable(namespace: argparse.Namespace) -> int:
     if why_not:
         print(f"bnl-mpi: nothing may be deleted: {why_not}", file=sys.stderr)
         return 1
+    if not paths:
+        print("bnl-mpi: no raw file is where it was", file=sys.stderr)
     sys.stdout.flush()
     sys.stdout.buffer.write(b"".join(os.fsencode(path) + (b"\0" if namespace.null else b"\n") for path in paths))
     sys.stdout.buffer.flush()
