@@ -713,6 +713,7 @@ def test_status_tells_and_groups(tmp_path: Path) -> None:
     for k in range(3):
         bad = Entry(f"bad{k}", f"/raw/bad{k}_master.h5")
         store.write(bad.now(FAILED, f"/raw/bad{k}_data_000001.h5: chunk {k} is corrupt"))
+    store.write(Entry("x", "/raw/x_master.h5").now(FAILED, "/raw/x_master.h5: not an HDF5 file"))
     good = Entry("<good>", "/raw/good_master.h5", frames=5, bytes_in=2_000_000, files=("/raw/good_master.h5",))
     store.write(good.now(DONE, bytes_out=40_000, seconds=2.0, verified=True))
     store.close()
@@ -721,12 +722,14 @@ def test_status_tells_and_groups(tmp_path: Path) -> None:
     assert "3 failed: /raw/bad0_data_000001.h5: chunk 0 is corrupt" in text
     assert "2 MB -> 40 kB, 50.0:1" in text
     assert status.as_csv(told).splitlines()[0].startswith("stem,stage,rule")
-    assert len(status.as_csv(told).splitlines()) == 5
+    assert len(status.as_csv(told).splitlines()) == 6
     page = status.as_html(told, "t")
     assert "&lt;good&gt;" in page
     assert "<good>" not in page
     assert "http" not in page
-    assert [len(failed) for _, failed in status.reasons(told)] == [3]
+    assert "<li>1: MASTER: not an HDF5 file</li>" in page
+    assert "<td class='reason'>not an HDF5 file</td>" in page
+    assert [len(failed) for _, failed in status.reasons(told)] == [3, 1]
     # The raw files of a verified set are gone or have changed: they are nobody's to delete.
     assert status.deletable(told, str(tmp_path))[0] == []
 

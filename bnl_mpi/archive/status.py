@@ -80,7 +80,7 @@ def reasons(entries: Mapping[str, Entry]) -> list[tuple[str, list[Entry]]]:
 def _general(entry: Entry) -> str:
     text = entry.reason.replace(entry.master, "MASTER")
     text = re.sub(r"(?<!\w)(/[^\s:;,]+)+", "FILE", text)
-    return re.sub(r"\d+", "N", text)
+    return re.sub(r"\b\d+\b", "N", text)
 
 
 def size(n_bytes: float) -> str:
@@ -155,7 +155,7 @@ def as_csv(entries: Mapping[str, Entry]) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #c33; --good: #2a7; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0; }
 .figures b { display: block; font-size: 1.5rem; font-weight: 600; }
 input { font: inherit; padding: .4rem .6rem; width: 100%; max-width: 30rem; box-sizing: border-box; }
@@ -165,6 +165,7 @@ th button { font: inherit; font-weight: 600; background: none; border: 0; paddin
 td img { display: block; image-rendering: pixelated; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .failed { color: var(--bad); } .done { color: var(--good); }
+td.reason { overflow-wrap: anywhere; min-width: 9rem; }
 """
 
 SCRIPT = """
@@ -225,11 +226,13 @@ def _html_row(entry: Entry, pictures: Mapping[str, str]) -> str:
         if isinstance(value, bool):
             cells.append(f"<td>{'yes' if value else ''}</td>")
         elif isinstance(value, (int, float)) or value is None:
-            text = "" if value is None else size(value) if name.startswith("bytes") else f"{value:g}"
+            number = f"{value:.4g}" if isinstance(value, float) else str(value)
+            text = "" if value is None else size(value) if name.startswith("bytes") else number
             cells.append(f"<td class='number' data-key='{'' if value is None else value}'>{text}</td>")
         else:
-            kind = f" class='{html.escape(value)}'" if name == "stage" else ""
-            cells.append(f"<td{kind}>{html.escape(str(value))}</td>")
+            kind = {"stage": f" class='{html.escape(str(value))}'", "reason": " class='reason'"}.get(name, "")
+            # The row's own name needn't be told again.
+            cells.append(f"<td{kind}>{html.escape(str(value).removeprefix(f'{entry.master}: '))}</td>")
     if pictures:
         url = pictures.get(entry.stem)
         cells.append(
