@@ -94,6 +94,7 @@ class HTJ2K(LossyCodec):
             raise UsageError(f"HTJ2K: {self.target_name} must be a number of at least 0, not {level:g}")
         self._level = DEFAULT_RATIO if self.target_name == "ratio" and level < 1 else level
         self.last: Coded | None = None
+        """Of the last image; None where a block starts."""
         self.n_encodes = 0
         self.reset()
 
@@ -114,6 +115,7 @@ class HTJ2K(LossyCodec):
 
     def reset(self) -> None:
         """Forget the last image's step: a block starts."""
+        self.last = None
         self._search = _new_search(self.target_name, self._level)
         self._lossless_hope, self._lossless_first = True, False
 
@@ -146,7 +148,6 @@ class HTJ2K(LossyCodec):
         coded = self._code(image, where)
         decoded, errors = coded.decoded, coded.errors
         if decoded is None and pixels:
-            # Trials leave memory free in pieces, of which none is large enough for an image.
             kernels.release()
             decoded = openjph.decode(coded.codestream)
             errors = errors_of(image, decoded)
@@ -165,6 +166,13 @@ class HTJ2K(LossyCodec):
         self.n_encodes = 0
         self.last = self._to_ratio(image) if self.target_name == "ratio" else self._to_error(image, where)
         return self.last
+
+    def _begin_trial(self) -> None:
+        # Trials leave memory free in pieces, of which none is large enough for what the next one needs, or an image.
+        # A block's first image takes several; on others they may be few, and new memory has its price.
+        if self.n_encodes and self.last is None:
+            kernels.release()
+        self.n_encodes += 1
 
     def _bytes_wanted(self, image: Image) -> int:
         return int(image.size * 2 / self._level)
@@ -225,12 +233,12 @@ class HTJ2K(LossyCodec):
         return best
 
     def _encode(self, image: NDArray[np.uint16], step: float) -> bytes:
-        self.n_encodes += 1
+        self._begin_trial()
         return openjph.encode_at_step(image, step)
 
     def _lossless(self, image: Image, wanted: int) -> bytes:
         """The lossless codestream; notes whether it is worth a trial on the next image too."""
-        self.n_encodes += 1
+        self._begin_trial()
         codestream = openjph.encode_lossless(image)
         self._lossless_hope = len(codestream) <= _LOSSLESS_HOPE * wanted
         return codestream

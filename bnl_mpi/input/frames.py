@@ -91,6 +91,10 @@ class FrameReader:
         self._note_stamps()
         return fetched
 
+    def rest(self) -> None:
+        """Let go of stored bytes: no frame is asked for in the next while."""
+        self._chunks.clear()
+
     def _room(self, size: int, slot: int) -> bytearray:
         while len(self._chunks) <= slot:
             self._chunks.append(bytearray())

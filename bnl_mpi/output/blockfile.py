@@ -203,11 +203,12 @@ class _Writer:
         self.record.frames.append((frames.start + 1, frames.stop))
 
     def close(self) -> None:
-        self.record.finish(self._file)
-        self._raw.raise_error()
-        records.seal(self._file)
-        self._file.close()
-        self._raw.raise_error()
+        # Each step needs a lot, and leaves free memory in pieces: it is given back, lest they add up.
+        for step in (self.record.finish, records.seal, h5py.File.close):
+            kernels.release()
+            step(self._file)
+            self._raw.raise_error()
+        kernels.release()
 
     def discard(self) -> None:
         """Let go of the file, after `close` or instead of it."""

@@ -8,7 +8,7 @@ packed regions by image in the block.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,7 @@ def also_kept(rectangles: Sequence[tuple[int, int, int, int]], plan: Plan) -> Ar
 
 
 class Keeper:
-    """Makes images of regions and a smooth level: `take`, `pooling` if wanted, then `apply` or `chunk`, of each."""
+    """Makes images of regions and a smooth level: `take`, then `apply` or `chunk`, of each."""
 
     def __init__(self, job: Job, blank: Array | None) -> None:
         """`blank`, (ny, nx) uint8: not 0 where every image is invalid."""
@@ -83,12 +83,13 @@ class Keeper:
         """A block starts."""
         self._found = Found()
 
-    def take(self, image: int) -> None:
-        """Image `image`, counted from 0, is the one in hand."""
+    def take(self, image: int) -> Callable[[Array], Pooling | None]:
+        """Image `image`, counted from 0, is the one in hand; returns what `Reducer.values` may call for it."""
         self._image = Image(self._regions.on(image), None)
+        return self._pooling
 
-    def pooling(self, values: Array) -> Pooling | None:
-        """What the image's making, which will set `values`, is to do for `find`; None where it can't be told yet."""
+    def _pooling(self, values: Array) -> Pooling | None:
+        """What the image's making, which will set `values`, is to do besides; None where it can't be told yet."""
         if self._auto_radius is None and values.dtype == np.uint16:
             np.copyto(self._state, self._always)
             self._image.pooling = self._background.pooling(values, self._state, self._image.discs)

@@ -83,10 +83,9 @@ class Pipeline(ImageMaker):
 
             self._keeper = Keeper(job, self._reducer.blank)
         self._reader = FrameReader(job.source)
-        integers = np.dtype(job.plan.dtype_in).kind != "f"
         self._bad: list[int] = []
         """Frames of the block in hand, from 0, that couldn't be read."""
-        self._fuses = integers and kernels.HAVE_BSLZ4
+        self._fuses = np.dtype(job.plan.dtype_in).kind != "f" and kernels.HAVE_BSLZ4
         self._streams = self._fuses and self._can_stream()
         self._first_image = 0
 
@@ -156,6 +155,8 @@ class Pipeline(ImageMaker):
 
     def _make_image(self, image: int, writer: ImageSink, squash: SquashWriter | None, report: ImageReport) -> None:
         reducer, watch, frames = self._reducer, self._watch, self._job.plan.frames_of(image)
+        if self._stores_codestream and (image - self._first_image) % DECODED_OF == 1:
+            kernels.release()  # What was decoded of the image before left a hole.
         try:
             made = self._finish(image, self._add_frames(frames), report, keep=squash is not None)
         except FrameError:
@@ -193,17 +194,20 @@ class Pipeline(ImageMaker):
                 pixels = reducer.image(frames, chunks)
             return Finished(Passed(pixels), pixels)
         keeper = self._keeper
-        if keeper is not None:
-            keeper.take(image)
+        pooled = None if keeper is None else keeper.take(image)
         with self._decoding(last) as chunks:
-            values = reducer.values(frames, chunks, None if keeper is None else keeper.pooling)
+            values = reducer.values(frames, chunks, pooled)
+            chunks.clear()
         if keeper is not None and keeper.makes_chunks and (made := self._keep_to_chunk(keeper, values, report)):
             return made
-        kept = self._keep(values, report)
+        kept = None if keeper is None else self._keep(keeper, values, report)
         passed = Passed(values)
         if self._codec is not None:
             with watch.stage("code"):
                 decode = not self._stores_codestream or (image - self._first_image) % DECODED_OF == 0
+                if decode and self._stores_codestream:  # Few images need that much memory: chunks don't add to it.
+                    last.clear()
+                    self._reader.rest()
                 passed = self._pass(self._codec, values, image, report, kept, keep=keep, pixels=decode)
         if self._lists_invalid:
             return Finished(passed, passed.image, passed.codestream if self._stores_codestream else None)
@@ -211,12 +215,10 @@ class Pipeline(ImageMaker):
         with watch.stage("reduce"):
             return Finished(passed, reducer.mark(passed.image))
 
-    def _keep(self, values: Any, report: ImageReport) -> Any:
-        """`--keep`'s part: changes `values` in place; returns the flat indices of what is kept, None without it."""
-        if self._keeper is None:
-            return None
+    def _keep(self, keeper: Keeper, values: Any, report: ImageReport) -> Any:
+        """`--keep`'s part: changes `values` in place; returns the flat indices of what is kept."""
         with self._watch.stage("reduce"):
-            kept = self._keeper.apply(values, self._reducer.flags)
+            kept = keeper.apply(values, self._reducer.flags)
         report.add_kept(kept)
         return kept.where
 
@@ -242,10 +244,10 @@ class Pipeline(ImageMaker):
 
     def _end(self, block: Block, report: ImageReport, made: Sequence[BlockRecord]) -> None:
         inputs.note(self._reader, inputs.frames_of(self._job, block), self._bad, report, made)
+        self._reader.rest()
         if self._keeper is not None:
             for record in made:
                 record.extra.update(self._keeper.record())
-        kernels.release()
 
     def _add_frames(self, frames: range) -> _Chunks:
         """Add up the frames but for the last ones that can be decoded and finished in one pass: these are returned."""
