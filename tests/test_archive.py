@@ -702,7 +702,13 @@ def test_words_are_told_apart() -> None:
     assert job == ["-b", "2", "-u-2", "-c", "bslz4", "-p", "3"]
 
 
-@pytest.mark.parametrize("words", [["-o", "x"], ["-i", "x"], ["-t", "1"], ["-q", "sq"], ["--task", "3"], ["-b", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["-o", "x"], ["-i", "x"], ["-t", "1"], ["-q", "sq"], ["--task", "3"], ["--tasks", "3"], ["-b", "x"]),
+        *(["--failed"], ["--deletable"], ["--csv"], ["--html", "x"], ["--all"]),
+    ],
+)
 def test_options_without_a_place_here(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["archive", str(tmp_path), "--to", str(tmp_path / "o"), *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1

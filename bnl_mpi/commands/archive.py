@@ -28,6 +28,8 @@ NOT_HERE = {
     "resume": "--resume: an archive always goes on where it was",
 }
 """Options of the main job that have no place here, and what has."""
+OUTPUTS = ("failed", "deletable", "json", "csv", "html")
+"""Of --status, each alone."""
 OF_THE_RUN = ("parallel", "force", "grace", "verbose")
 """Those that say how, not what."""
 
@@ -92,6 +94,9 @@ def main(words: Sequence[str]) -> int:
     namespace = parser.parse_args(mine)
     if not namespace.sources or namespace.to is None:
         raise UsageError("give what to archive and --to FOLDER; see bnl-mpi archive --help")
+    for name, flag in {"null": "-0", **{name: f"--{name}" for name in (*OUTPUTS, "all")}}.items():
+        if getattr(namespace, name):
+            raise UsageError(f"{flag} goes with --status FOLDER, without sets and --to; nothing was done")
     return _archive(namespace, job)
 
 
@@ -121,6 +126,8 @@ def _wish(namespace: argparse.Namespace, job: Sequence[str]) -> tuple[Wish, int 
     for source in namespace.sources:
         if os.path.realpath(source) == os.path.realpath(namespace.to):
             raise UsageError(f"--to {namespace.to}: is what to archive; give a folder apart from the raw data")
+    if namespace.task is None and namespace.tasks != 1:
+        raise UsageError(f"--tasks {namespace.tasks}: give --task K too, whose part is done here")
     if namespace.tasks < 1 or not (namespace.task is None or 0 <= namespace.task < namespace.tasks):
         raise UsageError(f"--task {namespace.task} of --tasks {namespace.tasks}: tasks count from 0")
     running = ["--grace", f"{values['grace']:g}"] if "grace" in values else []
@@ -232,7 +239,7 @@ def _status(namespace: argparse.Namespace) -> int:
             f"{namespace.sources[0]}: --status FOLDER takes nothing else; "
             "--json and --csv write to standard output, --html to a file"
         )
-    told = [name for name in ("failed", "deletable", "json", "csv", "html") if getattr(namespace, name)]
+    told = [name for name in OUTPUTS if getattr(namespace, name)]
     if len(told) > 1:
         raise UsageError(f"give one of --{told[0]} and --{told[1]}: each is an output of its own")
     entries = state.read(namespace.status)
