@@ -26,7 +26,6 @@ from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
 from .output import record
-from .pixels import maps
 from .plan import Plan, auto_block_size
 
 if TYPE_CHECKING:
@@ -75,11 +74,13 @@ class Job:
 
     def flagged(self) -> np.ndarray[Any, Any] | None:
         """(ny, nx) uint8: 1 where the input's pixel mask is not 0; None without a mask."""
-        if self.packed_mask is None:
-            return None
-        ny, nx = self.plan.shape_in
-        bits = np.frombuffer(zlib.decompress(self.packed_mask), np.uint8)
-        return np.unpackbits(bits, count=ny * nx).reshape(ny, nx)
+        return None if self.packed_mask is None else unpacked_mask(self.packed_mask, self.plan.shape_in)
+
+
+def unpacked_mask(packed: bytes, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """(ny, nx) uint8: `Job.flagged` of frames of `shape`."""
+    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -321,11 +322,6 @@ def _check_sums(options: Options, plan: Plan, experiment: Experiment, warnings: 
 def share_blocks(job: Job, share: int) -> list[int]:
     """Numbers of the blocks of share `share` of `-p`; none for share 0, which writes the masters."""
     return job.plan.owned(share, job.options.parallel or 1) if share else []
-
-
-def blank_map(job: Job, flagged: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
-    """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged by the mask."""
-    return None if flagged is None else maps.mask_blank(flagged, job.plan.binning)
 
 
 def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ ABSENT = regex("doesn't exist|not found|can't open file|too many links|empty str
 UNWRITTEN_BYTES, MOST_PACKED = 1 << 28, 2000
 """A larger dataset is taken for a lie where no filter can have packed it as it is stored."""
 
+NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
 MOST_LEVELS = 8
 """Links of files to files to files."""
 
@@ -59,12 +62,7 @@ MAX_DEPTH = 64
 def open_read(path: str | Path) -> h5py.File:
     """Open `path` for reading, without a file lock; raises InputError, in one line, where that can't be."""
     name = str(path)
-    if not Path(name).exists():
-        raise InputError(f"{name}: no such file")
-    if Path(name).is_dir():
-        raise InputError(f"{name}: is a folder, not a file")
-    if not Path(name).is_file():
-        raise InputError(f"{name}: is a pipe or a device, not a regular file")
+    _check_kind(name)
     try:
         return steady.File(name)
     except PermissionError:
@@ -73,6 +71,22 @@ def open_read(path: str | Path) -> h5py.File:
         if not _has_signature(name):
             raise InputError(f"{name}: not an HDF5 file") from None
         raise InputError(f"{name}: damaged or still being written ({first_line(error)})") from None
+
+
+def _check_kind(name: str) -> None:
+    """InputError where there is no file of that name, or something else."""
+    try:
+        mode = os.stat(name).st_mode
+    except ValueError:
+        raise InputError(f"{name}: no such file") from None
+    except OSError as error:
+        if error.errno in NOTHING_THERE:
+            raise InputError(f"{name}: no such file") from None
+        return  # who opens it learns why
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{name}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: is a pipe or a device, not a regular file")
 
 
 def open_write(path: str | Path, *, libver: tuple[str, str] = LIBVER) -> h5py.File:

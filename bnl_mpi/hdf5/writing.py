@@ -15,6 +15,9 @@ from .draft import Draft
 EARLY = 8 << 20
 """Bytes after which the system is told to begin writing them to the disk: the flush at the end waits for less."""
 
+PAGE = 4096
+ZEROS = bytes(PAGE)
+
 
 class WriteError(Exception):
     """A new file can't be written; the message is the system's reason, and who knows the file's name adds it."""
@@ -122,6 +125,29 @@ def write_at_once(path: str | Path, draft: Draft | None = None) -> Iterator[h5py
 
 
 def write_bytes(path: str | Path, image: bytes | bytearray) -> None:
-    """A file of these bytes; WriteError where it can't be written."""
-    with writing():
-        Path(path).write_bytes(image)
+    """A file of these bytes; WriteError where it can't be written.
+
+    Most of a master is a mask, and most of that is 0: pages of nothing else become holes, which read as zeros and take
+    neither memory nor disk.
+    """
+    view = memoryview(image)
+    with writing(), open(path, "wb", buffering=0) as file:
+        for begin, end in _written_parts(image):
+            file.seek(begin)
+            while begin < end:
+                begin += file.write(view[begin:end])
+        file.truncate(len(view))
+
+
+def _written_parts(image: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where there is something but pages of zeros."""
+    begin = None
+    for at in range(0, len(image), PAGE):
+        if image.startswith(ZEROS, at):
+            if begin is not None:
+                yield begin, at
+            begin = None
+        elif begin is None:
+            begin = at
+    if begin is not None:
+        yield begin, len(image)

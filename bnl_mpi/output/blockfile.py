@@ -288,20 +288,26 @@ _TEMPORARY = r"(?:\.[^/]*)?" + re.escape(PARTIAL)
 def _matching(stem: str, pattern: str) -> list[str]:
     """Paths that begin with `stem` and go on as `pattern` says, in order."""
     folder, base = os.path.split(os.path.abspath(stem))
-    wanted = re.compile(re.escape(base) + pattern + "$")
+    # Without the stem, so that an archive's thousand sets have one pattern, which is compiled once.
+    ending = re.compile(pattern)
     if not os.path.isdir(folder):
         return []
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if wanted.match(name))
+    names = [name for name in os.listdir(folder) if name.startswith(base) and ending.fullmatch(name, len(base))]
+    return sorted(os.path.join(folder, name) for name in names)
 
 
 def remove_partial_files(stems: Sequence[str], whole: Sequence[str] = ()) -> None:
     """Remove the temporary files of the blocks of `stems`, and of the files named `whole`: nobody writes them."""
     names = {os.path.abspath(path) for path in whole}
     temporary = re.compile(r"(.+\.(?:h5|nxs))" + _TEMPORARY + "$")
-    blocks = [re.compile(re.escape(os.path.abspath(stem)) + r"_\d{6}\.h5$") for stem in stems]
+    block, places = re.compile(r"_\d{6}\.h5"), [os.path.abspath(stem) for stem in stems]
+
+    def is_ours(path: str) -> bool:
+        return path in names or any(path.startswith(at) and block.fullmatch(path, len(at)) for at in places)
+
     for folder in sorted({os.path.dirname(os.path.abspath(path)) for path in [*stems, *whole]}):
         for path in (os.path.join(folder, name) for name in os.listdir(folder)):
             m = temporary.match(path)
-            if m and (m[1] in names or any(block.match(m[1]) for block in blocks)):
+            if m and is_ours(m[1]):
                 with contextlib.suppress(OSError):
                     os.unlink(path)

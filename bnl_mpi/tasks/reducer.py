@@ -6,12 +6,14 @@ archive, take NumPy.  All arrays are (slow, fast) and C-contiguous, and all buff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..job import Job, blank_map, transform_counts
+from ..job import Job, transform_counts, unpacked_mask
 from ..pixels import fused, kernels, maps
 from ..pixels.gaps import GapFiller
 from ..pixels.patterns import ZeroPattern
@@ -32,6 +34,35 @@ def zeroed(shape: tuple[int, int], patterns: tuple[ZeroPattern, ...]) -> Array:
     return chosen
 
 
+class _Masks(NamedTuple):
+    """What a pixel mask comes to, for one binning; not to be changed."""
+
+    mask: kernels.Mask
+    """Of frames, as `kernels.accumulate` takes it soonest."""
+    blank: Array | None
+    """(oy, ox) uint8: 1 where every contribution to an image pixel is flagged."""
+    blank_runs: Array | None
+    n_blank: int
+
+
+@functools.lru_cache(maxsize=1)
+def _masks_of(
+    packed: bytes | None, shape: tuple[int, int], binning: int, dtype: str, compiled: ModuleType | None
+) -> _Masks:
+    """Of `Job.packed_mask`.  Kept for the next set, which as a rule has the same one.
+
+    `compiled` is `kernels.compiled()`, on which the mask's form depends.
+    """
+    if packed is None:
+        return _Masks(None, None, None, 0)
+    flagged = unpacked_mask(packed, shape)
+    blank = maps.mask_blank(flagged, binning)
+    mask = kernels.pack_mask(flagged, binning, shape, np.dtype(dtype))
+    for array in (blank, flagged):
+        array.flags.writeable = False
+    return _Masks(mask, blank, kernels.mask_runs(blank, 1), int(np.count_nonzero(blank)))
+
+
 class Reducer:
     """Adds up frames and finishes images.
 
@@ -42,13 +73,10 @@ class Reducer:
         """`values_dtype` is what comes next wants: the codec's image type, or the output's."""
         plan, self._options = job.plan, job.options
         self._plan = plan
-        flagged = job.flagged()
-        self._blank = blank_map(job, flagged)
-        self._blank_runs = kernels.mask_runs(self._blank, 1)
-        self._n_blank = 0 if self._blank is None else int(np.count_nonzero(self._blank))
+        made = _masks_of(job.packed_mask, plan.shape_in, plan.binning, plan.dtype_in, kernels.compiled())
+        mask, self._blank, self._blank_runs, self._n_blank = made
         ny, nx = maps.binned_shape(plan.shape_in, plan.binning)
         source = np.dtype(plan.dtype_in)
-        mask = kernels.pack_mask(flagged, plan.binning, plan.shape_in, source)
         self.frame = np.empty(plan.shape_in, source)
         """The buffer that the caller reads frames into."""
         self._total: Array = np.zeros((ny, nx), self._sum_type(source))
