@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from .input.experiment import Experiment
 from .input.source import Source
 from .options import Options
 from .output import record
+from .pixels import maps
 from .plan import Plan, auto_block_size
 
 if TYPE_CHECKING:
@@ -74,13 +74,7 @@ class Job:
 
     def flagged(self) -> np.ndarray[Any, Any] | None:
         """(ny, nx) uint8: 1 where the input's pixel mask is not 0; None without a mask."""
-        return None if self.packed_mask is None else unpacked_mask(self.packed_mask, self.plan.shape_in)
-
-
-def unpacked_mask(packed: bytes, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """(ny, nx) uint8: `Job.flagged` of frames of `shape`."""
-    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
-    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
+        return None if self.packed_mask is None else maps.unpacked(self.packed_mask, self.plan.shape_in)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..run.signals import StopRequest
-from ..run.world import World
+from ..run.world import Nap, World
 from . import stages
 from .dealing import Dealer
 from .stages import Work
@@ -20,7 +20,7 @@ from .state import Entry
 
 DEAL, TOLD, STOP = 21, 22, 23
 """Tags: a set for a crew; an entry for rank 0; a signal that rank 0 passes on."""
-NAP = 0.005
+NAP = 0.002
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ def serve(comm: Any) -> None:
     """A rank's life, of all but rank 0: sets in, entries out, until nothing more comes."""
     request = CrewStop(comm)
     request.install()
+    stages.get_ready()
     while True:
+        nap = Nap()
         while not comm.iprobe(source=0, tag=DEAL):
-            time.sleep(NAP)
+            nap.take()
         dealt: _Dealt | None = comm.recv(source=0, tag=DEAL)
         if dealt is None:
             return
@@ -92,6 +94,9 @@ class Crews:
         self._comm = comm
         self.n_ranks = comm.Get_size() - 1
         self._passed_on = False
+
+    def expect(self, n_sets: int) -> None:
+        """They make themselves ready."""
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.

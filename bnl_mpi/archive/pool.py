@@ -24,6 +24,7 @@ def _serve(connection: Connection) -> None:
     """A process's life: sets in, entries out, until nothing more comes."""
     request = StopRequest()
     request.install()
+    stages.get_ready()
     # Where the command itself was killed, nobody listens any more.
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while (work := cast("Work | None", connection.recv())) is not None:
@@ -60,11 +61,15 @@ class _Worker:
 
 
 class Pool:
-    """Up to `n_ranks` processes, each started when there is a set for it."""
+    """Up to `n_ranks` processes, each started when a set for it is known."""
 
     def __init__(self, n_ranks: int) -> None:
         self.n_ranks = n_ranks
         self._workers: list[_Worker] = []
+
+    def expect(self, n_sets: int) -> None:
+        while len(self._workers) < min(n_sets, self.n_ranks):
+            self._workers.append(_Worker())
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.
@@ -98,8 +103,8 @@ class Pool:
             return None
         idle = next((worker for worker in self._workers if worker.work is None), None)
         if idle is None and len(self._workers) < self.n_ranks:
-            idle = _Worker()
-            self._workers.append(idle)
+            self.expect(len(self._workers) + 1)
+            idle = self._workers[-1]
         return idle
 
     def _hear(self, worker: _Worker, request: StopRequest) -> Entry:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BnlError, UsageError
@@ -81,8 +83,11 @@ def make_plan(
     say: Callable[[str], None] = lambda text: None,
     *,
     following: bool = False,
+    expect: Callable[[int], None] = lambda n_sets: None,
 ) -> Plan:
     """Find all sets, read what rules need to know of them, and compare with what is known.
+
+    `expect` hears on the way how many sets are to be done at least.
 
     Raises UsageError for a rule that no set is given to, a wish that would be lost in silence; not when `following`,
     where what is done isn't looked at again either.
@@ -96,6 +101,7 @@ def make_plan(
             plan.entries[one.stem] = known[one.stem]
         elif wish.task is None or number % wish.tasks == wish.task:
             taken.append(_plan_set(plan, wish, one, known.get(one.stem), following=following))
+            expect(len(plan.to_do))
         elif wish.rules:
             taken.append(_rule_of(plan, wish, one))
     if not following and (idle := rules.without_effect(wish.rules, taken)):
@@ -184,30 +190,58 @@ def _is_there(entry: Entry, wish: Wish) -> bool:
 
 
 class Keeper:
-    """Writes what happens into the state, and says it."""
+    """Writes what happens into the state, and says it.
+
+    In a thread, which waits for the disk: nobody else does, and what comes meanwhile is written together.
+    """
 
     def __init__(self, wish: Wish, plan: Plan) -> None:
         self._plan = plan
         self._store: State | Journal = State(wish.to) if wish.task is None else Journal(wish.to, wish.task)
         self._begun = len(plan.to_do)
         self._ended = 0
+        self._told: SimpleQueue[tuple[Entry, ...] | None] = SimpleQueue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._write_all, daemon=True)
+        self._thread.start()
 
     def start(self, known: Mapping[str, Entry]) -> None:
         """Write what the plan changed."""
         self._store.write(*(entry for stem, entry in self._plan.entries.items() if known.get(stem) != entry))
 
     def tell(self, *entries: Entry) -> None:
+        """Hear of entries, which are written in a moment.  Raises what went wrong with earlier ones."""
+        for entry in entries:
+            self._plan.entries[entry.stem] = entry
+        if entries:
+            self._told.put(entries)
+        if self._error is not None:
+            raise self._error
+
+    def _write_all(self) -> None:
+        """All that is told, until None is."""
+        try:
+            while (entries := self._told.get()) is not None:
+                self._write(entries)
+        except Exception as error:
+            self._error = error
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
         # What is checked has its next entry in a moment, for which alone the disk is worth waiting.
         self._store.write(*(entry for entry in entries if entry.stage != CHECKING))
         for entry in entries:
-            self._plan.entries[entry.stem] = entry
             if entry.stage in (DONE, FAILED, STOPPED):
                 self._ended += 1
                 sys.stderr.write(f"bnl-mpi: {self._ended}/{self._begun} {line(entry)}\n")
         sys.stderr.flush()
 
     def close(self) -> None:
+        """Wait until all is written.  Raises what went wrong."""
+        self._told.put(None)
+        self._thread.join()
         self._store.close()
+        if self._error is not None:
+            raise self._error
 
 
 def line(entry: Entry) -> str:
@@ -247,13 +281,16 @@ class Hands(Protocol):
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: TellAll) -> None: ...
 
+    def expect(self, n_sets: int) -> None:
+        """Make ready for so many sets at least, while others are looked at."""
+
     def end(self) -> None: ...
 
 
 def run(wish: Wish, hands: Hands, request: StopRequest) -> int:
     """Do all that is to be done; the exit status."""
     known = known_entries(wish)
-    plan = make_plan(wish, known, say)
+    plan = make_plan(wish, known, say, expect=hands.expect)
     for path, reason in plan.skipped.items():
         say(f"skipped {path}: {reason}")
     return do_plan(wish, plan, known, hands, request)

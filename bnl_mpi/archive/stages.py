@@ -107,6 +107,17 @@ def _reduce(work: Work, ranks: World, request: StopRequest) -> Any:
     return _perform(options_of(work, force=True), ranks, request)
 
 
+def get_ready() -> None:
+    """Import what sets need, before there is one."""
+    from ..arguments import options_from  # noqa: F401
+    from ..check import verdict  # noqa: F401
+    from ..run import driver  # noqa: F401
+    from ..tasks import masters  # noqa: F401
+
+    _reduction()
+    _written()
+
+
 @functools.cache
 def _reduction() -> Any:
     """The main job as this process does it set after set."""

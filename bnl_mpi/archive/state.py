@@ -129,7 +129,8 @@ class State:
         path = os.path.join(folder, NAME)
         try:
             os.makedirs(folder, exist_ok=True)
-            self._db = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)
+            # One thread at a time: who opened it, then who writes, then who closes it.
+            self._db = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous=FULL")
             # The journal stays, empty: to make it anew and remove it each time is two more waits for the disk.
             self._db.execute("PRAGMA journal_mode=TRUNCATE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ STRIP_BYTES = 1 << 20
 def binned_shape(shape: tuple[int, int], binning: int) -> tuple[int, int]:
     """(slow, fast) over the binning, rounded up."""
     return -(-shape[0] // binning), -(-shape[1] // binning)
+
+
+def unpacked(packed: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """(ny, nx) uint8, 0 or 1: a mask of that shape, of deflated bits."""
+    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
 
 
 def _over_bins(ufunc: np.ufunc, values: Array, binning: int) -> Array:

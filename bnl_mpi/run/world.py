@@ -63,7 +63,7 @@ def _initialise() -> Any:
 
 def _unlink_shared_memory(comm: Any) -> None:
     """Take MPICH's segment out of /dev/shm as soon as all ranks have it mapped, or an aborted run leaves it there."""
-    request, nap = comm.Ibarrier(), _Nap()
+    request, nap = comm.Ibarrier(), Nap()
     while not request.Test():
         nap.take()
     with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ def _unlink_shared_memory(comm: Any) -> None:
                 os.unlink(path)
 
 
-class _Nap:
+class Nap:
     """Sleeps a little longer each time it is asked, up to a bound."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class World:
         self.rank = 0 if comm is None else comm.Get_rank()
         self.size = 1 if comm is None else comm.Get_size()
         self._sending: list[Any] = []
-        self._nap = _Nap()
+        self._nap = Nap()
         self.while_waiting: Callable[[], None] = _nothing
         """Called again and again in every wait."""
         self.before_abort: Callable[[], None] = _nothing
@@ -115,7 +115,7 @@ class World:
         return self.rank if self.size > 1 else 1
 
     def _wait(self, request: Any) -> None:
-        nap = _Nap()
+        nap = Nap()
         while not request.Test():
             self.while_waiting()
             nap.take()

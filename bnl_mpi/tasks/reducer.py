@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..job import Job, transform_counts, unpacked_mask
+from ..job import Job, transform_counts
 from ..pixels import fused, kernels, maps
 from ..pixels.gaps import GapFiller
 from ..pixels.patterns import ZeroPattern
@@ -55,7 +55,7 @@ def _masks_of(
     """
     if packed is None:
         return _Masks(None, None, None, 0)
-    flagged = unpacked_mask(packed, shape)
+    flagged = maps.unpacked(packed, shape)
     blank = maps.mask_blank(flagged, binning)
     mask = kernels.pack_mask(flagged, binning, shape, np.dtype(dtype))
     for array in (blank, flagged):
