@@ -946,3 +946,49 @@ def test_cbf_series_are_sets_too(tmp_path: Path) -> None:
     bnl("archive", raw, "--to", to, "-b", "2", "-c", "bslz4", "--verify")
     told = set(bnl("archive", "--status", to, "--deletable").stdout.splitlines())
     assert told == {str(p) for p in raw.glob("*.cbf")}
+
+
+class _Stand:
+    """In a process's place."""
+
+    work: Any = None
+
+    def end(self) -> None: ...
+
+
+def test_processes_start_as_sets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnl_mpi.archive import pool
+
+    monkeypatch.setattr(pool, "_Worker", _Stand)
+    hands = pool.Pool(3)
+    for n_sets, n_processes in ((0, 0), (1, 1), (1, 1), (2, 2), (9, 3)):
+        hands.expect(n_sets)
+        assert len(hands._workers) == n_processes
+
+
+def test_what_cannot_be_remembered_ends_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnl_mpi.archive import session
+
+    keeper = session.Keeper(session.Wish((), str(tmp_path / "out"), ()), session.Plan())
+
+    def write(*entries: Entry) -> None:
+        raise OutputError("archive.db: can't be written: no room")
+
+    monkeypatch.setattr(keeper._store, "write", write)
+    keeper.tell(Entry("a", "a_master.h5", DONE))
+    with pytest.raises(OutputError, match="no room"):
+        keeper.close()
+    with pytest.raises(OutputError, match="no room"):
+        keeper.tell()
+
+
+def test_what_is_told_is_remembered_and_said_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bnl_mpi.archive import session
+
+    keeper = session.Keeper(session.Wish((), str(tmp_path), ()), session.Plan())
+    for k in range(5):
+        keeper.tell(Entry(f"s{k}", "", REDUCING).now(REDUCING), Entry(f"s{k}", "").now(FAILED, "why"))
+    keeper.close()
+    assert {e.stem: e.stage for e in entries_of(tmp_path).values()} == {f"s{k}": FAILED for k in range(5)}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[2:4] for line in said] == [["failed", f"s{k}:"] for k in range(5)]

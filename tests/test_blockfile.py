@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_sets import random_frames, random_mask, write_set
 
 import bnl_mpi
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.errors import BnlError, InputError, OutputError
 from bnl_mpi.hdf5 import writing
-from bnl_mpi.output.blockfile import whole_file
+from bnl_mpi.output.blockfile import whole_file, whole_files
 
 SHAPE = (40, 44)
 
@@ -136,3 +138,63 @@ def test_the_system_begins_to_write_early(tmp_path: Path, monkeypatch: pytest.Mo
     file.raise_error()
     assert told == [(0, 120), (120, 260)]
     assert (tmp_path / "new").stat().st_size == 479
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_files_that_belong_together_are_on_the_disk_before_either_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    done: list[str] = []
+
+    def fsync(descriptor: int, real: Any = os.fsync) -> None:
+        real(descriptor)
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def replace(source: str, target: str, real: Any = os.replace) -> None:
+        real(source, target)
+        done.append(Path(target).name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    other = tmp_path / "other" if apart else tmp_path
+    other.mkdir(exist_ok=True)
+    with whole_files(str(other / "first"), str(tmp_path / "last")) as partial:
+        for name in partial:
+            Path(name).write_text("x")
+    assert done == ["file", "file", "first", *["folder"] * apart, "last", "folder"]
+
+
+@pytest.mark.parametrize("fails", ["first", "last"])
+def test_of_files_that_belong_together_none_is_named_unless_all_can_be(tmp_path: Path, fails: str) -> None:
+    def make() -> None:
+        with whole_files(str(tmp_path / "first"), str(tmp_path / "last")) as partial:
+            for name in partial:
+                Path(name).write_text("x")
+            os.unlink(next(name for name in partial if Path(name).name.startswith(fails)))
+
+    with pytest.raises(OutputError, match="can't be written: No such file"):
+        make()
+    assert not left(tmp_path)
+
+
+def test_an_optional_file_may_stay_away(tmp_path: Path) -> None:
+    maybe, last = str(tmp_path / "maybe"), str(tmp_path / "last")
+    with whole_files(maybe, last, optional=[maybe]) as partial:
+        Path(partial[1]).write_text("x")
+    assert left(tmp_path) == ["last"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"\0", b"x", b"\0x"]), st.integers(1, 9000)), max_size=6))
+def test_what_is_written_with_holes_reads_as_it_was(tmp_path_factory: pytest.TempPathFactory, parts: Any) -> None:
+    image = b"".join(unit * n for unit, n in parts)
+    path = tmp_path_factory.getbasetemp() / "with_holes"
+    path.write_bytes(b"what was there before" * 1000)
+    writing.write_bytes(path, image)
+    assert path.read_bytes() == image
+
+
+def test_pages_of_zeros_are_not_written() -> None:
+    page = writing.PAGE
+    image = bytes(2 * page) + b"x" + bytes(page - 1) + b"y" * page + bytes(3 * page) + b"z"
+    assert list(writing._written_parts(image)) == [(2 * page, 4 * page), (7 * page, 7 * page + 1)]
+    assert list(writing._written_parts(bytes(page))) == []

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 
@@ -30,6 +31,21 @@ def writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(error.strerror or first_line(error)) from error
+
+
+class Stamp(NamedTuple):
+    """By what a new file is known again, without a look into it; its name may be another."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+
+
+def stamp_of(path: str) -> Stamp:
+    """Of a new file, under the name that it has; WriteError where it is gone."""
+    with writing():
+        found = os.stat(path)
+    return Stamp(found.st_size, found.st_ino, found.st_mtime_ns)
 
 
 class TolerantFile:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,36 +41,70 @@ def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
     Nothing happens where the file is `optional` and was not written.  What goes wrong with the new file is an
     OutputError that names it: a WriteError of those who write it too.  All other errors are somebody else's, and pass.
     """
+    with whole_files(path, optional=[path] if optional else []) as (partial,):
+        yield partial
+
+
+@contextlib.contextmanager
+def whole_files(*paths: str, optional: Sequence[str] = ()) -> Iterator[list[str]]:
+    """The same of files that belong together: they get their names in this order when all of them are whole.
+
+    What goes wrong before is put down to the first.
+    """
     # Unique, so that a run that was thought dead can't write into the file of the one that took over.
-    partial = f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{PARTIAL}"
-    _in_hand.add(partial)
+    partial = [f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{PARTIAL}" for path in paths]
+    _in_hand.update(partial)
     try:
         yield partial
-        if not optional or os.path.exists(partial):
-            _name_for_good(partial, path)
+        named = list(zip(partial, paths, strict=True))
+        _name_for_good([(p, path) for p, path in named if path not in optional or os.path.exists(p)])
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
+        for one in partial:
+            with contextlib.suppress(OSError):
+                os.unlink(one)
         if isinstance(error, WriteError):
-            raise OutputError(f"{path}: can't be written: {error}; make room and start again") from error
+            raise OutputError(f"{paths[0]}: can't be written: {error}; make room and start again") from error
         raise
     finally:
-        _in_hand.discard(partial)
+        _in_hand.difference_update(partial)
 
 
-def size_of(partial: str) -> int:
-    """Bytes of a new file, under the name that it has; WriteError where it is gone."""
+def _name_for_good(files: Sequence[tuple[str, str]]) -> None:
+    """Rename files (from, to) that are whole, in order, so that neither they nor their names are lost with the power.
+
+    No name is given before the content of all is on the disk, or it might be found with half of that.  All contents
+    are waited for together.  The names are waited for when all of a folder are given: whoever finds the last may count
+    on the others, for a file system that keeps a journal keeps what became of a folder in order, and one that doesn't
+    is waited for before anybody hears that the files are there.
+    """
     with writing.writing():
-        return os.path.getsize(partial)
+        _flush([partial for partial, _ in files])
+        for folder, those in itertools.groupby(files, lambda one: os.path.dirname(one[1])):
+            for partial, path in those:
+                os.replace(partial, path)
+            _sync_folder(folder or ".")
 
 
-def _name_for_good(partial: str, path: str) -> None:
-    """Rename a file that is whole, so that neither it nor its name is lost with the power."""
-    with writing.writing():
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(os.path.dirname(path) or ".")
+def _flush(paths: Sequence[str]) -> None:
+    """Wait until the disk has what is in these files, all at once.  Raises one of the errors where there are some."""
+    errors: list[OSError] = []
+
+    def flush(path: str) -> None:
+        try:
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=flush, args=(path,)) for path in paths[1:]]
+    for thread in others:
+        thread.start()
+    for path in paths[:1]:
+        flush(path)
+    for thread in others:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _sync_folder(folder: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import BnlError
 from ..hdf5 import access
+from ..hdf5.writing import Stamp, WriteError, stamp_of
 from ..job import Job
 from ..output import blockfile, places, record
 from . import resume
@@ -69,7 +70,7 @@ class SetFiles:
         return Masters(os.path.exists(job.options.nxs_path)) if resume.check_masters(job) else None
 
     def changed(self, job: Job, reports: Sequence[BlockReport]) -> list[str]:
-        found = [_changed(job, report.number, path, n) for report in reports for path, n in report.files.items()]
+        found = [_changed(job, report, path) for report in reports for path in report.files]
         return sorted(line for line in found if line)
 
     def there(self, job: Job) -> list[BlockReport]:
@@ -123,11 +124,21 @@ def _strange(job: Job, number: int, path: str) -> str | None:
     return None
 
 
-def _changed(job: Job, number: int, path: str, size: int) -> str | None:
-    why = _strange(job, number, path)
+def _changed(job: Job, report: BlockReport, path: str) -> str | None:
+    if _is_as_made(path, report.stamps.get(path)):
+        return None
+    why, size = _strange(job, report.number, path), report.files[path]
     if why is None and os.path.getsize(path) != size:
         why = f"had {size} bytes and has {os.path.getsize(path)}"
     return f"{path}: {why}, though this run made it or had found it sound" if why else None
+
+
+def _is_as_made(path: str, made: Stamp | None) -> bool:
+    """Whether that is the very file that got the name; where hosts see it differently it seems to be none."""
+    try:
+        return made is not None and stamp_of(path) == made
+    except WriteError:
+        return False
 
 
 def _bury(path: str, sha256: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from ..hdf5.writing import Stamp
 from ..job import Job, Prepared
 from ..options import Options
 from ..plan import Block
@@ -25,6 +26,8 @@ class BlockReport:
     n_frames: int
     files: dict[str, int] = field(default_factory=dict)
     """Size by path of what the block wrote; its data file first."""
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    """By path, where that is known: who finds it again needs no look into the file."""
     bytes_read: int = 0
     """As stored in the input."""
     seconds: float = 0.0

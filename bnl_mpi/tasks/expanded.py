@@ -38,8 +38,8 @@ def write_masters(job: Job, new: ExitStack) -> Masters:
     small = job.source.master
     nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
     warnings: list[str] = []
-    new_master = new.enter_context(blockfile.whole_file(options.master_path))
-    new_nxs = new.enter_context(blockfile.whole_file(options.nxs_path, optional=True))
+    paths = options.nxs_path, options.master_path
+    new_nxs, new_master = new.enter_context(blockfile.whole_files(*paths, optional=paths[:1]))
     missing: list[str] = []
     if os.path.exists(nxs):
         warnings += relink(nxs, new_nxs, files, told, job.plan.shape_out)

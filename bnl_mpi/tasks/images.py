@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..hdf5.writing import stamp_of
 from ..job import Job
 from ..options import Options
-from ..output.blockfile import BlockWriter, SquashWriter, size_of, whole_file
+from ..output.blockfile import BlockWriter, SquashWriter, whole_files
 from ..output.filters import Filter
 from ..output.record import COUNTS, BlockRecord, stem_of
 from ..plan import Block
@@ -102,15 +103,13 @@ class ImageMaker:
         self._watch, self._bytes_read = Stopwatch(), 0
         report = ImageReport(block.number, block.n_images, 0, rank=self._rank, host=self._host)
         with ExitStack() as files:
-            # The data file is entered first, so that it is renamed last: it tells that the block is whole.
-            paths = [options.data_path(block.number)]
-            partial = [files.enter_context(whole_file(paths[0]))]
-            if options.out_squash:
-                paths.append(options.squash_path(block.number))
-                partial.append(files.enter_context(whole_file(paths[1])))
-            writer = self._writer(partial[0], block)
+            # The data file is renamed last: it tells that the block is whole.
+            paths = [options.squash_path(block.number)] if options.out_squash else []
+            paths.append(options.data_path(block.number))
+            partial = files.enter_context(whole_files(*paths))
+            writer = self._writer(partial[-1], block)
             files.callback(writer.discard)
-            squash = self._squash_writer(partial[1], block) if options.out_squash else None
+            squash = self._squash_writer(partial[0], block) if options.out_squash else None
             if squash is not None:
                 files.callback(squash.discard)
             self._make_images(block, writer, squash, report, overseer.after_image)
@@ -118,7 +117,8 @@ class ImageMaker:
                 writer.close()
                 if squash is not None:
                     squash.close()
-                report.files = {path: size_of(name) for path, name in zip(paths, partial, strict=True)}
+                report.stamps = {path: stamp_of(name) for path, name in zip(paths[::-1], partial[::-1], strict=True)}
+                report.files = {path: stamp.size for path, stamp in report.stamps.items()}
                 overseer.before_naming()
                 files.close()
         report.seconds = time.perf_counter() - begin

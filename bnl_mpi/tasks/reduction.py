@@ -20,7 +20,7 @@ from ..input.frames import FrameError, FrameReader
 from ..input.identity import BlockInput
 from ..job import Job, PreparedReduction
 from ..options import Options
-from ..output.blockfile import SquashWriter, whole_file
+from ..output.blockfile import SquashWriter, whole_files
 from ..output.filters import Filter
 from ..output.record import BlockRecord
 from ..pixels import fused, kernels
@@ -339,8 +339,8 @@ def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
     Both get their names when `files` closes, the master last.
     """
     options = prepared.job.options
-    new_master = files.enter_context(whole_file(options.master_path))
-    new_nxs = files.enter_context(whole_file(options.nxs_path, optional=True))
+    paths = options.nxs_path, options.master_path
+    new_nxs, new_master = files.enter_context(whole_files(*paths, optional=paths[:1]))
     # Imported late: workers make none, and a process alone makes its images first.
     from .masters import make_masters
 
