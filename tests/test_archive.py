@@ -953,6 +953,8 @@ class _Stand:
 
     work: Any = None
 
+    def __init__(self, words: Any) -> None: ...
+
     def end(self) -> None: ...
 
 

@@ -7,7 +7,7 @@ one set, on which the run is as ever; ranks that end with a set are free for the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,14 @@ class CrewStop(StopRequest):
         self._name = name
 
 
-def serve(comm: Any) -> None:
-    """A rank's life, of all but rank 0: sets in, entries out, until nothing more comes."""
+def serve(comm: Any, words: Sequence[str] = ()) -> None:
+    """A rank's life, of all but rank 0: sets in, entries out, until nothing more comes.
+
+    `words` are options that most sets will be reduced with.
+    """
     request = CrewStop(comm)
     request.install()
-    stages.get_ready()
+    stages.get_ready(words)
     while True:
         nap = Nap()
         while not comm.iprobe(source=0, tag=DEAL):

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -20,11 +20,11 @@ from .state import FAILED, STOPPED, Entry
 LOOK_SECONDS = 0.5
 
 
-def _serve(connection: Connection) -> None:
-    """A process's life: sets in, entries out, until nothing more comes."""
+def _serve(connection: Connection, words: Sequence[str]) -> None:
+    """A process's life: sets in, entries out, until nothing more comes; `words` as for `Pool`."""
     request = StopRequest()
     request.install()
-    stages.get_ready()
+    stages.get_ready(words)
     # Where the command itself was killed, nobody listens any more.
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while (work := cast("Work | None", connection.recv())) is not None:
@@ -33,10 +33,10 @@ def _serve(connection: Connection) -> None:
 
 
 class _Worker:
-    def __init__(self) -> None:
+    def __init__(self, words: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, words), daemon=True)
         self.process.start()
         theirs.close()
         self.work: Work | None = None
@@ -61,15 +61,18 @@ class _Worker:
 
 
 class Pool:
-    """Up to `n_ranks` processes, each started when a set for it is known."""
+    """Up to `n_ranks` processes, each started when a set for it is known.
 
-    def __init__(self, n_ranks: int) -> None:
-        self.n_ranks = n_ranks
+    `words` are options that most sets will be reduced with.
+    """
+
+    def __init__(self, n_ranks: int, words: Sequence[str] = ()) -> None:
+        self.n_ranks, self._words = n_ranks, tuple(words)
         self._workers: list[_Worker] = []
 
     def expect(self, n_sets: int) -> None:
         while len(self._workers) < min(n_sets, self.n_ranks):
-            self._workers.append(_Worker())
+            self._workers.append(_Worker(self._words))
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.

@@ -5,10 +5,11 @@ Runs on one process or on a crew of ranks; what happens is told as entries of th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,15 +108,17 @@ def _reduce(work: Work, ranks: World, request: StopRequest) -> Any:
     return _perform(options_of(work, force=True), ranks, request)
 
 
-def get_ready() -> None:
-    """Import what sets need, before there is one."""
-    from ..arguments import options_from  # noqa: F401
+def get_ready(words: Sequence[str] = ()) -> None:
+    """Import what sets need that are reduced with these options, before there is one."""
+    from ..arguments import options_from
     from ..check import verdict  # noqa: F401
     from ..run import driver  # noqa: F401
     from ..tasks import masters  # noqa: F401
 
-    _reduction()
     _written()
+    with contextlib.suppress(Exception):
+        # What is wrong is told with each set that it is wrong for.
+        _reduction().get_ready(options_from(["-i", "x", *words]))
 
 
 @functools.cache

@@ -202,13 +202,13 @@ def _archive(namespace: argparse.Namespace, job: Sequence[str]) -> int:
         from ..archive.crews import Crews, serve
 
         if comm.Get_rank():
-            serve(comm)
+            serve(comm, wish.words)
             return 0
         hands: session.Hands = Crews(comm)
     else:
         from ..archive.pool import Pool
 
-        hands = Pool(processes or 1)
+        hands = Pool(processes or 1, wish.words)
     request = StopRequest()
     request.install()
     try:
