@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
@@ -222,11 +222,14 @@ class Keeper:
         """All that is told, until None is."""
         try:
             while (entries := self._told.get()) is not None:
-                self._write(entries)
+                waiting = [self._told.get() for _ in range(self._told.qsize())]
+                self._write([*entries, *(one for those in waiting if those is not None for one in those)])
+                if None in waiting:
+                    return
         except Exception as error:
             self._error = error
 
-    def _write(self, entries: tuple[Entry, ...]) -> None:
+    def _write(self, entries: Sequence[Entry]) -> None:
         # What is checked has its next entry in a moment, for which alone the disk is worth waiting.
         self._store.write(*(entry for entry in entries if entry.stage != CHECKING))
         for entry in entries:
