@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -221,6 +222,24 @@ def flip_mask(file: h5py.File) -> None:
 def move_beam(file: h5py.File) -> None:
     centre = file["/entry/instrument/detector/beam_center_x"]
     centre[()] = centre[()] + 1
+
+
+def test_a_changed_item_is_told_in_numbers(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path / "set_master.h5", move_beam)
+    told = verify(tmp_path, "--against", raw)[1]
+    (finding,) = (f for f in told["findings"] if f["where"].endswith("/beam_center_x"))
+    (kind, found), (same_kind, wanted) = finding["found"].split(), finding["wanted"].split()
+    assert kind == same_kind
+    assert float(found) == float(wanted) + 1
+    edit(tmp_path / "set_master.h5", flip_mask)
+    told = verify(tmp_path, "--against", raw)[1]
+    # By each of its names.
+    findings = [f for f in told["findings"] if f["where"].endswith("/pixel_mask")]
+    assert findings
+    for finding in findings:
+        assert re.fullmatch(r"<u4 \(30, 35\) sha256 \w{16}", finding["found"])
+        assert finding["found"] != finding["wanted"]
 
 
 @pytest.mark.parametrize("change", CHANGES)

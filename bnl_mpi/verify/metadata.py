@@ -137,8 +137,7 @@ class _Item:
 
     @property
     def short(self) -> str:
-        content = self.content if self.dataset is None else (self.content, _plain(self.dataset[()]))
-        text = f"{self.kind} {content}"
+        text = f"{self.kind} {self.content}" if self.dataset is None else _told(self.dataset)
         return text if len(text) < 80 else f"{text[:77]}..."
 
 
@@ -195,12 +194,25 @@ def _content(item: Any) -> _Item:
     return _Item(type_text(item.id.get_type()), item.shape, item)
 
 
+def _told(dataset: h5py.Dataset) -> str:
+    """Type, shape and value for a user; of many values a digest."""
+    array = np.asarray(dataset[()])
+    shape = f" {dataset.shape}" if dataset.shape else ""
+    value = array.tolist() if array.size <= 4 else _digest(array)
+    return f"{'text' if array.dtype.kind == 'O' else array.dtype.str}{shape} {value}"
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    of = np.frombuffer(str(array.tolist()).encode(), np.uint8) if array.dtype.kind == "O" else _bits(array)
+    return f"sha256 {hashlib.sha256(of.data).hexdigest()[:16]}"
+
+
 def _plain(value: Any) -> Any:
     array = np.asarray(value)
     if array.dtype.kind == "O":
         return str(array.tolist())
     if array.size > 64:
-        return f"sha256 {hashlib.sha256(_bits(array).data).hexdigest()[:16]}"
+        return _digest(array)
     return array.tolist() if array.dtype.kind != "f" else [float(x).hex() for x in array.reshape(-1)]
 
 
