@@ -247,7 +247,10 @@ def test_a_rank_killed_in_one_group(tmp_path: Path, hold: Hold, ranks: int) -> N
         write_set(raw, random_frames(3, SHAPE, seed=k), name=f"small{k}", mask=random_mask(SHAPE))
     # The big set alone has a second block; one rank alone has a process that makes the sets.
     with background("archive", raw, "--to", to, *WORDS, cwd=tmp_path, ranks=ranks, env=hold(2)) as run:
-        os.kill(wait_for(hold.held, run)[0], signal.SIGKILL)
+        pid = wait_for(hold.held, run)[0]
+        # Which is written a moment later.
+        wait_for(lambda: entries_of(to)["raw/big"].stage == REDUCING, run)
+        os.kill(pid, signal.SIGKILL)
         assert run.wait(PATIENCE) != 0
     told = entries_of(to)
     done = [stem for stem, e in told.items() if e.stage == DONE]
