@@ -14,7 +14,7 @@ from .settings import DRAWN, SIMULATED, place_of
 _SEEDS: Mapping[str, Sequence[str]] = {
     "weak": (
         *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),
-        *("b2s3keepauto:zstd9", f"b2s2keep:zstd9{DRAWN}"),
+        *("b2s3keepauto:zstd9", "b2s2keepexact:zstd9", f"b2s2keep:zstd9{DRAWN}", f"b2s2keepexact:zstd9{DRAWN}"),
     ),
     "anomalous": ("b2s2", "b2s2keep:zstd9", "b2s3keepauto:zstd9"),
     "long": ("b2s2", "b1s2keep:zstd9", "b1s2keepauto:zstd9"),
@@ -26,7 +26,8 @@ STUDY: Mapping[str, Sequence[str]] = {
     "weak": (
         *("b2s2", "b3s3T7.6", "b2s1keep", "b2s2keep:htj2k", "b2s2keep:zstd9", "b2s3keep6:zstd9", "b2s3keep:zstd9"),
         *("b2s3keep4:zstd9", "b2s3keep3:zstd9", "b3s2keep:zstd9", "b2s5keep:zstd9", "b2s6keep:zstd9"),
-        *("b2s9keep3:zstd9", "b2s2T25keep", "b2s3keepauto:zstd9", f"b2s2keep:zstd9{DRAWN}"),
+        *("b2s9keep3:zstd9", "b2s2T25keep", "b2s3keepauto:zstd9"),
+        *("b2s2keepexact:zstd9", f"b2s2keep:zstd9{DRAWN}", f"b2s2keepexact:zstd9{DRAWN}"),
     ),
     "anomalous": (
         *("b2s2", "b2s2keep:zstd9", "b2s3keep:zstd9", "b2s3keep3:zstd9", "b2s5keep:zstd9"),
@@ -47,7 +48,8 @@ here, some hours of DIALS; `bnl-mpi quality MASTER --try 'b2s2keep:zstd9 b2s3kee
 
 The series, the commands of DIALS and the columns are those of `docs/quality.md`. Each set keeps what DIALS integrated
 of the unreduced data (`keep`), with the radius of that file (5 pixels) or another (`keep3`: `--keep_radius 3`), or the
-strong spots alone (`keepauto`). Sets end in bslz4, which XDS reads, where the options don't say another filter.
+strong spots alone (`keepauto`); `keepexact` is `--keep_exact`. Sets end in bslz4, which XDS reads, where the options
+don't say another filter.
 *Kept* is the merged intensities' correlation with the truth, averaged over ten shells of equal volume.
 """
 
