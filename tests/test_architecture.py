@@ -140,7 +140,8 @@ ROOMS = {
     "arguments": "_version errors pixels codecs options",
     "estimate": "errors plan pixels spots hdf5 codecs options input output.record job output run tasks arguments",
     "quality": "errors hdf5 input run estimate",
-    "verify": "_version errors plan pixels hdf5 codecs options input output.record job output run tasks arguments",
+    "verify": "_version errors plan pixels hdf5 codecs options input output.record job output run tasks arguments "
+    "estimate",
     "report.png": "",
     "archive": "errors plan pixels hdf5 options input output run tasks check arguments verify report.png",
     "report": "report.png errors plan spots hdf5 options input output.record job tasks arguments estimate",

@@ -22,9 +22,11 @@ from small_sets import random_frames, random_mask, read_images, write_set
 
 from bnl_mpi.cli import main
 from bnl_mpi.errors import InputError
+from bnl_mpi.estimate.resolution import read_geometry
 from bnl_mpi.pixels import kernels
 from bnl_mpi.verify import certified
 
+Array = np.ndarray[Any, Any]
 SHAPE = (60, 70)
 SETTINGS = {
     "bslz4": ["-c", "bslz4"],
@@ -104,6 +106,35 @@ def test_what_the_codec_lost_is_measured(raw: Path, tmp_path: Path, setting: str
         assert told["greatest_error"] == np.abs(lost).max() > 0
         assert told["rms_error"] == pytest.approx(np.sqrt((lost**2).mean()))
     assert verify(tmp_path / "set")[1]["counts_before"] is None
+    if lost.any():
+        check_errors_certified(tmp_path / "set", raw, before.astype(float), after.astype(float), sound)
+
+
+def check_errors_certified(folder: Path, raw: Path, before: Array, after: Array, sound: Array) -> None:
+    """Image by image, and by resolution: shells hold all pixels, each as far from the beam as they say."""
+    assert verify(folder, "--against", raw, "--certify", "--subset", "1/2")[0] == 75
+    assert verify(folder, "--against", raw, "--certify", "--resume")[0] == 0
+    graph = json.loads((folder / "set.crate.json").read_text())["@graph"]
+    told = {one["name"]: one["value"] for one in graph if one["@type"] == "PropertyValue"}
+    lost = np.where(sound, after - before, np.nan)
+    assert json.loads(told["greatestCodecErrorOfImages"]) == list(np.nanmax(np.abs(lost), axis=(1, 2)))
+    rms = np.sqrt(np.nanmean(lost**2, axis=(1, 2)))
+    np.testing.assert_allclose(json.loads(told["rmsCodecErrorOfImages"]), rms, atol=1e-4)
+    shells = json.loads(told["codecErrorOfShells"])
+    assert sum(shell["pixels"] for shell in shells) == sound.sum()
+    assert max(shell["greatest"] for shell in shells) == np.nanmax(np.abs(lost))
+    assert shells[0]["dMax"] is None
+    with h5py.File(folder / "set_master.h5") as file:
+        geometry, _ = read_geometry(file)
+    assert geometry is not None
+    y, x = np.mgrid[: lost.shape[1], : lost.shape[2]] + 0.5
+    d = np.array([geometry.resolution(*at) for at in zip(x.ravel(), y.ravel(), strict=True)]).reshape(y.shape)
+    for shell in shells[1:-1]:
+        # Limits are told to three digits after the point, so that a pixel on one may be on either side.
+        inside, nearly = ((d <= shell["dMax"] + e) & (d >= shell["dMin"] - e) for e in (-1e-3, 1e-3))
+        assert (sound & inside).sum() <= shell["pixels"] <= (sound & nearly).sum()
+        if shell["pixels"] == (sound & nearly).sum():
+            assert shell["rms"] == pytest.approx(np.sqrt(np.nanmean(lost[:, nearly] ** 2)), abs=1e-4)
 
 
 @pytest.mark.parametrize("flavour", ["filewriter", "nxmx"])
@@ -333,6 +364,28 @@ def errors_certified(folder: Path) -> list[float]:
     path = folder / "set.crate.json"
     graph = json.loads(path.read_text())["@graph"] if path.exists() else []
     return [one["value"] for one in graph if one["@id"] in ("#greatestCodecError", "#rmsCodecError")]
+
+
+@pytest.mark.parametrize("name", ["set.sha256", "set.crate.json"])
+@pytest.mark.parametrize("text", ["0  other.h5\n", '{"@graph": []}', b"\xff"])
+def test_a_file_of_somebody_else_is_no_certificate(
+    raw: Path, sound: Path, tmp_path: Path, name: str, text: str | bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    theirs = tmp_path / name
+    theirs.write_bytes(text.encode() if isinstance(text, str) else text)
+    before = theirs.read_bytes()
+    assert main(["verify", str(tmp_path / "set_master.h5"), "--against", str(raw), "--certify"]) == 1
+    assert f"{theirs}: isn't a certificate of {tmp_path / 'set_master.h5'}; rename it" in capsys.readouterr().err
+    assert theirs.read_bytes() == before
+
+
+def test_what_a_killed_run_left_of_a_certificate_is_made_anew(raw: Path, sound: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "set.crate.json", tmp_path / "nothing"):
+        assert main(["verify", str(tmp_path / "set_master.h5"), "--against", str(raw), "--certify"]) == 0
+        path.unlink(missing_ok=True)
+    assert (tmp_path / "set.crate.json").exists()
 
 
 def test_a_share_tells_what_it_finds(

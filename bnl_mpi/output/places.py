@@ -308,16 +308,20 @@ def certificate_paths(stem: str) -> tuple[str, str]:
     return f"{stem}.sha256", f"{stem}.crate.json"
 
 
-def _remove_certificate(stem: str) -> None:
-    """It is of the set that was there; only where it is one of ours."""
-    sums, crate = certificate_paths(stem)
+def is_certificate(crate: str) -> bool:
+    """Whether a crate is there that this program wrote."""
     try:
         with open(crate, encoding="utf-8") as file:
-            ours = f'"{VERIFIER}"' in file.read(LARGEST_SUMMARY)
+            return f'"{VERIFIER}"' in file.read(LARGEST_SUMMARY)
     except (OSError, UnicodeDecodeError):
-        return
-    if ours:
-        for path in (sums, crate):
+        return False
+
+
+def _remove_certificate(stem: str) -> None:
+    """It is of the set that was there; only where it is one of ours."""
+    paths = certificate_paths(stem)
+    if is_certificate(paths[1]):
+        for path in paths:
             with suppress(FileNotFoundError):
                 os.unlink(path)
 

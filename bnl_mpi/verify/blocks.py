@@ -54,12 +54,12 @@ class VerifyReport(BlockReport):
     """Sum over the valid pixels of all images, as stored."""
     n_clipped: int = 0
     n_invalid: int = 0
-    greatest_error: int = 0
-    squared_error: int = 0
+    errors: list[losses.Errors] = field(default_factory=list)
+    """The codec's, image by image, where there is a codec."""
+    errors_by_shell: list[losses.Errors] = field(default_factory=list)
+    """The same by resolution, of all the block's images; [] where nothing tells the geometry."""
     bad_frames: list[int] = field(default_factory=list)
     """Raw frames, from 1, that couldn't be read, and count as invalid."""
-    n_error_pixels: int = 0
-    """Pixels that the codec's errors are of."""
 
 
 class Verifier:
@@ -81,6 +81,8 @@ class Verifier:
             self._again = replace(job, options=options)
             self._pipeline = losses.Remembering(self._again, rank)
         self._by_numpy: Pipeline | None = None
+        measured = job.against and job.options.codec is not None
+        self._shells = losses.read_shells(job.master, job.plan.shape_out) if measured else None
 
     def close(self) -> None:
         self._hasher.close()
@@ -245,10 +247,9 @@ class Verifier:
         else:
             report.counts_before += int(before.sum(where=losses.valid(stored, invalid), dtype=np.int64))
         if before is not None:
-            found = losses.errors(before, stored, invalid, self._pipeline.kept)
-            report.greatest_error = max(report.greatest_error, found.greatest)
-            report.squared_error += found.squared
-            report.n_error_pixels += found.n_pixels
+            whole, by_shell = losses.errors(before, stored, invalid, self._pipeline.kept, self._shells)
+            report.errors.append(whole)
+            report.errors_by_shell = losses.added(report.errors_by_shell, by_shell)
 
     def _independent(self, image: int, *, restart: bool) -> Sampled:
         with kernels.by_numpy():

@@ -22,6 +22,26 @@ from .job import VerifyJob
 from .summary import VerifySummary
 
 
+def check_places(job: VerifyJob) -> None:
+    """OutputError where somebody else's file has the name of one of the certificate's."""
+    sums, crate = places.certificate_paths(job.options.out_file)
+    if places.is_certificate(crate):
+        return
+    for path, is_ours in ((crate, False), (sums, _is_of(job, sums))):
+        if os.path.lexists(path) and not is_ours:
+            raise OutputError(f"{path}: isn't a certificate of {job.master}; rename it or move it away")
+
+
+def _is_of(job: VerifyJob, sums: str) -> bool:
+    """Whether only files of the set are listed: a run that was killed before the crate was there left it."""
+    own = {os.path.basename(path) for path in _own_files(job)}
+    try:
+        lines = Path(sums).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(line.partition("  ")[2] in own for line in lines)
+
+
 def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyReport]) -> list[str]:
     """Write both files, if everything held, for all images; the paths.  Else an error that says what doesn't."""
     if not job.against:

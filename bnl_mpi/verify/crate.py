@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from ..output.places import VERIFIER
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
+from .losses import added, read_shells
 from .replaying import checked_words, read_record
 from .summary import VerifySummary, codec_errors
 
@@ -177,9 +180,40 @@ def _measured(parts: Parts) -> list[Entity]:
         "imagesComparedIndependently": sum(r.n_independent for r in reports),
         "greatestCodecError": greatest,
         "rmsCodecError": rms,
+        **_codec_errors(parts),
         "keptReflections": "; ".join(summary.kept) or None,
     }
     return [_property(name, value) for name, value in measured.items() if value is not None]
+
+
+def _codec_errors(parts: Parts) -> Entity:
+    """The codec's errors image by image, in order, and by shells of resolution; texts, since JSON-LD's lists have no
+    order."""
+    reports = sorted(parts.reports, key=lambda report: report.number)
+    by_image = [one for report in reports for one in report.errors]
+    if not by_image:
+        return {}
+    told = {
+        "greatestCodecErrorOfImages": json.dumps([one.greatest for one in by_image]),
+        "rmsCodecErrorOfImages": json.dumps([round(one.rms, 4) for one in by_image]),
+    }
+    shells = read_shells(parts.job.master, parts.job.plan.shape_out)
+    by_shell = functools.reduce(added, [report.errors_by_shell for report in reports])
+    if shells is not None and by_shell:
+        limits = zip(shells.limits[:-1], shells.limits[1:], strict=True)
+        told["codecErrorOfShells"] = json.dumps(
+            [
+                {
+                    "dMax": round(d_max, 3) if math.isfinite(d_max) else None,
+                    "dMin": round(d_min, 3),
+                    "pixels": one.n_pixels,
+                    "greatest": one.greatest,
+                    "rms": round(one.rms, 4),
+                }
+                for (d_max, d_min), one in zip(limits, by_shell, strict=True)
+            ]
+        )
+    return told
 
 
 def _verdict(parts: Parts) -> Entity:

@@ -18,6 +18,7 @@ from ..errors import OutputError
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
+from .losses import Errors
 
 COUNTED = (
     "n_compared",
@@ -26,9 +27,6 @@ COUNTED = (
     "counts_stored",
     "n_clipped",
     "n_invalid",
-    "n_error_pixels",
-    "greatest_error",
-    "squared_error",
 )
 
 
@@ -36,8 +34,9 @@ def folder_of(job: VerifyJob) -> str:
     return f"{job.options.out_file}.verify"
 
 
-FORMAT = 2
-"""Of lines: 2 since they have `counts_before` and `bad_frames`."""
+ERRORS = ("errors", "errors_by_shell")
+FORMAT = 3
+"""Of lines: 2 since they have `counts_before` and `bad_frames`, 3 since errors are image by image and by shell."""
 
 
 def _key(job: VerifyJob) -> dict[str, Any]:
@@ -87,6 +86,7 @@ class Journal:
             "block": report.number,
             "stamp": _stamp(self._job.data_files[report.number - 1]),
             "counts": {name: getattr(report, name) for name in COUNTED},
+            **{name: getattr(report, name) for name in ERRORS},
             "bad_frames": report.bad_frames,
             "hashed": [asdict(one) for one in report.hashed],
         }
@@ -123,6 +123,8 @@ def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
     for name, value in line["counts"].items():
         if name in COUNTED:
             setattr(report, name, int(value))
+    for name in ERRORS:
+        setattr(report, name, [Errors(*map(int, one)) for one in line[name]])
     report.bad_frames = [int(frame) for frame in line["bad_frames"]]
     report.hashed = [Hashed(**one) for one in line["hashed"]]
     return report

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Interrupted
+from . import losses
 from .blocks import VerifyReport
 from .findings import EQUAL, MEANING, Finding, Judged
 from .job import VerifyJob
@@ -150,10 +151,8 @@ class VerifySummary:
 
 def codec_errors(reports: Sequence[VerifyReport]) -> tuple[int | None, float | None]:
     """The codec's greatest and rms error in these blocks' images, in counts; None where none was measured."""
-    n_pixels = sum(r.n_error_pixels for r in reports)
-    if not n_pixels:
-        return None, None
-    return max(r.greatest_error for r in reports), math.sqrt(sum(r.squared_error for r in reports) / n_pixels)
+    found = losses.together([one for r in reports for one in r.errors])
+    return (found.greatest, found.rms) if found.n_pixels else (None, None)
 
 
 def _judged(job: VerifyJob, chosen: Sequence[VerifyReport], of_masters: Sequence[Finding] | None) -> list[Judged]:

@@ -42,6 +42,9 @@ class VerifyFiles(NoFiles):
                 f"{folder}: isn't writable, and --certify and -t write beside the set; leave them out, or verify a copy"
             )
 
+        if job.hashing:
+            certificate.check_places(job)
+
     def inspect(self, job: Job, numbers: Sequence[int], go_on: Callable[[], bool]) -> Kept:
         assert isinstance(job, VerifyJob)
         known = journal.verified(job)
