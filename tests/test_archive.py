@@ -971,6 +971,29 @@ def test_processes_start_as_sets_are_found(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(hands._workers) == n_processes
 
 
+def test_a_process_that_died_before_its_first_set_is_replaced(tmp_path: Path) -> None:
+    from bnl_mpi.archive import pool
+    from bnl_mpi.archive.stages import Work
+    from bnl_mpi.run.signals import StopRequest
+
+    hands, told = pool.Pool(1), list[Entry]()
+    hands.expect(1)
+    (dead,) = hands._workers
+    dead.process.kill()
+    dead.process.join()
+    work = Work(Entry("a", str(tmp_path / "a_master.h5")), str(tmp_path), verify=False)
+    dead.give(work)  # no error: its end shows when it is listened to
+    dead.work = None
+    try:
+        dealer = Dealer([Weighed("a", 1)], 1)
+        hands.run(dealer, lambda stem: work, StopRequest(), lambda *entries: told.extend(entries))
+    finally:
+        hands.end()
+    assert told[-1].stage == FAILED
+    assert "a_master.h5" in told[-1].reason
+    assert dead not in hands._workers
+
+
 def test_what_cannot_be_remembered_ends_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bnl_mpi.archive import session
 

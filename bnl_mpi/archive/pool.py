@@ -51,7 +51,9 @@ class _Worker:
 
     def give(self, work: Work) -> None:
         self.work = work
-        self.connection.send(work)
+        # Whether it lives to hear of it shows when it is listened to.
+        with contextlib.suppress(ConnectionError):
+            self.connection.send(work)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -104,19 +106,25 @@ class Pool:
         """A process without a set, if there is a set for it."""
         if n_sets == 0:
             return None
+        for worker in [one for one in self._workers if one.work is None and not one.process.is_alive()]:
+            # It died between two sets, of which none is to blame.
+            self._drop(worker)
         idle = next((worker for worker in self._workers if worker.work is None), None)
         if idle is None and len(self._workers) < self.n_ranks:
             self.expect(len(self._workers) + 1)
             idle = self._workers[-1]
         return idle
 
+    def _drop(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.connection.close()
+
     def _hear(self, worker: _Worker, request: StopRequest) -> Entry:
         """An entry, or that the process died."""
         try:
             ended, entry = worker.connection.recv()
         except (EOFError, OSError):
-            self._workers.remove(worker)
-            worker.connection.close()
+            self._drop(worker)
             return _death(worker, request)
         if ended:
             worker.work = None
