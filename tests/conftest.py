@@ -60,17 +60,11 @@ LONGEST = (
 )
 """Files that are begun first, so that no worker is left with one of them at the end."""
 
-SPREAD = ("test_attacks", "test_mutations", "test_kills")
-"""Files whose tests share nothing, so that each may go to another worker."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers share the tests (`-n`), a file's stay together with what they share, the longest first."""
+    """Where several workers share the files (`-n N --dist loadfile`), the longest come first."""
     order = {name: k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group(item.name if name in SPREAD else name))
 
 
 @pytest.hookimpl(wrapper=True)

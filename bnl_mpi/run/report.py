@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..job import Job
+from ..output.text import write_text
 from ..plan import better_block_size
 from .task import BlockReport, Summary
 
@@ -37,9 +38,7 @@ def write_json(path: str, summary: Summary) -> None:
 def write_json_object(path: str, told: dict[str, Any]) -> None:
     """`--json`; OutputError where it can't be written."""
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1)
-            file.write("\n")
+        write_text(path, json.dumps(told, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"--json {path}: can't be written: {error.strerror}; give a file that can be") from error
 

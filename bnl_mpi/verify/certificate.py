@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import Interrupted, OutputError, UsageError
 from ..output import places
+from ..output.text import write_text
 from . import crate, journal
 from .blocks import VerifyReport
 from .files import Hashed, hash_file
@@ -99,13 +100,7 @@ def _raw_files(job: VerifyJob) -> list[str]:
 
 def _write(path: str, text: str) -> None:
     """Whole or not at all."""
-    partial = f"{path}.partial"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_text(path, text)
     except OSError as error:
-        Path(partial).unlink(missing_ok=True)
         raise OutputError(f"{path}: can't be written: {error.strerror}; make room and start again") from error
