@@ -31,7 +31,9 @@ def left(folder: Path) -> list[str]:
     return [p.name for p in folder.iterdir() if not p.name.startswith("in_")]
 
 
-def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is waited for and what gets its name, as it happens: "file", "folder", or the name."""
     done: list[str] = []
 
     def fsync(descriptor: int, real: Any = os.fsync) -> None:
@@ -40,13 +42,17 @@ def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pyte
 
     def replace(source: str, target: str, real: Any = os.replace) -> None:
         real(source, target)
-        done.append("rename")
+        done.append(Path(target).name)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
+    return done
+
+
+def test_the_folder_is_synced_after_the_rename(tmp_path: Path, done: list[str]) -> None:
     with whole_file(str(tmp_path / "a")) as partial:
         Path(partial).write_text("x")
-    assert done == ["file", "rename", "folder"]
+    assert done == ["file", "a", "folder"]
 
 
 def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,20 +148,8 @@ def test_the_system_begins_to_write_early(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_files_that_belong_together_are_on_the_disk_before_either_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+    tmp_path: Path, done: list[str], apart: bool
 ) -> None:
-    done: list[str] = []
-
-    def fsync(descriptor: int, real: Any = os.fsync) -> None:
-        real(descriptor)
-        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
-
-    def replace(source: str, target: str, real: Any = os.replace) -> None:
-        real(source, target)
-        done.append(Path(target).name)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
     other = tmp_path / "other" if apart else tmp_path
     other.mkdir(exist_ok=True)
     with whole_files(str(other / "first"), str(tmp_path / "last")) as partial:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs import registry
+from ..codecs.passed import Errors
 from ..errors import InputError
 from ..hdf5 import guard
 from ..hdf5.names import IMAGES
@@ -54,9 +55,9 @@ class VerifyReport(BlockReport):
     """Sum over the valid pixels of all images, as stored."""
     n_clipped: int = 0
     n_invalid: int = 0
-    errors: list[losses.Errors] = field(default_factory=list)
+    errors: list[Errors] = field(default_factory=list)
     """The codec's, image by image, where there is a codec."""
-    errors_by_shell: list[losses.Errors] = field(default_factory=list)
+    errors_by_shell: list[Errors] = field(default_factory=list)
     """The same by resolution, of all the block's images; [] where nothing tells the geometry."""
     bad_frames: list[int] = field(default_factory=list)
     """Raw frames, from 1, that couldn't be read, and count as invalid."""

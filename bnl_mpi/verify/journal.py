@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..codecs.passed import Errors
 from ..errors import OutputError
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
-from .losses import Errors
 
 COUNTED = (
     "n_compared",
@@ -86,7 +86,7 @@ class Journal:
             "block": report.number,
             "stamp": _stamp(self._job.data_files[report.number - 1]),
             "counts": {name: getattr(report, name) for name in COUNTED},
-            **{name: getattr(report, name) for name in ERRORS},
+            **{name: [astuple(one) for one in getattr(report, name)] for name in ERRORS},
             "bad_frames": report.bad_frames,
             "hashed": [asdict(one) for one in report.hashed],
         }

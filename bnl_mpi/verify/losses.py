@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..codecs.contract import LossyCodec
-from ..codecs.passed import Passed
+from ..codecs.passed import Errors, Passed
 from ..estimate.resolution import read_geometry
 from ..hdf5 import guard
 from ..pixels.kernels_numpy import mark_value
@@ -32,24 +31,10 @@ class Remembering(Pipeline):
         return super()._code(codec, values, frames, kept, keep=keep, pixels=pixels)
 
 
-class Errors(NamedTuple):
-    """Of a codec, in an image, or in a shell of images."""
-
-    greatest: int
-    """Counts."""
-    squared: int
-    n_pixels: int
-
-    @property
-    def rms(self) -> float:
-        """Counts; 0 where there is no pixel."""
-        return math.sqrt(self.squared / max(1, self.n_pixels))
-
-
 def together(errors: Sequence[Errors]) -> Errors:
     """Of several images as of one."""
     greatest = max((one.greatest for one in errors), default=0)
-    return Errors(greatest, sum(one.squared for one in errors), sum(one.n_pixels for one in errors))
+    return Errors(greatest, sum(one.squares for one in errors), sum(one.n_pixels for one in errors))
 
 
 def added(some: Sequence[Errors], more: Sequence[Errors]) -> list[Errors]:
