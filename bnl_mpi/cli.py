@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from .arguments import COMMANDS, Parser, build_parser, options_from
 from .errors import BnlError, UsageError
+from .output.text import drop
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write may end with: no mistake of this program's."""
@@ -94,11 +95,6 @@ def _unwritten(error: OSError) -> str:
     return "a file, or standard output" if getattr(sys.stdout, "write_through", False) else "a file"
 
 
-def _drop_output() -> None:
-    """Keep Python from saying at exit what standard output couldn't take."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _main(words: Sequence[str]) -> int:
     try:
         if not words:
@@ -113,7 +109,7 @@ def _main(words: Sequence[str]) -> int:
         return error.exit_status
     except BrokenPipeError:
         # `bnl-mpi ... | head`: nobody reads on; say nothing.
-        _drop_output()
+        drop(sys.stdout)
         return 1
     except OSError as error:
         if error.errno not in FULL:
@@ -121,7 +117,7 @@ def _main(words: Sequence[str]) -> int:
         what = _unwritten(error)
         advice = "" if error.errno == errno.EIO else "; make room and start again"
         print(f"bnl-mpi: {what}: {error.strerror}{advice}", file=sys.stderr)
-        _drop_output()
+        drop(sys.stdout)
         return 1
     except KeyboardInterrupt:
         print("bnl-mpi: interrupted", file=sys.stderr)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,15 @@ def pytest_sessionstart() -> None:
 
     if not kernels.COMPILED and os.environ.get("BNL_MPI_KERNELS", "").lower() != "numpy":
         pytest.exit("compiled kernels are mandatory here: they weren't built; see what pip install -v . says", 1)
+    if kernels.COMPILED and (newer := _newer_sources(kernels)):
+        pytest.exit(f"{newer[0]} is newer than the compiled kernels: pip install -e . makes them anew", 1)
+
+
+def _newer_sources(kernels: ModuleType) -> list[Path]:
+    """Of the kernels, where they lie beside them, as in a checkout."""
+    made = Path(kernels._kernels.__file__)
+    sources = [*made.parent.glob("*.c"), *made.parent.glob("csrc/*.h")]
+    return [source for source in sources if source.stat().st_mtime > made.stat().st_mtime]
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ ROOMS = {
     "report": "report.png errors plan spots hdf5 options input output.record job tasks arguments estimate",
     "commands": "_version errors hdf5 options output run tasks check simulate arguments estimate quality verify "
     "archive report",
-    "cli": "errors run tasks arguments",
+    "cli": "errors arguments output run tasks",
     "__main__": "cli",
 }
 """Who may import whom, at whatever place in a file; a room may only use those above it.  A module with a line of its

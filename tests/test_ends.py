@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -99,6 +100,38 @@ def test_a_summary_that_cannot_be_written(tmp_path: Path, words: list[str], rank
         assert len(lines) == 1, done.stderr
         assert "--json" in lines[0]
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi
+@needs_mpi
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_a_summary_or_log_on_standard_output_is_alone_there(tmp_path: Path, words: list[str], ranks: int | None) -> None:
+    done = bnl(*words, "--json", "-", cwd=tmp_path, ranks=ranks)
+    told = json.loads(done.stdout)
+    assert told["images"] > 0
+    assert f"{told['images']} images" in done.stderr
+    done = bnl(*words, "--force", "--log_json", "-", cwd=tmp_path, ranks=ranks)
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert (events[0], events[-1]) == ("start", "end")
+    shares = [bnl(*words, "--force", "-t", k, "-p", 1, "--json", "-", cwd=tmp_path, ok=False) for k in (1, 0)]
+    assert all(json.loads(share.stdout) for share in shares)
+    assert not (tmp_path / "-").exists()
+
+
+def test_nobody_reads_the_summary(tmp_path: Path, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, MAIN, *words, "--json", "-"],
+            cwd=tmp_path,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert "Error" not in done.stderr
 
 
 @pytest.mark.mpi

@@ -217,3 +217,6 @@ def test_files_of_an_estimate_are_named(master: Path, tmp_path: Path) -> None:
         done = bnl("estimate", master, "--try", "b2", option, "/dev/full", cwd=tmp_path, ok=False)
         assert done.returncode == 1
         assert f"{option} /dev/full: can't be written: No space left on device" in done.stderr
+        done = bnl("estimate", master, "--try", "b2", option, "-", cwd=tmp_path)
+        assert done.stdout[0] == {"--json": "{", "--html": "<"}[option]
+        assert "b2" in done.stderr

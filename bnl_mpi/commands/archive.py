@@ -7,11 +7,10 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import Parser, add_option, build_parser, join_negative_values, options_from
-from ..errors import OutputError, UsageError
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..archive.rules import Rule
@@ -233,6 +232,7 @@ def _closing(folder: str) -> list[str]:
 
 def _status(namespace: argparse.Namespace) -> int:
     from ..archive import state, status
+    from ..output.text import write_asked
 
     if namespace.sources:
         raise UsageError(
@@ -251,7 +251,7 @@ def _status(namespace: argparse.Namespace) -> int:
             print(f"bnl-mpi: {line}", file=sys.stderr)
         _print_paths(paths, "\0" if namespace.null else "\n")
     elif namespace.html:
-        _write(namespace.html, _page(namespace.status, entries))
+        write_asked("--html", namespace.html, _page(namespace.status, entries))
     elif namespace.json or namespace.csv:
         sys.stdout.write(status.as_csv(entries) if namespace.csv else status.as_json(entries) + "\n")
     else:
@@ -273,12 +273,3 @@ def _print_paths(paths: Sequence[str], end: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(b"".join(os.fsencode(path + end) for path in paths))
     sys.stdout.buffer.flush()
-
-
-def _write(path: str, text: str) -> None:
-    partial = f"{path}.part"
-    try:
-        Path(partial).write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from error

@@ -121,21 +121,15 @@ def _study(namespace: argparse.Namespace, wish: Wish, aim: Aim, ranks: World) ->
 
 def _tell(namespace: argparse.Namespace, findings: Findings, aim: Aim) -> None:
     from ..estimate import choose, show
+    from ..output import text
 
     choice = choose.recommend(findings, aim)
-    print("\n".join(show.lines(findings, choice, namespace.parallel, namespace.keep)))
+    lines = show.lines(findings, choice, namespace.parallel, namespace.keep)
+    print("\n".join(lines), file=text.for_people(namespace.json, namespace.html))
     if namespace.json:
         told = show.as_json(findings, choice, namespace.parallel, namespace.keep)
-        _write("--json", namespace.json, json.dumps(told, indent=1) + "\n")
+        text.write_asked("--json", namespace.json, json.dumps(told, indent=1) + "\n")
     if namespace.html:
         from ..report.choices import choices
 
-        _write("--html", namespace.html, choices(findings, choice, namespace.parallel, namespace.keep))
-
-
-def _write(option: str, path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise OutputError(f"{option} {path}: can't be written: {error.strerror}; give a file that can be") from error
+        text.write_asked("--html", namespace.html, choices(findings, choice, namespace.parallel, namespace.keep))

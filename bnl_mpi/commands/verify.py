@@ -91,14 +91,15 @@ def _check_alone(namespace: argparse.Namespace) -> None:
 
 
 def _certificate(namespace: argparse.Namespace) -> int:
+    from ..output.text import for_people
     from ..run.report import write_json_object
     from ..verify import certified
 
     told = certified.read(namespace.certificate)
     findings, signs = certified.check(told)
-    print("\n".join([*certified.lines(signs), *(finding.line() for finding in findings)]))
-    n = len(findings)
-    print(f"{n} finding{'s' * (n > 1)}" if n else f"all as verified {told.verified}")
+    n, people = len(findings), for_people(namespace.json)
+    print("\n".join([*certified.lines(signs), *(finding.line() for finding in findings)]), file=people)
+    print(f"{n} finding{'s' * (n > 1)}" if n else f"all as verified {told.verified}", file=people)
     status = 1 if findings else 0
     if namespace.json:
         write_json_object(namespace.json, certified.as_json(told, findings, signs, status))

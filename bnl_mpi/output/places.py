@@ -22,6 +22,7 @@ from ..job import Job, share_blocks
 from ..options import Options
 from . import blockfile
 from . import record as records
+from .text import STANDARD_OUTPUT
 
 SUMMARY_KEYS = frozenset({"seconds", "warnings"})
 """By these a JSON object is known for a summary of this program."""
@@ -45,14 +46,12 @@ def check_places(job: Job) -> None:
     options = job.options
     written = [options.master_path, options.nxs_path]
     written += [f"{stem}_{k:06d}.h5" for stem in _output_stems(options) for k in (1, job.plan.n_blocks)]
-    texts = {"--json ": options.json, "--log_json ": options.log_json}
     for path in written:
         _check_name(path)
         _check_folder(path)
-    for option, text in texts.items():
-        if text:
-            _check_name(text)
-            _check_folder(text, f"{option}{text}: ")
+    for option, text in _text_files(options):
+        _check_name(text)
+        _check_folder(text, f"{option} {text}: ")
     _check_links(job)
     _check_apart(options)
     _check_not_input(job, written)
@@ -108,12 +107,16 @@ def _single_files(options: Options) -> Iterator[tuple[str, str]]:
     """(option, path) of all files but the blocks."""
     yield "-m", options.master_path
     yield "-m", options.nxs_path
-    if options.json:
-        yield "--json", options.json
-    if options.log_json:
-        yield "--log_json", options.log_json
+    yield from _text_files(options)
     for stem in _output_stems(options):
         yield "-o" if stem == options.out_file else "-q", f"{stem}.lock"
+
+
+def _text_files(options: Options) -> Iterator[tuple[str, str]]:
+    """(option, path) of the files of text that are asked for."""
+    for option, path in (("--json", options.json), ("--log_json", options.log_json)):
+        if path and path != STANDARD_OUTPUT:
+            yield option, path
 
 
 def _check_apart(options: Options) -> None:
@@ -171,17 +174,15 @@ def _file_number(path: str) -> tuple[int, int] | None:
 def check_texts(options: Options, inputs: Iterable[str] = ()) -> None:
     """Refuse a `--json` or `--log_json` that would destroy something: a file that isn't of this program's making."""
     numbers = {_file_number(path) for path in inputs} - {None}
-    for option, path, is_ours in (
-        ("--json", options.json, _is_summary),
-        ("--log_json", options.log_json, _is_log),
-    ):
-        if not path or not os.path.exists(path):
+    is_ours = {"--json": _is_summary, "--log_json": _is_log}
+    for option, path in _text_files(options):
+        if not os.path.exists(path):
             continue
         if os.path.isdir(path):
             raise OutputError(f"{option} {path}: is a folder; name a file in it")
         if _file_number(path) in numbers:
             raise OutputError(f"{path}: is a file of the input; choose another name with {option}")
-        if os.path.isfile(path) and os.path.getsize(path) and not is_ours(path):
+        if os.path.isfile(path) and os.path.getsize(path) and not is_ours[option](path):
             raise OutputError(
                 f"{option} {path}: is there, and was not written by {option}; move it away, or choose another name"
             )

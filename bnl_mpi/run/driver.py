@@ -100,16 +100,7 @@ def _main_on(ranks: World, task: AnyTask, options: Options, request: StopRequest
 
 def tell(summary: Summary, options: Options) -> int:
     """Print the summary, write it as JSON if that is wanted; returns the exit status."""
-    try:
-        print("\n".join(summary.lines()))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # `bnl-mpi ... | head`: nobody reads on; keep Python from saying it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        # The next flush, at exit, must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(f"the summary can't be printed: {error.strerror}; the output itself is complete") from error
+    reporting.tell_people("\n".join(summary.lines()), options)
     if options.json:
         reporting.write_json(options.json, summary)
     return summary.exit_status

@@ -12,7 +12,10 @@ import time
 from typing import Any
 
 from ..errors import OutputError
+from ..output.text import STANDARD_OUTPUT
 from .task import BlockReport
+
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 class RunLog:
@@ -28,7 +31,10 @@ class RunLog:
         if path is None:
             return
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            # A number of its own, to be closed, for standard output too.
+            self._file = (
+                os.dup(1) if path == STANDARD_OUTPUT else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            )
         except OSError as error:
             raise OutputError(f"--log_json {path}: can't be written: {error.strerror}") from error
 

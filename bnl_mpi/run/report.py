@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import OutputError
 from ..job import Job
-from ..output.text import write_text
+from ..options import Options
+from ..output.text import for_people, say, write_asked
 from ..plan import better_block_size
 from .task import BlockReport, Summary
 
@@ -31,16 +32,21 @@ def idle_note(job: Job, n_workers: int) -> list[str]:
     return [f"{idle} of {n_workers} workers have no block: {cure}"]
 
 
+def tell_people(text: str, options: Options) -> None:
+    """Print what happened; OutputError where it can't be."""
+    try:
+        say(text + "\n", for_people(options.json, options.log_json))
+    except OSError as error:
+        raise OutputError(f"the summary can't be printed: {error.strerror}; the output itself is complete") from error
+
+
 def write_json(path: str, summary: Summary) -> None:
     write_json_object(path, summary.as_json())
 
 
 def write_json_object(path: str, told: dict[str, Any]) -> None:
     """`--json`; OutputError where it can't be written."""
-    try:
-        write_text(path, json.dumps(told, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"--json {path}: can't be written: {error.strerror}; give a file that can be") from error
+    write_asked("--json", path, json.dumps(told, indent=1) + "\n")
 
 
 class ProgressLine:

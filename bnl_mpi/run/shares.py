@@ -95,9 +95,9 @@ def _masters_of_share(prepared: Prepared, this: Process, begin: float) -> int:
     for text in masters.warnings:
         this.warn(text)
     if files.stems(job):
-        print(f"master {os.path.abspath(options.master_path)}")
+        reporting.tell_people(f"master {os.path.abspath(options.master_path)}", options)
     if files.stems(job) and masters.nexus:
-        print(f"NeXus  {os.path.abspath(options.nxs_path)}")
+        reporting.tell_people(f"NeXus  {os.path.abspath(options.nxs_path)}", options)
     there = files.there(job)
     status = _tell_outcome(job, this, begin, masters=masters, kept=there)
     missing = sorted(set(range(1, job.plan.n_blocks + 1)) - {r.number for r in there})
@@ -139,7 +139,7 @@ def _tell_outcome(job: Job, this: Process, begin: float, *, masters: Masters, **
     outcome = Outcome(numbers, reports, kept, 1, time.monotonic() - begin, masters, this.warnings)
     summary: Summary = this.task.summarise(job, outcome)
     if not writes:
-        print("\n".join(summary.lines()))
+        reporting.tell_people("\n".join(summary.lines()), this.options)
     if this.options.json:
         reporting.write_json(this.options.json, summary)
     return 0 if writes else summary.exit_status
@@ -164,11 +164,11 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: flo
         )
     status = _tell_outcome(job, this, begin, masters=Masters(), reports=made, kept=list(this.kept.values()))
     if not numbers:
-        print(f"{share}: no block, {job.plan.n_blocks} are all there is")
+        reporting.tell_people(f"{share}: no block, {job.plan.n_blocks} are all there is", options)
     elif not missing:
         this.say(f"{share} is finished already, nothing to do")
     else:
-        print(f"{share}: blocks {', '.join(map(str, missing))}")
+        reporting.tell_people(f"{share}: blocks {', '.join(map(str, missing))}", options)
     return status
 
 
