@@ -105,7 +105,7 @@ def test_a_summary_that_cannot_be_written(tmp_path: Path, words: list[str], rank
 @pytest.mark.mpi
 @needs_mpi
 @pytest.mark.parametrize("ranks", [None, 3])
-def test_a_summary_or_log_on_standard_output_is_alone_there(tmp_path: Path, words: list[str], ranks: int | None) -> None:
+def test_json_on_standard_output_is_alone_there(tmp_path: Path, words: list[str], ranks: int | None) -> None:
     done = bnl(*words, "--json", "-", cwd=tmp_path, ranks=ranks)
     told = json.loads(done.stdout)
     assert told["images"] > 0

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import BnlError, UsageError
 from ..hdf5.memory import Memory
 from ..input.discovery import Leniency
-from ..output import blockfile
 from ..plan import counted
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
@@ -182,11 +181,23 @@ def _is_there(entry: Entry, wish: Wish) -> bool:
     """Whether master and data files are there, with as many bytes as they had; data files may be thrown away where
     there are files of codestreams."""
     stem = os.path.join(wish.to, entry.stem)
-    data, squash = (
-        sum(os.path.getsize(path) for path in blockfile.existing_blocks(one)) for one in (stem, f"{stem}_squash")
-    )
-    whole = data + squash == entry.bytes_out or (squash > 0 and not data)
-    return whole and os.path.exists(f"{stem}_master.h5")
+    data, squash = _sizes(stem), _sizes(f"{stem}_squash")
+    whole = sum(data) + sum(squash) == entry.bytes_out
+    thrown_away = not any(os.path.exists(_block(stem, number)) for number in range(1, len(squash) + 1))
+    return (whole or (bool(squash) and thrown_away)) and os.path.exists(f"{stem}_master.h5")
+
+
+def _sizes(stem: str) -> list[int]:
+    """Of the files STEM_NNNNNN.h5, up to the first missing; folders of a thousand sets aren't listed for each."""
+    sizes: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        while True:
+            sizes.append(os.path.getsize(_block(stem, len(sizes) + 1)))
+    return sizes
+
+
+def _block(stem: str, number: int) -> str:
+    return f"{stem}_{number:06d}.h5"
 
 
 class Keeper:
