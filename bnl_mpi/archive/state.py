@@ -130,7 +130,7 @@ class State:
         try:
             os.makedirs(folder, exist_ok=True)
             # One thread at a time: who opened it, then who writes, then who closes it.
-            self._db = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous=FULL")
             # The journal stays, empty: to make it anew and remove it each time is two more waits for the disk.
             self._db.execute("PRAGMA journal_mode=TRUNCATE")
@@ -170,7 +170,7 @@ def _stored(path: Path) -> list[Entry]:
     """The entries of a database, which stays as it is."""
 
     def rows(uri: str) -> list[Entry]:
-        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True)) as db:
+        with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True)) as db:
             if not db.execute("SELECT 1 FROM sqlite_master").fetchall():
                 return []  # its writer is about to begin, or was killed before it had
             return [Entry.from_json(json.loads(text)) for (text,) in db.execute("SELECT entry FROM sets")]
