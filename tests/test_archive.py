@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -37,6 +37,8 @@ from bnl_mpi.archive import rules, sets, state, status, thumbnails
 from bnl_mpi.archive.dealing import LEAST_CREW, Dealer, Weighed
 from bnl_mpi.archive.facts import Facts, read_facts
 from bnl_mpi.archive.follow import Watch, growth_of, keep_ready
+from bnl_mpi.archive.keeper import Keeper
+from bnl_mpi.archive.looking import in_turn
 from bnl_mpi.archive.session import Plan
 from bnl_mpi.archive.state import DONE, FAILED, NEW, REDUCING, SKIPPED, Entry
 from bnl_mpi.cli import main
@@ -952,6 +954,63 @@ def test_cbf_series_are_sets_too(tmp_path: Path) -> None:
     assert told == {str(p) for p in raw.glob("*.cbf")}
 
 
+class _Eyes:
+    """Hands that look at masters: each answers in its own time, or dies of it."""
+
+    def __init__(self, n: int, rng: np.random.Generator) -> None:
+        self._free, self._rng = n, rng
+        self._given: list[list[str]] = []
+
+    def give(self, masters: Any) -> bool:
+        if not self._free or self._rng.random() < 0.2:
+            return False
+        self._free -= 1
+        self._given.append(list(masters))
+        return True
+
+    def hear(self) -> dict[str, Any]:
+        seen = self._given.pop(int(self._rng.integers(len(self._given))))
+        if self._rng.random() < 0.2:
+            return dict.fromkeys(seen)
+        self._free += 1
+        return {master: f"facts of {master}" for master in seen}
+
+
+@given(st.integers(0, 200), st.integers(0, 5), st.integers(0, 10**6))
+def test_facts_come_in_turn_whoever_reads_them(n_masters: int, n_eyes: int, seed: int) -> None:
+    masters = [f"{k}_master.h5" for k in range(n_masters)]
+    seen = list(in_turn(masters, _Eyes(n_eyes, np.random.default_rng(seed))))
+    assert len(seen) == n_masters
+    # Cast: what stands for facts here is a text.
+    assert all(
+        found in (None, f"facts of {master}") for master, found in zip(masters, cast(list[Any], seen), strict=True)
+    )
+    assert not masters or seen[0] is None  # nobody waits for the first
+
+
+def test_processes_look_and_may_die_of_it(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnl_mpi.archive import looking, pool
+
+    monkeypatch.setattr(looking, "AT_ONCE", 2)
+    masters = [one.master for one in sets.find([str(raw)], str(tmp_path)).sets]
+    hands = pool.Pool(2)
+    hands.expect(2)
+    try:
+        first, second = hands._workers
+        wait_for(lambda: first.is_ready() and second.is_ready(), None)
+        seen = list(hands.look(masters))
+        assert sum(found is not None for found in seen) > len(masters) // 2
+        second.process.kill()
+        second.process.join()
+        others = list(hands.look(masters))
+        assert hands._workers == [first]
+    finally:
+        hands.end()
+    for master, *those in zip(masters, seen, others, strict=True):
+        if any(those):
+            assert {*those, read_facts(master)} - {None} == {read_facts(master)}
+
+
 class _Stand:
     """In a process's place."""
 
@@ -998,7 +1057,7 @@ def test_a_process_that_died_before_its_first_set_is_replaced(tmp_path: Path) ->
 def test_what_cannot_be_remembered_ends_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bnl_mpi.archive import session
 
-    keeper = session.Keeper(session.Wish((), str(tmp_path / "out"), ()), session.Plan())
+    keeper = Keeper(session.Wish((), str(tmp_path / "out"), ()), session.Plan())
 
     def write(*entries: Entry) -> None:
         raise OutputError("archive.db: can't be written: no room")
@@ -1014,7 +1073,7 @@ def test_what_cannot_be_remembered_ends_the_archive(tmp_path: Path, monkeypatch:
 def test_what_is_told_is_remembered_and_said_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from bnl_mpi.archive import session
 
-    keeper = session.Keeper(session.Wish((), str(tmp_path), ()), session.Plan())
+    keeper = Keeper(session.Wish((), str(tmp_path), ()), session.Plan())
     for k in range(5):
         keeper.tell(Entry(f"s{k}", "", REDUCING).now(REDUCING), Entry(f"s{k}", "").now(FAILED, "why"))
     keeper.close()

@@ -7,19 +7,22 @@ one set, on which the run is as ever; ranks that end with a set are free for the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..run.signals import StopRequest
 from ..run.world import Nap, World
 from . import stages
 from .dealing import Dealer
+from .facts import Facts
+from .looking import Seen, in_turn
 from .stages import Work
 from .state import Entry
 
-DEAL, TOLD, STOP = 21, 22, 23
-"""Tags: a set for a crew; an entry for rank 0; a signal that rank 0 passes on."""
+DEAL, TOLD, STOP, SEEN = 21, 22, 23, 24
+"""Tags: a set for a crew, or masters to look at; an entry for rank 0; a signal that rank 0 passes on; facts of those
+masters."""
 NAP = 0.002
 
 
@@ -33,7 +36,7 @@ class _Dealt:
 class _Told:
     rank: int
     entry: Entry | None
-    """None from a crew's ranks that don't speak for it."""
+    """None from a crew's ranks that don't speak for it, and from one that is ready for the first time."""
     ended: bool
 
 
@@ -64,14 +67,18 @@ def serve(comm: Any, words: Sequence[str] = ()) -> None:
     request = CrewStop(comm)
     request.install()
     stages.get_ready(words)
+    comm.send(_Told(comm.Get_rank(), None, ended=False), dest=0, tag=TOLD)
     while True:
         nap = Nap()
         while not comm.iprobe(source=0, tag=DEAL):
             nap.take()
-        dealt: _Dealt | None = comm.recv(source=0, tag=DEAL)
+        dealt: _Dealt | Sequence[str] | None = comm.recv(source=0, tag=DEAL)
         if dealt is None:
             return
-        _make(comm, dealt, request)
+        if isinstance(dealt, _Dealt):
+            _make(comm, dealt, request)
+        else:
+            comm.send((comm.Get_rank(), stages.look(dealt)), dest=0, tag=SEEN)
 
 
 def _make(comm: Any, dealt: _Dealt, request: CrewStop) -> None:
@@ -97,9 +104,30 @@ class Crews:
         self._comm = comm
         self.n_ranks = comm.Get_size() - 1
         self._passed_on = False
+        self._free: set[int] = set()
+        """Ranks that are ready and look at no masters, as long as these are looked at."""
 
     def expect(self, n_sets: int) -> None:
         """They make themselves ready."""
+
+    def look(self, masters: Sequence[str]) -> Iterator[Facts | None]:
+        """By the ranks that are ready meanwhile."""
+        return in_turn(masters, self)
+
+    def give(self, masters: Sequence[str]) -> bool:
+        while self._comm.iprobe(tag=TOLD):
+            self._free.add(self._comm.recv(tag=TOLD).rank)
+        if self._free:
+            self._comm.send(masters, dest=self._free.pop(), tag=DEAL)
+            return True
+        return False
+
+    def hear(self) -> Seen:
+        while not self._comm.iprobe(tag=SEEN):
+            time.sleep(NAP)
+        rank, seen = self._comm.recv(tag=SEEN)
+        self._free.add(rank)
+        return cast(Seen, seen)
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -14,10 +14,14 @@ from ..run.signals import StopRequest
 from ..run.world import World
 from . import stages
 from .dealing import Dealer
+from .facts import Facts
+from .looking import Seen, in_turn
 from .stages import Work
 from .state import FAILED, STOPPED, Entry
 
 LOOK_SECONDS = 0.5
+READY = None
+"""What a process says first, when all is imported."""
 
 
 def _serve(connection: Connection, words: Sequence[str]) -> None:
@@ -27,9 +31,13 @@ def _serve(connection: Connection, words: Sequence[str]) -> None:
     stages.get_ready(words)
     # Where the command itself was killed, nobody listens any more.
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
-        while (work := cast("Work | None", connection.recv())) is not None:
-            entry = stages.do(work, World(), request, lambda told: connection.send((False, told)))
-            connection.send((True, entry))
+        connection.send(READY)
+        while (given := connection.recv()) is not None:
+            if isinstance(given, Work):
+                entry = stages.do(given, World(), request, lambda told: connection.send((False, told)))
+                connection.send((True, entry))
+            else:
+                connection.send(stages.look(given))
 
 
 class _Worker:
@@ -40,7 +48,16 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.work: Work | None = None
-        self._asked = False
+        self.masters: Sequence[str] = ()
+        """At which it looks."""
+        self._asked = self._is_ready = False
+
+    def is_ready(self) -> bool:
+        """Whether it has said so.  One that has died never does."""
+        if not self._is_ready and self.connection.poll():
+            with contextlib.suppress(EOFError, OSError):
+                self._is_ready = self.connection.recv() is READY
+        return self._is_ready
 
     def ask_to_stop(self, name: str) -> None:
         """Pass a signal on, once: a terminal sends it to all processes, a batch system may send it to the first."""
@@ -51,9 +68,16 @@ class _Worker:
 
     def give(self, work: Work) -> None:
         self.work = work
+        self._send(work)
+
+    def look_at(self, masters: Sequence[str]) -> None:
+        self.masters = masters
+        self._send(masters)
+
+    def _send(self, thing: object) -> None:
         # Whether it lives to hear of it shows when it is listened to.
         with contextlib.suppress(ConnectionError):
-            self.connection.send(work)
+            self.connection.send(thing)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -76,6 +100,28 @@ class Pool:
         while len(self._workers) < min(n_sets, self.n_ranks):
             self._workers.append(_Worker(self._words))
 
+    def look(self, masters: Sequence[str]) -> Iterator[Facts | None]:
+        """By the processes that are there and ready meanwhile."""
+        return in_turn(masters, self)
+
+    def give(self, masters: Sequence[str]) -> bool:
+        free = next((one for one in self._workers if not one.masters and one.is_ready()), None)
+        if free is not None:
+            free.look_at(masters)
+        return free is not None
+
+    def hear(self) -> Seen:
+        looking = [worker for worker in self._workers if worker.masters]
+        ready = wait([worker.connection for worker in looking])
+        worker = next(one for one in looking if one.connection in ready)
+        try:
+            seen: Seen = worker.connection.recv()
+        except (EOFError, OSError):
+            self._drop(worker)
+            return dict.fromkeys(worker.masters)
+        worker.masters = ()
+        return seen
+
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
         """Deal all sets; `tell` hears every entry.  Begins no set once a stop is asked for.
 
@@ -95,7 +141,8 @@ class Pool:
                 for worker in busy:
                     worker.ask_to_stop(request.name)
             ready = wait([worker.connection for worker in busy], timeout=LOOK_SECONDS)
-            heard = [self._hear(worker, request) for worker in busy if worker.connection in ready]
+            told = [self._hear(worker, request) for worker in busy if worker.connection in ready]
+            heard = [entry for entry in told if entry is not None]
 
     def end(self) -> None:
         """Let them go."""
@@ -119,13 +166,16 @@ class Pool:
         self._workers.remove(worker)
         worker.connection.close()
 
-    def _hear(self, worker: _Worker, request: StopRequest) -> Entry:
-        """An entry, or that the process died."""
+    def _hear(self, worker: _Worker, request: StopRequest) -> Entry | None:
+        """An entry, or that the process died; None where it is but ready now."""
         try:
-            ended, entry = worker.connection.recv()
+            told = worker.connection.recv()
         except (EOFError, OSError):
             self._drop(worker)
             return _death(worker, request)
+        if told is READY:
+            return None
+        ended, entry = told
         if ended:
             worker.work = None
         return cast(Entry, entry)

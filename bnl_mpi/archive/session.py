@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BnlError, UsageError
@@ -18,13 +18,17 @@ from ..plan import counted
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
 from .facts import Facts
+from .keeper import Keeper
 from .rules import Rule
 from .sets import DataSet
 from .stages import TellAll, Work
-from .state import AT_WORK, CHECKING, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, Journal, State, read
+from .state import AT_WORK, DONE, FAILED, NEW, SKIPPED, STOPPED, Entry, read
 
 if TYPE_CHECKING:
     from ..run.signals import StopRequest
+
+
+Look = Callable[[Sequence[str]], Iterator[Facts | None]]
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,22 @@ class Wish:
     """Which of `tasks`, from 0: sets k, k + tasks, ... are its own."""
     tasks: int = 1
 
+    def is_own(self, number: int) -> bool:
+        """Whether the set of that number, from 0, is to be done here."""
+        return self.task is None or number % self.tasks == self.task
+
 
 def _n_blocks(entry: Entry) -> int:
     """How many blocks a set will have, about: more ranks would find nothing to do."""
+    return max(1, entry.frames // _frames_of_block(entry.words))
+
+
+@functools.lru_cache
+def _frames_of_block(words: tuple[str, ...]) -> int:
     from ..arguments import options_from
 
-    options = options_from(["-i", entry.master, *entry.words])
-    per_block = options.data_block_size if isinstance(options.data_block_size, int) else 1
-    return max(1, entry.frames // (options.sum * per_block))
+    options = options_from(["-i", "x", *words])
+    return options.sum * (options.data_block_size if isinstance(options.data_block_size, int) else 1)
 
 
 @dataclass
@@ -83,43 +95,47 @@ def make_plan(
     *,
     following: bool = False,
     expect: Callable[[int], None] = lambda n_sets: None,
+    look: Look = lambda masters: itertools.repeat(None),
 ) -> Plan:
     """Find all sets, read what rules need to know of them, and compare with what is known.
 
-    `expect` hears on the way how many sets are to be done at least.
+    `expect` hears on the way how many sets are to be done at least.  `look` gives the facts of masters, or None where
+    these are to be read here.
 
     Raises UsageError for a rule that no set is given to, a wish that would be lost in silence; not when `following`,
     where what is done isn't looked at again either.
     """
     found = sets.find(wish.sources, wish.to, wish.root, {entry.master: stem for stem, entry in known.items()})
     plan, taken = Plan(skipped=dict(found.skipped)), []
+    told = look([one.master for number, one in enumerate(found.sets) if wish.rules or wish.is_own(number)])
     for number, one in enumerate(found.sets):
         if number and number % 200 == 0:
             say(f"looked at {number} of {len(found.sets)} data sets")
         if following and one.stem in known and known[one.stem].stage in (DONE, SKIPPED):
             plan.entries[one.stem] = known[one.stem]
-        elif wish.task is None or number % wish.tasks == wish.task:
-            taken.append(_plan_set(plan, wish, one, known.get(one.stem), following=following))
+        elif wish.is_own(number):
+            taken.append(_plan_set(plan, wish, one, known.get(one.stem), next(told), following=following))
             expect(len(plan.to_do))
         elif wish.rules:
-            taken.append(_rule_of(plan, wish, one))
+            taken.append(_rule_of(plan, wish, one, next(told)))
     if not following and (idle := rules.without_effect(wish.rules, taken)):
         raise UsageError(f"--rules: {idle[0]!r} has no effect: no data set is given to it; mend it or take it out")
     return plan
 
 
-def _rule_of(plan: Plan, wish: Wish, one: DataSet) -> str:
+def _rule_of(plan: Plan, wish: Wish, one: DataSet, told: Facts | None) -> str:
     """The rule that another task's set is given to."""
     try:
-        return _look(plan, wish, one)[1].rule
+        return _look(plan, wish, one, told)[1].rule
     except BnlError:
         return ""
 
 
-def _look(plan: Plan, wish: Wish, one: DataSet) -> tuple[Facts, rules.Choice]:
-    """A set's facts, and the options that it is given; of a damaged one where these are `--salvage` or the like."""
+def _look(plan: Plan, wish: Wish, one: DataSet, told: Facts | None) -> tuple[Facts, rules.Choice]:
+    """A set's facts, unless they are `told`, and the options that it is given; of a damaged one where these are
+    `--salvage` or the like."""
     try:
-        told = facts.read_facts(one.master, memory=plan.memory)
+        told = told or facts.read_facts(one.master, memory=plan.memory)
     except BnlError:
         from ..arguments import options_from
 
@@ -138,11 +154,11 @@ def _choose(wish: Wish, one: DataSet, told: Facts) -> rules.Choice:
     return rules.choose(wish.rules, wish.words, one, told, rules.find_reflections(one, wish.find_reflections))
 
 
-def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, *, following: bool) -> str:
+def _plan_set(plan: Plan, wish: Wish, one: DataSet, known: Entry | None, told: Facts | None, *, following: bool) -> str:
     """Enter one set; the name of its rule.  When `following`, what has failed isn't tried again and again."""
     entry = known if known is not None and known.master == one.master else Entry(one.stem, one.master)
     try:
-        told, choice = _look(plan, wish, one)
+        told, choice = _look(plan, wish, one, told)
     except BnlError as error:
         if is_done(entry, wish) and not all(os.path.exists(path) for path in entry.files):
             # Its raw files were deleted since, as they may be.
@@ -200,75 +216,6 @@ def _block(stem: str, number: int) -> str:
     return f"{stem}_{number:06d}.h5"
 
 
-class Keeper:
-    """Writes what happens into the state, and says it.
-
-    In a thread, which waits for the disk: nobody else does, and what comes meanwhile is written together.
-    """
-
-    def __init__(self, wish: Wish, plan: Plan) -> None:
-        self._plan = plan
-        self._store: State | Journal = State(wish.to) if wish.task is None else Journal(wish.to, wish.task)
-        self._begun = len(plan.to_do)
-        self._ended = 0
-        self._told: SimpleQueue[tuple[Entry, ...] | None] = SimpleQueue()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._write_all, daemon=True)
-        self._thread.start()
-
-    def start(self, known: Mapping[str, Entry]) -> None:
-        """Write what the plan changed."""
-        self._store.write(*(entry for stem, entry in self._plan.entries.items() if known.get(stem) != entry))
-
-    def tell(self, *entries: Entry) -> None:
-        """Hear of entries, which are written in a moment.  Raises what went wrong with earlier ones."""
-        for entry in entries:
-            self._plan.entries[entry.stem] = entry
-        if entries:
-            self._told.put(entries)
-        if self._error is not None:
-            raise self._error
-
-    def _write_all(self) -> None:
-        """All that is told, until None is."""
-        try:
-            while (entries := self._told.get()) is not None:
-                waiting = [self._told.get() for _ in range(self._told.qsize())]
-                self._write([*entries, *(one for those in waiting if those is not None for one in those)])
-                if None in waiting:
-                    return
-        except Exception as error:
-            self._error = error
-
-    def _write(self, entries: Sequence[Entry]) -> None:
-        # What is checked has its next entry in a moment, for which alone the disk is worth waiting.
-        self._store.write(*(entry for entry in entries if entry.stage != CHECKING))
-        for entry in entries:
-            if entry.stage in (DONE, FAILED, STOPPED):
-                self._ended += 1
-                sys.stderr.write(f"bnl-mpi: {self._ended}/{self._begun} {line(entry)}\n")
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        """Wait until all is written.  Raises what went wrong."""
-        self._told.put(None)
-        self._thread.join()
-        self._store.close()
-        if self._error is not None:
-            raise self._error
-
-
-def line(entry: Entry) -> str:
-    """What became of a set."""
-    if entry.stage != DONE:
-        return f"{entry.stage} {entry.stem}: {entry.reason}"
-    ratio = entry.bytes_in / entry.bytes_out if entry.bytes_out else 0.0
-    return (
-        f"done {entry.stem}: {entry.frames} frames, {entry.bytes_in / 1e6:.1f} -> {entry.bytes_out / 1e6:.1f} MB "
-        f"({ratio:.1f}:1), {entry.seconds:.1f} s"
-    )
-
-
 def known_entries(wish: Wish) -> dict[str, Entry]:
     """What the archive remembers; nothing where there is none yet."""
     try:
@@ -298,13 +245,16 @@ class Hands(Protocol):
     def expect(self, n_sets: int) -> None:
         """Make ready for so many sets at least, while others are looked at."""
 
+    def look(self, masters: Sequence[str]) -> Iterator[Facts | None]:
+        """The facts of each master in turn; None where who asks is to read them."""
+
     def end(self) -> None: ...
 
 
 def run(wish: Wish, hands: Hands, request: StopRequest) -> int:
     """Do all that is to be done; the exit status."""
     known = known_entries(wish)
-    plan = make_plan(wish, known, say, expect=hands.expect)
+    plan = make_plan(wish, known, say, expect=hands.expect, look=hands.look)
     for path, reason in plan.skipped.items():
         say(f"skipped {path}: {reason}")
     return do_plan(wish, plan, known, hands, request)

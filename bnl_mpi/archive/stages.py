@@ -17,8 +17,10 @@ from ..errors import BnlError, InputError, Interrupted, OutputError, UsageError
 from .state import CHECKING, DONE, FAILED, REDUCING, STOPPED, VERIFYING, Entry
 
 if TYPE_CHECKING:
+    from ..hdf5.memory import Memory
     from ..run.signals import StopRequest
     from ..run.world import World
+    from .looking import Seen
 
 Tell = Callable[[Entry], None]
 
@@ -114,6 +116,7 @@ def get_ready(words: Sequence[str] = ()) -> None:
     from ..check import verdict  # noqa: F401
     from ..run import driver  # noqa: F401
     from ..tasks import masters  # noqa: F401
+    from . import looking  # noqa: F401
 
     _written()
     with contextlib.suppress(Exception):
@@ -121,17 +124,31 @@ def get_ready(words: Sequence[str] = ()) -> None:
         _reduction().get_ready(options_from(["-i", "x", *words]))
 
 
+def look(masters: Sequence[str]) -> Seen:
+    """Facts of sets, for who deals them."""
+    from . import looking
+
+    return looking.look(masters, _inputs())
+
+
+@functools.cache
+def _inputs() -> Memory:
+    """What this process remembers of masters that it has read."""
+    from ..hdf5.memory import Memory
+
+    return Memory()
+
+
 @functools.cache
 def _reduction() -> Any:
     """The main job as this process does it set after set."""
-    from ..hdf5.memory import Memory
     from ..tasks.reduction import ReductionTask
 
-    return ReductionTask(Memory())
+    return ReductionTask(_inputs())
 
 
 @functools.cache
-def _written() -> Any:
+def _written() -> Memory:
     """What this process remembers of masters that it has written."""
     from ..hdf5.memory import Memory
 
