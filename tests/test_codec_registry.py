@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zlib
@@ -64,7 +65,8 @@ def with_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_option() -> None:
-    assert "-Z [COUNTS], --steps [COUNTS]" in build_parser().format_help()
+    # Python 3.13 tells the value once.
+    assert re.search(r"-Z( \[COUNTS\])?, --steps \[COUNTS\]", build_parser().format_help())
     assert "multiples of this number (below 1: 10)" in build_parser().format_help()
     assert options_from(["-i", "x", "-Z"]).codec_level == 10
     assert options_from(["-i", "x", "--steps", "7.5"]).codec_level == 7

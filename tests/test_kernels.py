@@ -322,7 +322,9 @@ def make_array(content: str, shape: tuple[int, int], dtype: str, seed: int = 5) 
     makers: dict[str, Callable[[], Any]] = {
         "zero": lambda: np.zeros(shape),
         "sparse": lambda: rng.poisson(0.02, shape),
-        "poisson": lambda: np.where(rng.random(shape) < 0.01, top, rng.poisson(3, shape)),
+        "poisson": lambda: np.where(
+            rng.random(shape) < 0.01, np.array(top, dtype), rng.poisson(3, shape).astype(dtype)
+        ),
         "noise": lambda: rng.integers(0, top, shape, dtype, endpoint=True),
         "ramp": lambda: np.arange(shape[0] * shape[1]).reshape(shape) % min(top + 1, 2**62),
         "constant": lambda: np.full(shape, top - 1),

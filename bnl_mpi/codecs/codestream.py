@@ -86,7 +86,8 @@ def check(
     if header.high_throughput != high_throughput:
         other = "HTJ2K" if header.high_throughput else "JPEG 2000"
         raise InputError(f"a codestream of {other}, where the set tells of another codec")
-    if header.decompositions != decompositions:
+    # A single pixel has nothing to decompose: OpenJPH up to 0.26 wrote what it was told, later ones none.
+    if header.decompositions != decompositions and not (shape == (1, 1) and header.decompositions == 0):
         raise InputError(
             f"a codestream of {header.decompositions} decompositions, where such an image has {decompositions}"
         )
