@@ -170,7 +170,7 @@ def measure(sizes: Sizes, work: Path, results: Path, wanted: list[str]) -> None:
         (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-ALONE = ("node", "archive")
+ALONE = ("node", "archive", "original")
 """Measured by commands of their own, where and when these are run."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import archive_page, node_page, starting_page
+from benchmarks import archive_page, node_page, original_page, performance, starting_page
 from bnl_mpi.tasks.images import STAGES
 
 Found = Mapping[str, Any]
@@ -116,7 +116,7 @@ larger, but files would change, so it isn't used.
 
 def write_page(path: Path, found: Found) -> None:
     """Write the page for the sections in `found`, and plots in the folder of the page's name beside it."""
-    here = {name: machine for name, machine in found["machine"].items() if name not in ("node", "archive")}
+    here = {name: machine for name, machine in found["machine"].items() if name not in performance.ALONE}
     parts = [_INTRODUCTION, _machine(here)]
     plots = Plots(path.with_suffix(""))
     sections: dict[str, Callable[[Any, Plots], str]] = {
@@ -127,6 +127,7 @@ def write_page(path: Path, found: Found) -> None:
         "scaling": _scaling,
         "node": lambda rows, _: node_page.section(rows, found["machine"]["node"], table, figure, _laws),
         "starting": lambda rows, _: starting_page.section(rows, table, figure),
+        "original": lambda rows, _: original_page.section(rows, found["machine"]["original"], table, figure),
         "archive": lambda rows, _: archive_page.section(rows, found["machine"]["archive"], table, figure),
         "kernels": _kernels,
         "waiting": _waiting,
@@ -221,6 +222,8 @@ def _bounds(found: Found) -> str:
         rows.append((text, "under 1.5 s", figure(first), first["median"] < 1.5))
     if found.get("starting"):
         rows += starting_page.bounds(found["starting"], figure)
+    if found.get("original"):
+        rows += original_page.bounds(found["original"], figure)
     if not rows:
         return ""
     cells = [[text, bound, value, "yes" if met else "**no**"] for text, bound, value, met in rows]

@@ -76,9 +76,9 @@ def launch(scale: Scale, n_workers: int, frames: int, folder: Path) -> Run:
         # As where it is installed: the rounds that warm up leave bytecode.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment[BEGIN] = repr(time.time())
-        before, begin = _cpu_of_children(), time.perf_counter()
+        before, begin = cpu_of_children(), time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        cpu, wall = _cpu_of_children() - before, time.perf_counter() - begin
+        cpu, wall = cpu_of_children() - before, time.perf_counter() - begin
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
             raise LaunchError(f"{shlex.join(command[:4])} ... ended with status {done.returncode}: {last}")
@@ -87,7 +87,7 @@ def launch(scale: Scale, n_workers: int, frames: int, folder: Path) -> Run:
         return Run(summary, sorted(notes, key=lambda n: int(n["rank"])), wall, cpu)
 
 
-def _cpu_of_children() -> float:
+def cpu_of_children() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

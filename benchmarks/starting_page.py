@@ -39,7 +39,6 @@ def section(found: Found, table: Callable[..., str], figure: Callable[..., str])
             f"`{imports['statement']}`, and nothing else, takes {figure(imports['wall'])} s, "
             f"{figure(imports['cpu'])} s of a core.\n",
             table(_HEADER, rows),
-            _ORIGINAL,
         ]
     )
 
@@ -47,9 +46,3 @@ def section(found: Found, table: Callable[..., str], figure: Callable[..., str])
 def _set_name(row: Found) -> str:
     _, detector, bits, *_ = row["set"].split("_")
     return f"{detector}, {bits} bit"
-
-
-_ORIGINAL = """The original program isn't at hand, so these are one half of a comparison. When it was, it took 0.70 s a
-frame on one core, start included, for 20 frames of a 9M detector with these options: 16.8 s for 24, by that figure,
-which is of another sitting.
-"""

@@ -26,6 +26,8 @@ from benchmarks import (
     many_ranks,
     memory,
     node,
+    original,
+    original_page,
     performance,
     performance_page,
     reductions,
@@ -363,6 +365,54 @@ def test_a_node_of_many_cores_has_its_section(tmp_path: Path) -> None:
     assert f"## Scaling on {found['machine']['node']['cores']} cores" in page
     assert "| weak | 1 | 4 |" in page
     assert "| copy of a frame |" in page
+
+
+STAND_IN = """version = "0.7"
+import sys
+from bnl_mpi.cli import main
+sys.exit(main())
+"""
+"""Takes the options that the original takes, and writes a data file of that name."""
+
+
+def of_original(folder: Path, script: str) -> list[str]:
+    (folder / "l_bnl_compress.py").write_text(script)
+    words = [str(folder / "l_bnl_compress.py"), "--settings", WORDS, "--detectors", "500k", "--frames", "4"]
+    return [*words, "--repeats", "1", "--work", str(folder), "--result", str(folder / "original.json")]
+
+
+@needs_mpi
+def test_the_original_has_its_section(tmp_path: Path) -> None:
+    assert original.main(of_original(tmp_path, STAND_IN)) == 0
+    found = performance.read_results(tmp_path)
+    (version,) = found["original"]
+    (row,) = version["rows"]
+    assert version["version"] == "0.7"
+    for name in ("original", "alone", "mpiexec"):
+        assert row[name]["wall"]["minimum"] > 0
+        assert row[name]["cpu"]["minimum"] > 0
+    assert (row["frames"], row["pixels"]["differ"]) == (4, 0)
+    assert row["pixels"]["valid"] > 2 * 250 * 500
+    performance_page.write_page(tmp_path / "page.md", found)
+    page = (tmp_path / "page.md").read_text()
+    assert f"0.7, SHA-256 {version['sha256']}" in page
+    assert f"| 500k, 16 bit | `{WORDS}` |" in page
+    # A bound is of the 9M set alone.
+    row["set"], row["times"]["wall"]["median"] = "in_9M_16_4", 14.9
+    (bound,) = original_page.bounds(found["original"], performance_page.figure)
+    assert (bound[1], bound[3]) == ("at least 15", False)
+
+
+def test_an_original_that_fails_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert original.main(of_original(tmp_path, "raise SystemExit('no module named x')")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("benchmarks.original: ")
+    assert line.endswith("ended with status 1: no module named x")
+
+
+def test_pixels_differ_where_both_have_them() -> None:
+    ours, theirs = np.array([[0, 5, 65535, 9]], np.uint16), np.array([[0, 7, 3, 0]], np.uint16)
+    assert original.differences(theirs, ours) == {"valid": 3, "differ": 2, "most": 9}
 
 
 @needs_mpi

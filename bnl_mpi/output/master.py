@@ -19,10 +19,9 @@ from ..input.opening import at_hand, name_of
 from ..pixels.kernels_numpy import mark_value
 from ..plan import Plan
 from . import digest, record
-from .reduction import Known, Reduction
+from .reduction import Reduction, Shared
 from .rules import decide, is_images
 
-"""Where a data file keeps its images."""
 REGIONS = "kept_regions"
 
 DataFiles = Sequence[tuple[str, int]]
@@ -40,18 +39,18 @@ def write_master(
     squash_files: DataFiles = (),
     data_dtype: np.dtype[Any],
     regions: bytes | None = None,
-    known: Known | None = None,
+    shared: Shared | None = None,
     draft: Draft | None = None,
 ) -> list[str]:
     """Write the master of a reduction to `path` and return the warnings, each one line.
 
     `data_files` and `squash_files` are given in order, relative to the folder in which the master is to lie;
-    they need not exist yet.  `infile` is the input's path, or the input open already.  `known` takes up what the rules
-    decide, and gives it to the next call with the same plan and open input.  `draft` takes notes of the new file.
+    they need not exist yet.  `infile` is the input's path, or the input open already.  `shared` takes up what the
+    rules find out, for the next call with the same plan and open input.  `draft` takes notes of the new file.
     `provenance` becomes /entry/process_bnl_mpi: text as it is, all else as JSON.
     Raises InputError where an axis of the input fits neither one frame nor all of them.
     """
-    run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
+    run = Reduction(plan, experiment, np.dtype(data_dtype), shared=shared or Shared())
     with access.reading(name_of(infile)), at_hand(infile) as source, writing.write_at_once(path, draft) as target:
         name = offered_virtual(source, run) if experiment.flavour == "nxmx" else None
         run.signal = f"{DATA}/{name}" if name else None

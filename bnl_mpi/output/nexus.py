@@ -25,13 +25,12 @@ from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
 from ..input.axes import AXIS_SUFFIXES, RotationAxis, axis_base, per_degree
 from ..input.experiment import Experiment
 from ..input.opening import at_hand, name_of
-from ..pixels.maps import bin_mask
 from ..plan import Plan
 from . import digest
 from .master import DataFiles, add_data_links, add_provenance, add_virtual, is_image_name, point_to_images
 from .nxmx import BEAM_PATHS, INSTRUMENT, chain, missing, modules, put_string, sample_axis, wavelength
 from .older import place_detector, place_sample
-from .reduction import Known, Reduction
+from .reduction import Reduction, Shared
 from .rules import decide
 
 IMAGES = "images"
@@ -47,17 +46,17 @@ def write_nxs(
     experiment: Experiment,
     provenance: Mapping[str, Any],
     data_dtype: np.dtype[Any],
-    known: Known | None = None,
+    shared: Shared | None = None,
     draft: Draft | None = None,
 ) -> list[str]:
     """Write the NXmx file of a reduction to `path`.
 
-    `data_files` are relative to the folder in which the file is to lie; `infile`, `known` and `draft` as for the
+    `data_files` are relative to the folder in which the file is to lie; `infile`, `shared` and `draft` as for the
     master.  Returns what the input lacks for NXmx, each as a noun with its place; then nothing is written.  An empty
     list means that all went well.
     Raises InputError as write_master does.
     """
-    run = Reduction(plan, experiment, np.dtype(data_dtype), known={} if known is None else known)
+    run = Reduction(plan, experiment, np.dtype(data_dtype), shared=shared or Shared())
     with access.reading(name_of(infile)), at_hand(infile) as source:
         lacking = missing(source, experiment)
         if lacking:
@@ -190,7 +189,7 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
     detector = access.make_group(target, f"/{DETECTOR}", "NXdetector")
     mask = run.experiment.mask
     if access.get_dataset(detector, "pixel_mask") is None and mask is not None:
-        binned = bin_mask(mask, run.plan.binning).astype("<u4")
+        binned = run.binned_mask(mask).astype("<u4")
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         pack(plist, binned.shape, binned.nbytes)
         space = h5py.h5s.create_simple(binned.shape)

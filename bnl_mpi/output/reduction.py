@@ -11,10 +11,17 @@ import numpy.typing as npt
 
 from ..hdf5.treecopy import Decision
 from ..input.experiment import Experiment
+from ..pixels.maps import bin_mask
 from ..plan import Plan
 
-Known = dict[Hashable, tuple[Decision, list[str]]]
-"""What was decided of an item, and the warnings with it."""
+
+@dataclass
+class Shared:
+    """What one master after another of the same run, made of one open input, needs to find out but once."""
+
+    decisions: dict[Hashable, tuple[Decision, list[str]]] = field(default_factory=dict)
+    """What was decided of an item, and the warnings with it."""
+    binned_mask: npt.NDArray[np.uint32] | None = None
 
 
 @dataclass
@@ -27,8 +34,13 @@ class Reduction:
     warnings: list[str] = field(default_factory=list)
     signal: str | None = None
     """The virtual dataset that the output offers, where it does."""
-    known: Known = field(default_factory=dict)
-    """What rules have decided, by item: one master after another may be made of one open input."""
+    shared: Shared = field(default_factory=Shared)
+
+    def binned_mask(self, mask: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The experiment's `mask`, binned; not to be written to."""
+        if self.shared.binned_mask is None:
+            self.shared.binned_mask = bin_mask(mask, self.plan.binning)
+        return self.shared.binned_mask
 
     @property
     def first_frames(self) -> npt.NDArray[np.intp]:

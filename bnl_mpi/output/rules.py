@@ -114,8 +114,9 @@ def _by_plane(values: Array, one: Callable[[Array], Array]) -> Array:
 
 def _binned_mask(item: Item, run: Reduction) -> Array:
     known = run.experiment.mask if item.path == run.experiment.mask_path else None
-    values = known if known is not None and item.dataset.ndim == 2 else _values(item)
-    return _by_plane(values, lambda plane: bin_mask(plane, run.plan.binning))
+    if known is not None and item.dataset.ndim == 2:
+        return run.binned_mask(known)
+    return _by_plane(_values(item), lambda plane: bin_mask(plane, run.plan.binning))
 
 
 def _binned_map(item: Item, run: Reduction) -> Array:
@@ -134,7 +135,7 @@ def _is_excluded_count(item: Item, run: Reduction) -> bool:
 
 def _excluded_count(item: Item, run: Reduction) -> int:
     assert run.experiment.mask is not None
-    return int(np.count_nonzero(bin_mask(run.experiment.mask, run.plan.binning)))
+    return int(np.count_nonzero(run.binned_mask(run.experiment.mask)))
 
 
 # Counts and times
@@ -295,12 +296,13 @@ def decide(item: Item, run: Reduction) -> Decision:
     if is_images(item, run):
         return _instead_of_images(item, run)
     key = (item.path, access.identity(item.dataset))
-    if key not in run.known:
+    known = run.shared.decisions
+    if key not in known:
         begin = len(run.warnings)
         decision = _by_rules(item, run)
-        run.known[key] = decision, run.warnings[begin:]
+        known[key] = decision, run.warnings[begin:]
         return decision
-    decision, warnings = run.known[key]
+    decision, warnings = known[key]
     run.warnings += warnings
     return decision
 

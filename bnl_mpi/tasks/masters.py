@@ -14,7 +14,7 @@ from ..hdf5.writing import write_bytes
 from ..input import opening
 from ..input.experiment import Experiment
 from ..job import Job
-from ..output import again, digest, master, nexus, provenance
+from ..output import again, digest, master, nexus, provenance, reduction
 from ..output.places import listed
 from ..run.task import Masters
 from . import inputs
@@ -38,19 +38,19 @@ def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str
         if filled[1] is not None:
             write_bytes(new_nxs, filled[1])
         return _masters(job, pair.lacking)
-    shared: dict[str, Any] = {
+    both: dict[str, Any] = {
         "data_files": data,
         "experiment": experiment,
         "provenance": told,
         "data_dtype": np.dtype(job.plan.dtype_out),
-        "known": {},
+        "shared": reduction.Shared(),
     }
     own: dict[str, Any] = {"squash_files": squash, "regions": None if job.keeping is None else job.keeping.regions}
     with guard.understood(job.options.infile), opening.open_master(job.options.infile) as source, laid(source) as trail:
         notes = is_known and known.is_worth_keeping(given.key)
         drafts = (Draft(trail), Draft(trail)) if notes else (None, None)
-        lacking = nexus.write_nxs(new_nxs, source, job.plan, **shared, draft=drafts[0])
-        warnings = master.write_master(new_master, source, job.plan, **shared, **own, draft=drafts[1])
+        lacking = nexus.write_nxs(new_nxs, source, job.plan, **both, draft=drafts[0])
+        warnings = master.write_master(new_master, source, job.plan, **both, **own, draft=drafts[1])
         if notes and not warnings:
             again.keep([one for one in drafts if one is not None], known, experiment, given, lacking)
     if not lacking:
