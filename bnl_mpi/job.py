@@ -14,9 +14,8 @@ import numpy as np
 from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
-from .hdf5 import access, guard
+from .hdf5 import guard
 from .hdf5.memory import UNKNOWN, Known, Memory
-from .hdf5.names import SPECIFIC
 from .input import experiment as metadata
 from .input import identity as identities
 from .input import opening, reading
@@ -105,8 +104,7 @@ def prepare(
         read_at = reading.stamp(h5.filename) if os.path.isfile(h5.filename) else None
         known = UNKNOWN if memory is None else memory.know(h5)
         surveyed = known.survey(h5)
-        counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
-        expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
+        expected, _ = opening.frames_told(h5, known)
         lenient = Leniency(options.salvage, options.ignore_frame_numbers)
         found = opening.open_source(
             options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel, lenient=lenient

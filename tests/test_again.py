@@ -20,7 +20,7 @@ from bnl_mpi.arguments import options_from
 from bnl_mpi.errors import BnlError
 from bnl_mpi.hdf5 import access, digest, form
 from bnl_mpi.hdf5.image import checksum
-from bnl_mpi.hdf5.memory import Known, Memory
+from bnl_mpi.hdf5.memory import LARGE, Known, Memory
 from bnl_mpi.output import master, provenance
 from bnl_mpi.run import driver
 from bnl_mpi.run.signals import StopRequest
@@ -494,6 +494,48 @@ def test_what_was_looked_at_counts(a_file: Path, tmp_path: Path) -> None:
     assert len(asked) == 1
     assert [ask(5, 1), ask(5, 2), ask(0, 4), ask(5, 4)] == [5, 5, 0, 5]
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_not_read_does_not_count(a_file: Path, tmp_path: Path, seed: int) -> None:
+    """Large values needn't be read to answer what they are no part of, and answers of them aren't found then."""
+    with h5py.File(a_file, "r+", locking=False) as h5:
+        h5["large"] = np.zeros(LARGE, "u1")
+        h5["last"] = np.int64(0)
+    memory, rng, asked = Memory(), np.random.default_rng(seed), []
+    for k in range(60):
+        path = tmp_path / f"d{k}.h5"
+        shutil.copy(a_file, path)
+        with h5py.File(path, "r+", locking=False) as h5:
+            h5["a"][0], h5["large"][LARGE // 2], h5["last"][...] = values = rng.integers(3, size=3).tolist()
+        wanted = {"a": values[0], "large": values[1], "last": values[2], "all": sum(values)}
+        with access.open_read(path) as h5:
+            known = memory.know(h5, large=bool(rng.random() < 0.3))
+            for key in rng.permutation(list(wanted)).tolist():
+
+                def look(key: str = key, h5: h5py.File = h5) -> int:
+                    asked.append(key)
+                    found = {"a": (h5["a"], 0), "large": (h5["large"], LARGE // 2), "last": (h5["last"], ())}
+                    return sum(int(one[at]) for name, (one, at) in found.items() if key in (name, "all"))
+
+                assert known.once(key, h5, look) == wanted[key]
+    assert asked.count("a") == asked.count("last") == 3
+
+
+def test_a_file_that_changed_since_is_not_remembered(a_file: Path, tmp_path: Path) -> None:
+    with h5py.File(a_file, "r+", locking=False) as h5:
+        h5["large"] = np.zeros(LARGE, "u1")
+    memory = Memory()
+    with access.open_read(a_file) as h5:
+        memory.know(h5)
+    path = tmp_path / "e.h5"
+    shutil.copy(a_file, path)
+    with access.open_read(path) as h5:
+        known = memory.know(h5, large=False)
+        path.write_bytes(path.read_bytes().replace(np.arange(5).tobytes(), np.arange(5, 10).tobytes()))
+        known.once("a", h5, lambda: int(h5["a"][0]))
+    with access.open_read(a_file) as h5:
+        assert memory.know(h5, large=False).once("a", h5, lambda: -1) == -1
 
 
 @pytest.mark.parametrize("outside", [True, False])

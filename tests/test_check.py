@@ -17,8 +17,9 @@ from make_inputs import DETECTOR, SPECIFIC, InputSpec, make_input
 
 from bnl_mpi.arguments import options_from
 from bnl_mpi.check.dials import is_detector_size
+from bnl_mpi.check.facts import stored
 from bnl_mpi.check.rule import DIALS, DURIN, EIGER2CBF, FABIO, NXMX, OURS, RULES, UPSTREAM, XDS
-from bnl_mpi.check.subject import Subject, stored
+from bnl_mpi.check.subject import Subject
 from bnl_mpi.check.verdict import READ_NXS, judge, sibling_nxs
 from bnl_mpi.check.xds import path_fault
 from bnl_mpi.cli import main

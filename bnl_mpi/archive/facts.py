@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import BnlError, InputError
 from ..hdf5 import access
 from ..hdf5.memory import UNKNOWN, Memory
-from ..hdf5.names import PROCESS, SPECIFIC
+from ..hdf5.names import PROCESS
 from ..input import opening
 from ..input.axes import RotationAxis, all_rotations
 from ..input.discovery import STRICT, Leniency
@@ -56,14 +56,13 @@ def read_facts(master: str, lenient: Leniency = STRICT, memory: Memory | None = 
 
 def _read(master: str, lenient: Leniency, memory: Memory | None) -> Facts:
     with opening.open_master(master) as h5:
-        known = UNKNOWN if memory is None else memory.know(h5)
+        known = UNKNOWN if memory is None else memory.know(h5, large=False)
         if PROCESS in h5:
             raise InputError(f"{master}: was made by this program; archive the raw set instead")
-        counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
-        expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
+        expected, ntrigger = opening.frames_told(h5, known)
         source = opening.open_source(master, h5, expected, lenient=lenient)
         width, scan = known.once(
-            ("scan", source.n_frames, counts[1]), h5, lambda: _width_and_scan(h5, source.n_frames, counts[1])
+            ("scan", source.n_frames, ntrigger), h5, lambda: _width_and_scan(h5, source.n_frames, ntrigger)
         )
     paths = tuple(dict.fromkeys([os.path.abspath(master), *(os.path.abspath(s.path) for s in source.segments)]))
     return Facts(

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import BnlError
-from ..hdf5 import access
-from ..hdf5.names import SPECIFIC
 from ..input import opening
 from ..run.signals import StopRequest
 from .session import Hands, Plan, Wish, do_plan, known_entries, make_plan, say
@@ -41,8 +39,7 @@ def lacks(master: str, settle: float = SETTLE_SECONDS) -> str:
     """What a set lacks to be complete, in a line; "" for a complete one."""
     try:
         with opening.open_master(master) as h5:
-            counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
-            expected = int(counts[0]) * int(counts[1] or 1) if counts[0] else None
+            expected, _ = opening.frames_told(h5)
             source = opening.open_source(master, h5, expected, trust_counts=False)
         youngest = max(os.stat(s.path).st_mtime for s in source.segments)
     except BnlError as error:

@@ -12,8 +12,9 @@ import h5py
 from ..hdf5 import access
 from ..hdf5.names import BITSHUFFLE, DETECTOR, SPECIFIC
 from .dials import is_variable
+from .facts import Stored, stored
 from .rule import DURIN, rule, worst
-from .subject import Observation, Stored, Subject, integers, stored
+from .subject import Observation, Subject, integers
 from .xds import FILTER_NAMES, filter_text, is_read_filter
 
 PLACES = (f"{DETECTOR}/data_000001", f"{DETECTOR}/data", "entry/data/data_000001", "entry/data/data")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from ..hdf5 import access
 from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4, DETECTOR, LZ4, SPECIFIC
 from .dials import is_variable
+from .facts import Stored
 from .rule import EIGER2CBF, FABIO, NXMX, UPSTREAM, rule, worst
-from .subject import Observation, Stored, Subject, integers
+from .subject import Observation, Subject, integers
 from .xds import equal_files
 
 EIGER_SIZES = frozenset(

@@ -13,8 +13,9 @@ from ..hdf5 import access
 from ..hdf5.names import PROCESS, RECORD
 from ..input.reflections.regions import unpack_columns
 from ..output.record import GROUP
+from .facts import Block, Stored
 from .rule import OURS, rule, worst
-from .subject import Block, Observation, Stored, Subject
+from .subject import Observation, Subject
 
 KEPT, REGIONS = f"{PROCESS}/kept".lstrip("/"), f"{RECORD}/kept_regions".lstrip("/")
 PROCESS_SHA256 = f"{PROCESS}/plan_sha256".lstrip("/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +13,11 @@ import numpy as np
 
 from ..errors import BnlError
 from ..hdf5 import access, guard
-from ..hdf5.layout import MOST_LINKS, Container, H5Bytes, Layout, LayoutError
+from ..hdf5.layout import Container, H5Bytes, LayoutError
 from ..hdf5.memory import Memory
 from ..hdf5.names import DETECTOR, SPECIFIC
 from ..input.experiment import flavour
-from ..output.record import GROUP
-
-DATA = "entry/data"
+from .facts import DATA, Block, Stored, read_block, stored
 
 
 @dataclass(frozen=True)
@@ -33,63 +30,6 @@ class Observation:
     found: str
 
 
-@dataclass(frozen=True)
-class Stored:
-    """How a dataset lies in its file."""
-
-    file: str
-    path: str
-    """Name in that file."""
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...] | None
-    filters: tuple[tuple[int, tuple[int, ...]], ...]
-    """(number, parameters) of each."""
-    container: Container | None
-    layout: Layout | None
-    fault: str | None
-    """Why container or layout could not be read, or the path not be followed."""
-    is_virtual: bool
-    has_storage: bool
-    """Whether data were ever written (contiguous ones)."""
-    kind: str
-    """Class of the stored type: integer, float, enumeration, bitfield or other; "committed" before a named one."""
-    is_external: bool
-    """Whether the values lie in files of their own."""
-    is_paged: bool
-    """Whether the file's space is managed in pages."""
-
-    @property
-    def filter_numbers(self) -> tuple[int, ...]:
-        return tuple(number for number, _ in self.filters)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A link to images in /entry/data, and what it leads to."""
-
-    name: str
-    """data_000001, ..."""
-    target: str
-    """The file's name as the link gives it, with the folder in which it is looked for."""
-    place: str
-    """Path in that file."""
-    images: Stored | None
-    problem: str | None
-    """Why there are no images."""
-    missing_chunks: int
-    skipping_chunks: int
-    """Chunks whose filter mask says that a filter was left out."""
-    plan_sha256: str | None
-    """Set for files that this program wrote."""
-    is_where_told: bool = True
-    """Whether the link itself leads there: HDF5 looks in further places, by the file's base name for one."""
-
-    @property
-    def n_images(self) -> int:
-        return self.images.shape[0] if self.images is not None and self.images.shape else 0
-
-
 class Subject:
     """A master or NXmx file, open for reading; a context manager.  Raises InputError where it isn't HDF5.
 
@@ -100,18 +40,26 @@ class Subject:
         self.path = path
         self.h5 = access.open_read(path)
         self._block: tuple[str, h5py.File] | None = None
+        self._surveyed: set[str] = set()
         with guard.understood(path), guard.kept_open(self.h5):
-            surveyed = memory.know(self.h5).surveyed if memory is not None else None
+            surveyed = memory.know(self.h5, large=False).surveyed if memory is not None else None
             surveyed = surveyed or guard.survey(self.h5, path, allows_external=True)
             guard.check_sizes(surveyed, self.image_shape or (1, 1))
 
     def opened(self, name: str) -> h5py.File:
         """A data file, whose structure was looked at; it stays open until another is asked for."""
+        file = self._open(name)
+        if name not in self._surveyed:
+            guard.survey(file, name, allows_external=True)
+            self._surveyed.add(name)
+        return file
+
+    def _open(self, name: str) -> h5py.File:
         if self._block is None or self._block[0] != name:
             if self._block is not None:
                 self._block[1].close()
+                self._block = None
             self._block = name, access.open_read(name)
-            guard.survey(self._block[1], name, allows_external=True)
         return self._block[1]
 
     def __enter__(self) -> Subject:
@@ -161,7 +109,7 @@ class Subject:
         """All links to data files, in order of their names."""
         group = access.get_group(self.h5, DATA)
         names = [] if group is None else sorted(n for n in group if access.DATA_NAME.fullmatch(n))
-        return tuple(read_block(group, name) for name in names)
+        return tuple(read_block(group, name, self._open) for name in names)
 
     @property
     def present(self) -> tuple[tuple[Block, Stored], ...]:
@@ -222,110 +170,6 @@ def integers(dataset: h5py.Dataset) -> tuple[int, ...]:
     if dataset.dtype.kind not in "iu" or dataset.shape is None:
         return ()
     return tuple(int(n) for n in np.ravel(access.read(dataset)))
-
-
-def stored(dataset: h5py.Dataset) -> Stored:
-    """Facts of a dataset, by h5py's low-level interface and the file's bytes."""
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(k) for k in range(plist.get_nfilters())]
-    container = layout = fault = None
-    try:
-        with H5Bytes(dataset.file.filename) as raw:
-            container = raw.container
-            layout = raw.layout(h5py.h5o.get_info(dataset.id).addr)
-    except (LayoutError, OSError) as error:
-        fault = str(error)
-    return Stored(
-        file=dataset.file.filename,
-        path=str(dataset.name),
-        shape=tuple(dataset.shape or ()),
-        dtype=dataset.dtype,
-        chunks=dataset.chunks,
-        filters=tuple((int(f[0]), tuple(int(v) for v in f[2])) for f in filters),
-        container=container,
-        layout=layout,
-        fault=fault,
-        is_virtual=bool(dataset.is_virtual),
-        has_storage=bool(dataset.id.get_storage_size()),
-        kind=type_kind(dataset.id.get_type()),
-        is_external=plist.get_external_count() > 0,
-        is_paged=is_paged(dataset.file),
-    )
-
-
-def is_paged(file: h5py.File) -> bool:
-    """Whether the file's space is managed in pages."""
-    return bool(file.id.get_create_plist().get_file_space_strategy()[0] == h5py.h5f.FSPACE_STRATEGY_PAGE)
-
-
-def type_kind(tid: h5py.h5t.TypeID) -> str:
-    """What an HDF5 type is; NumPy takes an enumeration and a bitfield for integers."""
-    kinds = {
-        h5py.h5t.INTEGER: "integer",
-        h5py.h5t.FLOAT: "float",
-        h5py.h5t.ENUM: "enumeration",
-        h5py.h5t.BITFIELD: "bitfield",
-    }
-    kind = kinds.get(tid.get_class(), "other")
-    return f"committed {kind}" if tid.committed() else kind
-
-
-def read_block(group: h5py.Group, name: str) -> Block:
-    """Facts of one link and of the data file that it leads to."""
-    link = _followed(group, name)
-    folder = os.path.dirname(group.file.filename)
-    target, place, is_where_told = group.file.filename, f"/{DATA}/{name}", True
-    if isinstance(link, h5py.ExternalLink):
-        target, place = os.path.join(folder, link.filename), link.path
-        is_where_told = os.path.exists(target)
-    found = access.get_dataset(group, name)
-    if found is None:
-        problem = _problem(target, place)
-        return Block(name, target, place, None, problem, 0, 0, None)
-    try:
-        missing, skipping = _chunk_faults(found)
-    except (OSError, RuntimeError, ValueError) as error:
-        problem = f"its chunks can't be found ({' '.join(str(error).split())})"
-        return Block(name, target, place, None, problem, 0, 0, None)
-    sha = None
-    ours = access.get_group(found.file, GROUP)
-    if ours is not None:
-        sha = access.attribute_text(ours, "plan_sha256") or None
-    return Block(name, target, place, stored(found), None, missing, skipping, sha, is_where_told)
-
-
-def _followed(group: h5py.Group, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
-    """The link itself, or what soft links in its place lead to in the same file."""
-    link = access.link(group, name)
-    for _ in range(MOST_LINKS):
-        if not isinstance(link, h5py.SoftLink):
-            break
-        folder, name = posixpath.split(posixpath.join(str(group.name), link.path))
-        found = access.get_group(group.file, folder)
-        if found is None:
-            return None
-        group, link = found, access.link(found, name)
-    return link
-
-
-def _problem(path: str, place: str) -> str:
-    if not os.path.exists(path):
-        return "missing"
-    try:
-        with access.open_read(path) as file:
-            return "unreadable" if access.get_dataset(file, place) is not None else f"no images at {place}"
-    except BnlError as error:
-        return str(error).removeprefix(f"{path}: ")
-
-
-def _chunk_faults(dataset: h5py.Dataset) -> tuple[int, int]:
-    """(chunks that were never written, chunks past which a filter was left out)."""
-    if dataset.chunks is None:
-        return 0, 0
-    masks: list[int] = []
-    dataset.id.chunk_iter(lambda chunk: masks.append(chunk.filter_mask))
-    expected = int(np.prod([-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]))
-    return expected - len(masks), sum(mask != 0 for mask in masks)
 
 
 def file_problem(path: str) -> str | None:

@@ -13,8 +13,9 @@ import numpy as np
 from ..hdf5 import access
 from ..hdf5.layout import MOST_LINKS, H5Bytes, LayoutError
 from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4, BLOSC2, DETECTOR, HTJ2K, LZ4, SPECIFIC, ZSTD
+from .facts import Stored, is_paged
 from .rule import XDS, rule, worst
-from .subject import Observation, Stored, Subject, is_paged
+from .subject import Observation, Subject
 
 MASK = f"{SPECIFIC}/pixel_mask"
 NIMAGES, NTRIGGER = f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from .facts import Block, Stored
 from .rule import XDS, rule, worst
-from .subject import Block, Observation, Stored, Subject
+from .subject import Observation, Subject
 from .xds import SUPERBLOCKS, filter_text, is_plain, is_read_filter, path_fault
 
 IMAGE_TYPES = ("|u1", "<u2", "<u4")

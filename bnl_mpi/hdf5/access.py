@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, OutputError
 from . import steady
+from .items import Item
 
 
 def _leave_plugins_to_hdf5plugin() -> None:
@@ -253,7 +254,7 @@ def get_group(group: h5py.Group, path: str) -> h5py.Group | None:
 
 def identity(item: h5py.HLObject) -> tuple[int, int]:
     """File number and address: equal for two names of one object."""
-    if isinstance(item, steady.Item):
+    if isinstance(item, Item):
         return item.identity
     info = h5py.h5o.get_info(item.id)
     return int(info.fileno), int(info.addr)

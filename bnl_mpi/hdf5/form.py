@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from . import digest
 from .image import H5Image, external_file_name, virtual_block
@@ -25,13 +25,19 @@ TIME = 0x12
 """An object's modification time, as a message of its header: 4 bytes, then seconds since 1970 as 4 bytes."""
 
 
+class Bytes(Protocol):
+    """A file's bytes, or some of them."""
+
+    def __getitem__(self, wanted: slice, /) -> bytes | bytearray: ...
+
+
 class Place(NamedTuple):
     """`n` bytes at `offset` of a file."""
 
     offset: int
     n: int
 
-    def of(self, image: bytes | bytearray) -> bytes:
+    def of(self, image: Bytes) -> bytes:
         return bytes(image[self.offset : self.offset + self.n])
 
 

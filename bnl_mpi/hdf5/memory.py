@@ -6,6 +6,7 @@ that it isn't made of (`trail`).  For a file that is like none, all is found out
 
 from __future__ import annotations
 
+import bisect
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ MOST_BYTES, MOST_FORMS = 1 << 27, 16
 """Kept in all by a process."""
 MOST_ANSWERS = 8
 """To one question, of files of one form."""
+LARGE = 1 << 16
+"""Bytes from which on values are large."""
 HOPEFUL = 4
 """Times that a costly answer is kept though none was found again."""
 
@@ -42,6 +45,23 @@ class Answer(NamedTuple):
     """Those of them that aren't what they are in the form's own file."""
     found: Any
     n_bytes: int
+
+
+class Parts:
+    """Bytes of a file between those that weren't read."""
+
+    def __init__(self, parts: Sequence[tuple[int, bytes]]) -> None:
+        """`parts` are (offset, bytes), in order."""
+        self._parts, self._starts = parts, [at for at, _ in parts]
+
+    def __getitem__(self, wanted: slice) -> bytes:
+        """Those of one part."""
+        at, part = self._parts[bisect.bisect_right(self._starts, wanted.start) - 1]
+        return part[wanted.start - at : wanted.stop - at]
+
+    def are_of(self, image: bytes) -> bool:
+        """Whether all of them are those of a whole file."""
+        return all(image.startswith(part, at) for at, part in self._parts)
 
 
 @dataclass
@@ -61,6 +81,10 @@ class Kept:
         # A mapping's block has a checksum, which would have to be followed.
         places += [place for (_, link), found in self.form.names.items() if link for place in found]
         self._places = sorted(places)
+        self.large = frozenset(place for place in self._places if place.n >= LARGE)
+        ends = [0, *(at for place in sorted(self.large) for at in (place.offset, place.offset + place.n))]
+        self._others = list(zip(ends[::2], [*ends[1::2], len(self.form.image)], strict=True))
+        """(begin, end) of all bytes but those."""
         self._starts = np.array([place.offset for place in self._places], np.intp)
         self._ends = self._starts + np.array([place.n for place in self._places], np.intp)
 
@@ -68,7 +92,27 @@ class Kept:
         """Where that file isn't as the form's own one; None where it is no file of the form."""
         if len(image) != len(self.form.image):
             return None
-        differs = _differences(self.form.image, image)
+        return self._places_of(_differences(self.form.image, image))
+
+    def unlike_but_large(self, path: str) -> tuple[Parts, frozenset[Place]] | None:
+        """The same of a file of which what the values of large datasets are isn't looked at, and what was read."""
+        parts, unlike = [], self.large
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != len(self.form.image):
+                return None
+            for begin, end in self._others:
+                file.seek(begin)
+                part, own = file.read(end - begin), self.form.image[begin:end]
+                parts.append((begin, part))
+                if part == own:
+                    continue
+                found = self._places_of(begin + _differences(own, part)) if len(part) == len(own) else None
+                if found is None:
+                    return None
+                unlike |= found
+        return Parts(parts), unlike
+
+    def _places_of(self, differs: npt.NDArray[np.intp]) -> frozenset[Place] | None:
         if not len(differs):
             return frozenset()
         of = np.searchsorted(self._starts, differs, side="right") - 1
@@ -76,10 +120,12 @@ class Kept:
             return None
         return frozenset(self._places[k] for k in np.unique(of).tolist())
 
-    def find(self, key: Hashable, image: bytes, unlike: frozenset[Place]) -> Answer | None:
+    def find(self, key: Hashable, image: bytes | Parts, unlike: frozenset[Place]) -> Answer | None:
         """The answer that was found out of a file in which all that it is made of is the same."""
         answers = self.answers.get(key, [])
         for k, one in enumerate(answers):
+            if isinstance(image, Parts) and one.places & self.large:
+                continue
             alike = all(place.of(image) == value for place, value in one.values.items())
             if alike and not any(place in one.places and place not in one.values for place in unlike):
                 answers.insert(0, answers.pop(k))
@@ -112,17 +158,23 @@ class Known:
 
     def __init__(
         self,
-        image: bytes = b"",
+        image: bytes | Parts = b"",
         kept: Kept | None = None,
         surveyed: Survey | None = None,
         unlike: frozenset[Place] = frozenset(),
     ) -> None:
-        self.image = image
+        self._image = image
         self._kept, self._unlike = kept, unlike
         self.surveyed = surveyed
         """What `guard` has seen, where the file could be remembered."""
         self._made_of: dict[int, tuple[Any, frozenset[Place]]] = {}
         """By `id()`: answers, and the values that each was made of."""
+
+    @property
+    def image(self) -> bytes:
+        """Its bytes, where it was looked at as a whole."""
+        assert isinstance(self._image, bytes)
+        return self._image
 
     @property
     def form(self) -> Form | None:
@@ -135,7 +187,7 @@ class Known:
 
     def answer(self, key: Hashable) -> Any:
         """What `once` or `keep` has kept for such a file; None if nothing was."""
-        found = None if self._kept is None else self._kept.find(key, self.image, self._unlike)
+        found = None if self._kept is None else self._kept.find(key, self._image, self._unlike)
         if found is None:
             return None
         self._made_of[id(found.found)] = found.found, found.places
@@ -172,7 +224,7 @@ class Known:
 
         Nor where the file has been rewritten since: what it was isn't what was looked at.
         """
-        if self._kept is None or trail.left or Path(trail.path).read_bytes() != self.image:
+        if self._kept is None or trail.left or not self._is_still(Path(trail.path).read_bytes()):
             return
         form = self._kept.form
         looked_at = {dataset.identity[1] for dataset in trail.read.values()}
@@ -185,6 +237,15 @@ class Known:
         values = {place: place.of(self.image) for place in places & self._unlike}
         self._kept.put(key, Answer(places, values, answer, n_bytes + sum(map(len, values.values()))))
         self._made_of[id(answer)] = answer, places
+
+    def _is_still(self, image: bytes) -> bool:
+        """Whether those are the bytes that were looked at; if that were some, all are from now on."""
+        if not isinstance(self._image, Parts):
+            return image == self._image
+        unlike = self._kept.unlike(image) if self._kept is not None and self._image.are_of(image) else None
+        if unlike is not None:
+            self._image, self._unlike = image, unlike
+        return unlike is not None
 
     def sha256(self) -> str | None:
         """`digest.content_sha256` of the file, frames that it holds left out; None where that isn't known."""
@@ -214,10 +275,18 @@ class Memory:
         self._kept: list[Kept] = []
         """The one used last comes first."""
 
-    def know(self, h5: h5py.File) -> Known:
-        """What is known of the like of an open master.  Raises what `guard.survey` does."""
+    def know(self, h5: h5py.File, *, large: bool = True) -> Known:
+        """What is known of the like of an open master.  Raises what `guard.survey` does.
+
+        Without `large` the values of large datasets aren't read, as masks, nor answers that they are part of found.
+        """
         if not isinstance(h5, steady.File) or os.path.getsize(h5.filename) > LARGEST:
             return UNKNOWN
+        for kept in () if large else self._kept:
+            if (found := kept.unlike_but_large(h5.filename)) is not None:
+                self._kept.remove(kept)
+                self._put(kept)
+                return Known(found[0], kept, kept.surveyed, found[1])
         image = Path(h5.filename).read_bytes()
         for kept in self._kept:
             if (unlike := kept.unlike(image)) is not None:

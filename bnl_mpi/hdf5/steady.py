@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from h5py._objects import phil
 
+from .items import Attributes, Item, own
 from .once import once
 from .stored import StoredAttribute, room
 from .trail import Copied, Trail
@@ -23,67 +24,6 @@ MOST_LINKS = 16
 """Soft links that are followed on one way; HDF5 itself gives up after as many."""
 
 HARD = h5py.HardLink()
-
-
-class Attributes(h5py.AttributeManager):  # type: ignore[misc]
-    """An item's attributes, each read once."""
-
-    def __init__(self, parent: Any) -> None:
-        # As h5py does, but past the property by which values are read.
-        self._id = parent._id
-        self._known: dict[str, Any] = {}
-
-    @once
-    def _names(self) -> dict[str, None]:
-        return dict.fromkeys(super().__iter__()) if h5py.h5a.get_num_attrs(self._id) else {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise KeyError(f"Unable to synchronously open attribute (can't locate attribute: '{name}')")
-        if name not in self._known:
-            self._known[name] = super().__getitem__(name)
-        return _own(self._known[name])
-
-
-def _own(value: Any) -> Any:
-    """A value that the asker may change."""
-    return value.copy() if isinstance(value, (np.ndarray, np.void)) else value
-
-
-class Item:
-    """What groups and datasets of a steady file have in common."""
-
-    _home: File
-    _id: Any
-    id: Any
-
-    @property
-    def file(self) -> File:
-        return self._home
-
-    @once
-    def attrs(self) -> Attributes:
-        return Attributes(self)
-
-    @once
-    def stored_attributes(self) -> dict[str, StoredAttribute]:
-        """Those that `stored_attribute` has read."""
-        return {}
-
-    @once
-    def identity(self) -> tuple[int, int]:
-        """File number and address: equal for two names of one object."""
-        info = h5py.h5o.get_info(self._id)
-        return int(info.fileno), int(info.addr)
 
 
 def told(dataset: h5py.Dataset) -> tuple[Any, Any, int]:
@@ -195,7 +135,7 @@ class Dataset(Item, h5py.Dataset):  # type: ignore[misc]
             return h5py.Dataset.__getitem__(self, part, new_dtype)
         if self._values is None:
             self._values = h5py.Dataset.__getitem__(self, ())
-        return _own(self._values)
+        return own(self._values)
 
 
 class Group(Item, h5py.Group):  # type: ignore[misc]
@@ -207,19 +147,35 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
 
     @once
     def _links(self) -> dict[str, Any]:
-        """The links by name: HARD, or None for another that wasn't looked at yet."""
+        """All links by name: HARD, or None for another."""
         found: dict[str, Any] = {}
         order = self.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED
 
         def note(name: bytes, info: Any) -> None:
-            found[self._d(name)] = HARD if info.type == h5py.h5l.TYPE_HARD else None
+            found[self._d(name)] = _kind_of(info)
 
         self.id.links.iterate(note, idx_type=h5py.h5.INDEX_CRT_ORDER if order else h5py.h5.INDEX_NAME, info=True)
         return found
 
     @once
+    def _asked(self) -> dict[str, Any]:
+        """Links that were asked for by name, None for those that weren't looked at yet; False where there is none."""
+        return {}
+
+    @once
     def _items(self) -> dict[str, Any]:
         return {}
+
+    def _known(self, name: str) -> Any:
+        """As `_asked` has it.  One name is looked up alone, unless all were listed."""
+        asked = self._asked
+        if name not in asked:
+            if "_links" in self.__dict__:
+                asked[name] = self._links.get(name, False)
+            else:
+                links, encoded = self.id.links, self._e(name)
+                asked[name] = _kind_of(links.get_info(encoded)) if links.exists(encoded) else False
+        return asked[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._links)
@@ -228,27 +184,39 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         return len(self._links)
 
     def __contains__(self, name: object) -> bool:
-        if _is_plain(name):
-            return name in self._links
-        return bool(h5py.Group.__contains__(self, name))
+        group, last = self._split(name)
+        return bool(h5py.Group.__contains__(self, name)) if group is None else group._known(last) is not False
 
     def link(self, name: str) -> h5py.HardLink | h5py.SoftLink | h5py.ExternalLink | None:
         """The link of that plain name itself, or None; TypeError for kinds that h5py doesn't know."""
-        if name not in self._links:
-            return None
-        if self._links[name] is None:
-            self._links[name] = h5py.Group.get(self, name, getlink=True)
-        return self._links[name]
+        found = self._known(name)
+        if found is None:
+            found = self._asked[name] = h5py.Group.get(self, name, getlink=True)
+        return found or None
 
     def get(self, name: Any, default: Any = None, getclass: bool = False, getlink: bool = False, **more: Any) -> Any:
-        if not _is_plain(name) or getclass or more:
+        group, last = self._split(name) if getlink or _is_plain(name) else (None, "")
+        if group is None or getclass or more:
             return h5py.Group.get(self, name, default, getclass, getlink, **more)
         if getlink:
-            return self.link(name) if name in self._links else default
+            return group.link(last) if last in group else default
         try:
             return self[name]
         except KeyError:
             return default
+
+    def _split(self, path: object) -> tuple[Group | None, str]:
+        """The group of this file in which a path ends, and its last name; None where HDF5 itself is to say."""
+        if not isinstance(path, str):
+            return None, ""
+        folder, slash, name = path.rpartition("/")
+        if not _is_plain(name):
+            return None, ""
+        try:
+            group = self._find(folder or slash, MOST_LINKS) if slash else self
+        except KeyError:
+            return None, ""
+        return (group if isinstance(group, Group) else None), name
 
     def __getitem__(self, name: Any) -> Any:
         found = self.find(name) if isinstance(name, str) and name else None
@@ -279,7 +247,7 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         if found is not None:
             return found
         link = self.link(name)
-        if link is None and name not in self._links:
+        if link is None and self._known(name) is False:
             raise KeyError(f"Unable to synchronously open object (object '{name}' doesn't exist)")
         if isinstance(link, h5py.SoftLink):
             # What it leads to has this name too, so it is opened by it.
@@ -296,6 +264,10 @@ class Group(Item, h5py.Group):  # type: ignore[misc]
         if found is not None:
             self._items[name] = found
         return found
+
+
+def _kind_of(info: Any) -> h5py.HardLink | None:
+    return HARD if info.type == h5py.h5l.TYPE_HARD else None
 
 
 def _is_plain(name: object) -> bool:
@@ -315,7 +287,7 @@ class File(Group, h5py.File):  # type: ignore[misc]
         return self
 
     @property
-    def _home(self) -> File:  # type: ignore[override]
+    def _home(self) -> File:
         return self
 
     @once
@@ -332,6 +304,14 @@ class File(Group, h5py.File):  # type: ignore[misc]
     def _items(self) -> dict[str, Any]:
         items: dict[str, Any] = self.top._items
         return items
+
+    def _known(self, name: str) -> Any:
+        return self.top._known(name)
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        asked: dict[str, Any] = self.top._asked
+        return asked
 
     @property
     def attrs(self) -> Attributes:

@@ -37,9 +37,11 @@ def open_dataset(path: str, name: str) -> Any:
     """A dataset of frames, (ny, nx), (n, ny, nx) or (n, channel, ny, nx); InputError where there is none."""
     h5 = access.open_read(path)
     try:
-        if access.leads_to_no_file(h5, name):
-            raise KeyError("a link leads to what is no regular file")
-        dataset = h5[name]
+        dataset = h5.find(name)
+        if dataset is None:
+            if access.leads_to_no_file(h5, name):
+                raise KeyError("a link leads to what is no regular file")
+            dataset = h5[name]
         shape = dataset.shape
     except (KeyError, OSError, AttributeError, RuntimeError, ValueError) as error:
         h5.close()

@@ -12,6 +12,8 @@ from pathlib import Path
 import h5py
 
 from ..hdf5 import access
+from ..hdf5.memory import UNKNOWN, Known
+from ..hdf5.names import SPECIFIC
 from . import discovery
 from .cbf.naming import names_series
 from .links import find_master
@@ -41,6 +43,16 @@ def at_hand(master: str | Path | h5py.File) -> Iterator[h5py.File]:
 def name_of(master: str | Path | h5py.File) -> str:
     """For messages."""
     return str(master.filename if isinstance(master, h5py.File) else master)
+
+
+def frames_told(h5: h5py.File, known: Known = UNKNOWN) -> tuple[int | None, float | None]:
+    """(frames that an open master tells of, its `ntrigger`), each None where it doesn't; `known` is of its like."""
+
+    def read() -> tuple[float | None, float | None]:
+        return access.number(h5, f"{SPECIFIC}/nimages"), access.number(h5, f"{SPECIFIC}/ntrigger")
+
+    nimages, ntrigger = known.once("counts", h5, read)
+    return int(nimages) * int(ntrigger or 1) if nimages else None, ntrigger
 
 
 def open_source(

@@ -17,7 +17,7 @@ import numpy as np
 from .._version import __version__
 from ..errors import InputError, UsageError
 from ..hdf5 import access, guard
-from ..hdf5.names import DETECTOR, SPECIFIC
+from ..hdf5.names import DETECTOR
 from ..input import experiment as metadata
 from ..input import opening
 from ..input.experiment import Experiment
@@ -60,7 +60,7 @@ def prepare(options: Options, template: Template, *, trust_counts: bool = True) 
     """Read the set's master, and make the headers' facts of it.  Opens nothing for writing but a scratch file."""
     with opening.open_master(options.infile) as h5, guard.understood(options.infile):
         surveyed = guard.survey(h5, h5.filename)
-        expected = _expected(h5)
+        expected = opening.frames_told(h5)[0]
         source = opening.open_source(options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel)
         guard.check_sizes(surveyed, source.shape)
         dtype = np.dtype(source.dtype)
@@ -74,11 +74,6 @@ def prepare(options: Options, template: Template, *, trust_counts: bool = True) 
     told = dataclasses.replace(told, made_by=f"{told.made_by} {record.sha256_of(identity)}")
     job = Export(options, plan, source, identity, None, template, told, _packed_marks(experiment, source.shape))
     return Prepared(job, (*source.warnings, *experiment.warnings))
-
-
-def _expected(h5: h5py.File) -> int | None:
-    counts = [access.number(h5, f"{SPECIFIC}/{name}") for name in ("nimages", "ntrigger")]
-    return int(counts[0]) * int(counts[1] or 1) if counts[0] else None
 
 
 def _check_pixels(infile: str, source: Source, template: Template) -> None:
