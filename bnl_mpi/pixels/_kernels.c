@@ -1005,9 +1005,13 @@ static int weights_take(array *weights, PyObject *object, background *b) {
     const size_t taps = (size_t)weights->view.shape[0];
     b->weights = weights->view.buf;
     b->reach = taps / 2;
-    for (size_t k = 0; k < taps; k++) total += b->weights[k];
-    if (taps % 2 == 1 && taps <= MOST_TAPS && total == 256) return 1;
-    PyErr_SetString(PyExc_ValueError, "weights are odd in number and add up to 256");
+    int even = taps % 2 == 1;
+    for (size_t k = 0; k < taps; k++) {
+        total += b->weights[k];
+        even &= b->weights[k] == b->weights[taps - 1 - k];
+    }
+    if (even && taps <= MOST_TAPS && total == 256) return 1;
+    PyErr_SetString(PyExc_ValueError, "weights are odd in number, the same from either end, and add up to 256");
     return 0;
 }
 

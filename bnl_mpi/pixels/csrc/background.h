@@ -20,9 +20,11 @@ typedef struct {
     size_t ny, nx;
     unsigned cell_bits;
     uint32_t limit;
-    const uint32_t *weights; /* 2 * reach + 1 of them, their sum 256 */
+    const uint32_t *weights; /* 2 * reach + 1 of them, their sum 256, the same from either end */
     size_t reach;
     double taps[MOST_TAPS]; /* the weights, but for those of 0 at both ends, and reach less by these */
+    uint32_t taps_u4[MOST_TAPS];
+    uint16_t taps_u2[MOST_TAPS];
     uint16_t *values;
     const uint8_t *flags;
     uint8_t *state; /* of a pixel: KEPT, ABSENT, both or neither, which is background; AROUND a disc beside these */
@@ -33,7 +35,7 @@ typedef struct {
 /* One resolution of the pyramid: pooled counts and numbers of pixels, and the means that come of them. */
 typedef struct {
     size_t ny, nx;
-    double *sum, *n; /* whole numbers, which doubles add without rounding */
+    double *sum, *n; /* whole numbers, which doubles add without rounding; not of the finest */
     uint32_t *mean;
 } cell_grid;
 
@@ -43,11 +45,13 @@ enum { MARKED = 8 };
 typedef struct {
     cell_grid grids[32];
     size_t n_grids, n_pooled;                    /* of n_pooled, the finest ones, sums and numbers are there */
-    double *work_sum, *work_n, *nothing;         /* of coarse grids in turn; a row of zeros */
-    double *fine_sum, *fine_n;                   /* of the finest, blurred along its rows */
+    double *work_sum, *work_n;                   /* of coarse grids in turn, blurred along its rows */
+    void *nothing;                               /* a row of zeros */
+    uint32_t *sum, *row_sum, *row_bits;          /* of the finest: counts, below 2^22; blurred along its rows, below */
+    uint16_t *n, *row_n;                         /* 2^30; bits of each such row; and numbers, up to 64 and 2^14 */
     uint16_t *most;                              /* of the finest: no background pixel of a cell exceeds it */
-    uint32_t *lowest, *cells, *level;            /* of a row of cells: least means near, with an end on either side;
-                                                    means at a pixel's height; of a row of pixels */
+    uint32_t *near, *lowest, *cells, *level;     /* of a row of cells: numbers of pixels near; least means near, with an
+                                                    end on either side; means at a pixel's height; of a row of pixels */
     uint8_t *suspect;                            /* of a row of cells */
     uint8_t *missing;                            /* of the finest: cells whose mean comes from wider surroundings */
     uint8_t *marks;                              /* of the finest: where means, and levels, are to be made anew */
@@ -76,10 +80,14 @@ static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uin
     p->n_marks = (nx + MARKED - 1) / MARKED;
     p->work_sum = from_room(room, &used, n * sizeof(double));
     p->work_n = from_room(room, &used, n * sizeof(double));
-    p->fine_sum = from_room(room, &used, n * sizeof(double));
-    p->fine_n = from_room(room, &used, n * sizeof(double));
+    p->sum = from_room(room, &used, n * sizeof(uint32_t));
+    p->row_sum = from_room(room, &used, n * sizeof(uint32_t));
+    p->row_bits = from_room(room, &used, ny * sizeof(uint32_t));
+    p->n = from_room(room, &used, n * sizeof(uint16_t));
+    p->row_n = from_room(room, &used, n * sizeof(uint16_t));
     p->nothing = from_room(room, &used, nx * sizeof(double));
     p->most = from_room(room, &used, n * sizeof(uint16_t));
+    p->near = from_room(room, &used, nx * sizeof(uint32_t));
     p->lowest = from_room(room, &used, (nx + 2) * sizeof(uint32_t));
     p->cells = from_room(room, &used, (nx + 1) * sizeof(uint32_t));
     p->level = from_room(room, &used, b->nx * sizeof(uint32_t));
@@ -90,9 +98,10 @@ static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uin
         cell_grid *g = &p->grids[p->n_grids++];
         g->ny = ny;
         g->nx = nx;
-        g->sum = from_room(room, &used, ny * nx * sizeof(double));
-        g->n = from_room(room, &used, ny * nx * sizeof(double));
-        g->mean = p->n_grids == 1 ? means : from_room(room, &used, ny * nx * sizeof(uint32_t));
+        const int is_fine = p->n_grids == 1;
+        g->sum = is_fine ? NULL : from_room(room, &used, ny * nx * sizeof(double));
+        g->n = is_fine ? NULL : from_room(room, &used, ny * nx * sizeof(double));
+        g->mean = is_fine ? means : from_room(room, &used, ny * nx * sizeof(uint32_t));
         if (ny * nx == 1 || p->n_grids == 32) return used;
         ny = (ny + 1) / 2;
         nx = (nx + 1) / 2;
@@ -164,7 +173,9 @@ static void keep_around(const background *b, size_t pixel, pyramid *p) {
             const size_t i = row * b->nx + column;
             if (!(b->state[i] & PLAIN)) {
                 const size_t cell_y = row >> b->cell_bits, cell_x = column >> b->cell_bits;
-                for (size_t k = 0; k < p->n_pooled; k++) {
+                p->sum[cell_y * p->grids[0].nx + cell_x] -= b->values[i];
+                p->n[cell_y * p->grids[0].nx + cell_x]--;
+                for (size_t k = 1; k < p->n_pooled; k++) {
                     const cell_grid *g = &p->grids[k];
                     g->sum[(cell_y >> k) * g->nx + (cell_x >> k)] -= b->values[i];
                     g->n[(cell_y >> k) * g->nx + (cell_x >> k)]--;
@@ -185,67 +196,73 @@ typedef struct {
     uint16_t sum[POOLED], n[POOLED], most[POOLED];
 } pooled_columns;
 
-/* n columns of n_rows rows, whose sums fit 16 bits. */
+/* n columns of n_rows rows, whose sums fit 16 bits. `state`: NULL where all is background. */
 INLINE void pool_columns(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state, size_t nx, size_t n_rows,
                          size_t n, pooled_columns *RESTRICT p) {
-    memset(p, 0, sizeof *p);
-    for (size_t y = 0; y < n_rows; y++, values += nx, state += nx)
-        for (size_t x = 0; x < n; x++) {
-            const uint16_t use = ALL_IF(uint16_t, (state[x] & PLAIN) == 0), v = values[x] & use;
-            p->sum[x] = (uint16_t)(p->sum[x] + v);
-            p->n[x] = (uint16_t)(p->n[x] - use);
-            p->most[x] = p->most[x] > v ? p->most[x] : v;
+    for (size_t x = 0; x < n; x++) {
+        uint16_t sum = 0, number = 0, most = 0;
+        for (size_t y = 0; y < n_rows; y++) {
+            const uint16_t use = state ? ALL_IF(uint16_t, (state[y * nx + x] & PLAIN) == 0) : UINT16_MAX;
+            const uint16_t v = values[y * nx + x] & use;
+            sum = (uint16_t)(sum + v);
+            number = (uint16_t)(number - use);
+            most = most > v ? most : v;
         }
+        p->sum[x] = sum;
+        p->n[x] = number;
+        p->most[x] = most;
+    }
 }
 
-/* Sums, or the greatest, of n pairs. */
-INLINE void pair_sums(const uint32_t *RESTRICT from, uint32_t *RESTRICT to, size_t n) {
-    for (size_t k = 0; k < n; k++) to[k] = from[2 * k] + from[2 * k + 1];
+INLINE uint32_t sum_of_pair(uint32_t pair) { return (pair & 0xffff) + (pair >> 16); }
+
+INLINE uint16_t most_of(uint16_t a, uint16_t b) { return a > b ? a : b; }
+
+/* n columns of pairs of those. */
+INLINE void pool_pairs(const pooled_columns *RESTRICT p, uint32_t *RESTRICT sum, uint16_t *RESTRICT number,
+                       uint16_t *RESTRICT most, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        const uint32_t both = load_pair(p->most, k);
+        sum[k] = sum_of_pair(load_pair(p->sum, k));
+        number[k] = (uint16_t)sum_of_pair(load_pair(p->n, k));
+        most[k] = most_of((uint16_t)both, (uint16_t)(both >> 16));
+    }
 }
 
-INLINE void pair_greatest(const uint32_t *RESTRICT from, uint32_t *RESTRICT to, size_t n) {
-    for (size_t k = 0; k < n; k++) to[k] = from[2 * k] > from[2 * k + 1] ? from[2 * k] : from[2 * k + 1];
+INLINE void join_pairs(const uint32_t *RESTRICT sums, const uint16_t *RESTRICT numbers, const uint16_t *RESTRICT mosts,
+                       uint32_t *RESTRICT sum, uint16_t *RESTRICT number, uint16_t *RESTRICT most, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        const uint32_t both = load_pair(mosts, k);
+        sum[k] = sums[2 * k] + sums[2 * k + 1];
+        number[k] = (uint16_t)sum_of_pair(load_pair(numbers, k));
+        most[k] = most_of((uint16_t)both, (uint16_t)(both >> 16));
+    }
 }
 
-/* Columns' sums and numbers, and the greatest of all, as those of cells of c columns. */
-INLINE void pool_cells(const pooled_columns *RESTRICT p, size_t n_cells, size_t c, double *RESTRICT sum,
-                       double *RESTRICT n, uint16_t *RESTRICT most) {
-    uint32_t of[2][3][POOLED]; /* sums, numbers, greatest: of so many columns, and of half as many */
-    size_t cells = POOLED, now = 0;
-    for (size_t k = 0; c == 1 && k < POOLED; k++) {
-        of[0][0][k] = p->sum[k];
-        of[0][1][k] = p->n[k];
-        of[0][2][k] = p->most[k];
+/* Columns' sums and numbers, and the greatest of all, as those of n_cells cells of c columns. */
+INLINE void pool_cells(const pooled_columns *RESTRICT p, size_t n_cells, size_t c, uint32_t *RESTRICT sum,
+                       uint16_t *RESTRICT number, uint16_t *RESTRICT most) {
+    uint32_t sums[2][POOLED / 2];
+    uint16_t numbers[2][POOLED / 2], mosts[2][POOLED / 2];
+    for (size_t k = 0; c == 1 && k < n_cells; k++) {
+        sum[k] = p->sum[k];
+        number[k] = p->n[k];
+        most[k] = p->most[k];
     }
-    if (c > 1) cells /= 2;
-    for (size_t k = 0; c > 1 && k < POOLED / 2; k++) {
-        const uint32_t sums = load_pair(p->sum, k), numbers = load_pair(p->n, k), both = load_pair(p->most, k);
-        of[0][0][k] = (sums & 0xffff) + (sums >> 16);
-        of[0][1][k] = (numbers & 0xffff) + (numbers >> 16);
-        of[0][2][k] = (both & 0xffff) > both >> 16 ? both & 0xffff : both >> 16;
-    }
-    for (; cells > POOLED / c; now = 1 - now) {
-        cells /= 2;
-        pair_sums(of[now][0], of[1 - now][0], cells);
-        pair_sums(of[now][1], of[1 - now][1], cells);
-        pair_greatest(of[now][2], of[1 - now][2], cells);
-    }
-    for (size_t k = 0; k < n_cells; k++) {
-        sum[k] = (double)(int32_t)of[now][0][k];
-        n[k] = (double)(int32_t)of[now][1][k];
-        most[k] = (uint16_t)of[now][2][k];
-    }
+    if (c == 2) pool_pairs(p, sum, number, most, n_cells);
+    if (c <= 2) return;
+    pool_pairs(p, sums[0], numbers[0], mosts[0], POOLED / 2);
+    if (c == 8) join_pairs(sums[0], numbers[0], mosts[0], sums[1], numbers[1], mosts[1], POOLED / 4);
+    const int last = c == 8;
+    join_pairs(sums[last], numbers[last], mosts[last], sum, number, most, n_cells);
 }
 
 /* The same of cells whose columns' sums may not fit. */
 static void pool_large(const uint16_t *values, const uint8_t *state, size_t nx, size_t n_rows, size_t n, size_t c,
-                       double *sum, double *number, uint16_t *most) {
+                       uint32_t *sum, uint16_t *number, uint16_t *most) {
     for (size_t x = 0; x < n; x++) {
         const size_t cell = x / c;
-        if (x % c == 0) {
-            sum[cell] = number[cell] = 0;
-            most[cell] = 0;
-        }
+        if (x % c == 0) sum[cell] = number[cell] = most[cell] = 0;
         for (size_t y = 0; y < n_rows; y++) {
             if (state[y * nx + x] & PLAIN) continue;
             const uint16_t v = values[y * nx + x];
@@ -275,10 +292,9 @@ INLINE uint16_t bits_of_values(const uint16_t *values, size_t nx, size_t n_rows,
 
 /* A row of cells, from the image's row y on: what its pixels are, and what is pooled of them. */
 INLINE void pool_row(background *b, pyramid *p, size_t y, size_t c) {
-    cell_grid *g = &p->grids[0];
     const size_t nx = b->nx, n_rows = b->ny - y < c ? b->ny - y : c;
     for (size_t x = 0; x < nx; x += POOLED) {
-        const size_t n = nx - x < POOLED ? nx - x : POOLED, start = y * nx + x, cell = y / c * g->nx + x / c;
+        const size_t n = nx - x < POOLED ? nx - x : POOLED, start = y * nx + x, cell = y / c * p->grids[0].nx + x / c;
         const uint16_t *values = b->values + start;
         const uint8_t *state = b->state + start;
         const uint16_t all = bits_of_values(values, nx, n_rows, n);
@@ -286,14 +302,18 @@ INLINE void pool_row(background *b, pyramid *p, size_t y, size_t c) {
         if (all >= b->limit || bits_of_all(b->flags + start, nx, n_rows, n) & UINT64_C(0x0101010101010101) * INVALID)
             for (size_t row = 0; row < n_rows; row++) note_saturated(b, start + row * nx, n);
         if (all > UINT16_MAX / c) {
-            pool_large(values, state, nx, n_rows, n, c, g->sum + cell, g->n + cell, p->most + cell);
+            pool_large(values, state, nx, n_rows, n, c, p->sum + cell, p->n + cell, p->most + cell);
             continue;
         }
-        if (n == POOLED)
-            pool_columns(values, state, nx, n_rows, POOLED, &columns);
-        else
+        if (n < POOLED || n_rows < c) {
+            memset(&columns, 0, sizeof columns);
             pool_columns(values, state, nx, n_rows, n, &columns);
-        pool_cells(&columns, (n + c - 1) / c, c, g->sum + cell, g->n + cell, p->most + cell);
+        } else if (bits_of_all(state, nx, c, POOLED)) {
+            pool_columns(values, state, nx, c, POOLED, &columns);
+        } else {
+            pool_columns(values, NULL, nx, c, POOLED, &columns);
+        }
+        pool_cells(&columns, (n + c - 1) / c, c, p->sum + cell, p->n + cell, p->most + cell);
     }
 }
 
@@ -310,118 +330,206 @@ static CLONES void pool_with(background *b, pyramid *p, size_t y) {
     }
 }
 
-/* The weighted sum of the 2 * reach + 1 rows' cell x. */
-INLINE double weighted(const double *const *rows, const double *weights, size_t reach, size_t x) {
-    double sum = 0;
-    for (size_t k = 0; k < 2 * reach + 1; k++) sum += weights[k] * rows[k][x];
-    return sum;
-}
+/* Sums along rows of numbers of type T, which hold them. */
+#define DEFINE_BLUR(T, NAME)                                                                                 \
+    /* The weighted sum of the 2 * reach + 1 rows' cell x; weights are the same from either end. */          \
+    INLINE T weighted_##NAME(const T *const *rows, const T *weights, size_t reach, size_t x) {               \
+        T sum = (T)(weights[reach] * rows[reach][x]);                                                        \
+        for (size_t k = 0; k < reach; k++)                                                                   \
+            sum = (T)(sum + (T)(weights[k] * (T)(rows[k][x] + rows[2 * reach - k][x])));                     \
+        return sum;                                                                                          \
+    }                                                                                                        \
+                                                                                                             \
+    INLINE void blur_inside_##NAME(const T *from, T *RESTRICT to, const T *weights, size_t reach, size_t x0, \
+                                   size_t x1) {                                                              \
+        const T *rows[MOST_TAPS];                                                                            \
+        for (size_t k = 0; k < 2 * reach + 1; k++) rows[k] = from + k;                                       \
+        for (size_t x = x0; x < x1; x++) to[x] = weighted_##NAME(rows, weights, reach, x - reach);           \
+    }                                                                                                        \
+                                                                                                             \
+    /* Cells x0 to x1 - 1 of a row near its ends: what lies outside adds nothing. */                         \
+    static void blur_ends_##NAME(const T *weights, size_t reach, size_t nx, const T *from, T *to, size_t x0, \
+                                 size_t x1) {                                                                \
+        for (size_t x = x0; x < x1; x++) {                                                                   \
+            T sum = 0;                                                                                       \
+            for (size_t k = 0; k < 2 * reach + 1; k++)                                                       \
+                if (x + k >= reach && x + k < nx + reach) sum = (T)(sum + (T)(weights[k] * from[x + k - reach])); \
+            to[x] = sum;                                                                                     \
+        }                                                                                                    \
+    }                                                                                                        \
+                                                                                                             \
+    /* Cells x0 to x1 - 1 of a row, blurred along it. */                                                     \
+    static CLONES void blur_row_##NAME(const T *weights, size_t reach, size_t nx, const T *from, T *to,      \
+                                       size_t x0, size_t x1) {                                               \
+        const size_t inner = nx > reach ? nx - reach : 0;                                                    \
+        size_t first = x0 > reach ? x0 : reach, last = x1 < inner ? x1 : inner;                              \
+        if (first >= last) first = last = x1;                                                                \
+        blur_ends_##NAME(weights, reach, nx, from, to, x0, first);                                           \
+        switch (reach) { /* a constant number lets the compiler unroll and vectorise */                      \
+        case 2: blur_inside_##NAME(from, to, weights, 2, first, last); break;                                \
+        case 3: blur_inside_##NAME(from, to, weights, 3, first, last); break;                                \
+        case 4: blur_inside_##NAME(from, to, weights, 4, first, last); break;                                \
+        default: blur_inside_##NAME(from, to, weights, reach, first, last);                                  \
+        }                                                                                                    \
+        blur_ends_##NAME(weights, reach, nx, from, to, last, x1);                                            \
+    }                                                                                                        \
+                                                                                                             \
+    /* The rows within reach of row y, each nx cells, `nothing` where they lie outside. */                    \
+    INLINE void rows_about_##NAME(const cell_grid *g, size_t reach, const T *all, const void *nothing,       \
+                                  size_t y, const T **rows) {                                                \
+        for (size_t k = 0; k < 2 * reach + 1; k++)                                                           \
+            rows[k] = y + k >= reach && y + k < g->ny + reach ? all + (y + k - reach) * g->nx : nothing;      \
+    }
 
-INLINE void blur_inside(const double *from, double *RESTRICT to, const double *weights, size_t reach, size_t x0,
-                        size_t x1) {
-    const double *rows[MOST_TAPS];
-    for (size_t k = 0; k < 2 * reach + 1; k++) rows[k] = from + k;
-    for (size_t x = x0; x < x1; x++) to[x] = weighted(rows, weights, reach, x - reach);
-}
+DEFINE_BLUR(double, f8)
+DEFINE_BLUR(uint32_t, u4)
+DEFINE_BLUR(uint16_t, u2)
 
-/* Cells x0 to x1 - 1 of a row near its ends: what lies outside adds nothing. */
-static void blur_ends(const background *b, size_t nx, const double *from, double *to, size_t x0, size_t x1) {
-    for (size_t x = x0; x < x1; x++) {
-        to[x] = 0;
-        for (size_t k = 0; k < 2 * b->reach + 1; k++)
-            if (x + k >= b->reach && x + k < nx + b->reach) to[x] += b->taps[k] * from[x + k - b->reach];
+/* Counts over numbers of pixels, which aren't 0, rounded: below 2^29. */
+INLINE uint32_t mean_of(double sum, double n) { return (uint32_t)(int32_t)(sum * LEVEL_ONE / n + 0.5); }
+
+/* Cells of row y of a coarse grid: down the columns of what is blurred along the rows, and the mean; UINT32_MAX where
+ * there is too little near. */
+INLINE void mean_coarse(const double *const *sums, const double *const *numbers, const double *weights, size_t reach,
+                        double least, uint32_t *RESTRICT mean, size_t n) {
+    for (size_t x = 0; x < n; x++) {
+        const double near = weighted_f8(numbers, weights, reach, x);
+        mean[x] = near >= least ? mean_of(weighted_f8(sums, weights, reach, x), near) : UINT32_MAX;
     }
 }
 
-/* Cells x0 to x1 - 1 of a row, blurred along it. */
-static CLONES void blur_row(const background *b, size_t nx, const double *from, double *to, size_t x0, size_t x1) {
-    const size_t inner = nx > b->reach ? nx - b->reach : 0;
-    size_t first = x0 > b->reach ? x0 : b->reach, last = x1 < inner ? x1 : inner;
-    if (first >= last) first = last = x1;
-    blur_ends(b, nx, from, to, x0, first);
-    switch (b->reach) { /* a constant number lets the compiler unroll and vectorise */
-    case 2: blur_inside(from, to, b->taps, 2, first, last); break;
-    case 3: blur_inside(from, to, b->taps, 3, first, last); break;
-    case 4: blur_inside(from, to, b->taps, 4, first, last); break;
-    default: blur_inside(from, to, b->taps, b->reach, first, last);
-    }
-    blur_ends(b, nx, from, to, last, x1);
-}
-
-INLINE void mean_inside(const double *const *sums, const double *const *numbers, const double *weights, size_t reach,
-                        double least, uint32_t *RESTRICT mean, size_t x0, size_t x1) {
-    for (size_t x = x0; x < x1; x++) {
-        const double sum = weighted(sums, weights, reach, x), n = weighted(numbers, weights, reach, x);
-        const double level = floor(sum * LEVEL_ONE / (n > 0 ? n : 1) + 0.5); /* below 2^29 */
-        mean[x] = n >= least ? (uint32_t)(int32_t)level : UINT32_MAX;
-    }
-}
-
-/* Cells x0 to x1 - 1 of row y: down the columns of what is blurred along the rows, and the mean. Where there is too
- * little near it is 0xffffffff. */
-static CLONES void mean_row(const background *b, cell_grid *g, const double *sums, const double *numbers,
-                            double least, size_t y, size_t x0, size_t x1) {
-    const double *s[MOST_TAPS], *n[MOST_TAPS];
-    double weights[MOST_TAPS];
-    for (size_t k = 0; k < 2 * b->reach + 1; k++) {
-        const int inside = y + k >= b->reach && y + k < g->ny + b->reach;
-        const size_t row = inside ? y + k - b->reach : y;
-        weights[k] = inside ? b->taps[k] : 0;
-        s[k] = sums + row * g->nx;
-        n[k] = numbers + row * g->nx;
-    }
+static CLONES void mean_row(const background *b, cell_grid *g, const pyramid *p, double least, size_t y) {
+    const double *sums[MOST_TAPS], *numbers[MOST_TAPS];
     uint32_t *const mean = g->mean + y * g->nx;
+    rows_about_f8(g, b->reach, p->work_sum, p->nothing, y, sums);
+    rows_about_f8(g, b->reach, p->work_n, p->nothing, y, numbers);
     switch (b->reach) {
-    case 2: mean_inside(s, n, weights, 2, least, mean, x0, x1); break;
-    case 3: mean_inside(s, n, weights, 3, least, mean, x0, x1); break;
-    case 4: mean_inside(s, n, weights, 4, least, mean, x0, x1); break;
-    default: mean_inside(s, n, weights, b->reach, least, mean, x0, x1);
+    case 2: mean_coarse(sums, numbers, b->taps, 2, least, mean, g->nx); break;
+    case 3: mean_coarse(sums, numbers, b->taps, 3, least, mean, g->nx); break;
+    case 4: mean_coarse(sums, numbers, b->taps, 4, least, mean, g->nx); break;
+    default: mean_coarse(sums, numbers, b->taps, b->reach, least, mean, g->nx);
     }
+}
+
+/* The finest grid's rows about one, blurred along themselves. */
+typedef struct {
+    const uint32_t *sums[MOST_TAPS];
+    const uint16_t *numbers[MOST_TAPS];
+} fine_rows;
+
+/* Of sums whose weighted sums fit 31 bits. `near`: room for a number a cell; with all in one loop it isn't vectorised. */
+INLINE void mean_inside(const background *b, const fine_rows *r, size_t reach, uint32_t least, uint32_t *RESTRICT near,
+                        uint32_t *RESTRICT mean, size_t x0, size_t x1) {
+    const fine_rows rows = *r;
+    uint32_t taps[MOST_TAPS];
+    for (size_t k = 0; k < reach + 1; k++) taps[k] = b->taps_u4[k];
+    ELEMENTWISE
+    for (size_t x = x0; x < x1; x++) {
+        uint32_t n = taps[reach] * rows.numbers[reach][x];
+        for (size_t k = 0; k < reach; k++) n += taps[k] * ((uint32_t)rows.numbers[k][x] + rows.numbers[2 * reach - k][x]);
+        near[x] = n;
+        mean[x] = weighted_u4(rows.sums, taps, reach, x);
+    }
+    for (size_t x = x0; x < x1; x++) {
+        const uint32_t n = near[x], few = ALL_IF(uint32_t, n < least);
+        mean[x] = mean_of((double)(int32_t)mean[x], (double)(int32_t)(n + (n == 0))) | few;
+    }
+}
+
+/* The same of any sums. */
+static void mean_large(const background *b, const fine_rows *r, uint32_t least, uint32_t *mean, size_t x0, size_t x1) {
+    for (size_t x = x0; x < x1; x++) {
+        double sum = 0, n = 0;
+        for (size_t k = 0; k < 2 * b->reach + 1; k++) {
+            sum += b->taps[k] * r->sums[k][x];
+            n += b->taps[k] * r->numbers[k][x];
+        }
+        mean[x] = n >= least ? mean_of(sum, n) : UINT32_MAX;
+    }
+}
+
+/* Cells x0 to x1 - 1 of row y of the finest grid. */
+static CLONES void mean_fine(const background *b, const pyramid *p, uint32_t least, size_t y, size_t x0, size_t x1) {
+    const cell_grid *g = &p->grids[0];
+    uint32_t *const mean = g->mean + y * g->nx, bits = 0;
+    fine_rows r;
+    rows_about_u4(g, b->reach, p->row_sum, p->nothing, y, r.sums);
+    rows_about_u2(g, b->reach, p->row_n, p->nothing, y, r.numbers);
+    for (size_t k = y > b->reach ? y - b->reach : 0; k <= y + b->reach && k < g->ny; k++) bits |= p->row_bits[k];
+    switch (bits <= INT32_MAX / 256 ? b->reach : 0) {
+    case 2: mean_inside(b, &r, 2, least, p->near, mean, x0, x1); break;
+    case 3: mean_inside(b, &r, 3, least, p->near, mean, x0, x1); break;
+    case 4: mean_inside(b, &r, 4, least, p->near, mean, x0, x1); break;
+    default: mean_large(b, &r, least, mean, x0, x1);
+    }
+}
+
+/* Cells x0 to x1 - 1 of row y of the finest grid, blurred along it. */
+static CLONES void blur_fine(const background *b, const pyramid *p, size_t y, size_t x0, size_t x1) {
+    const size_t nx = p->grids[0].nx, i = y * nx;
+    uint32_t bits = 0;
+    blur_row_u4(b->taps_u4, b->reach, nx, p->sum + i, p->row_sum + i, x0, x1);
+    blur_row_u2(b->taps_u2, b->reach, nx, p->n + i, p->row_n + i, x0, x1);
+    for (size_t x = x0; x < x1; x++) bits |= p->row_sum[i + x];
+    p->row_bits[y] |= bits;
 }
 
 /* Two rows' 2 x 2 cells; of a last column alone one each. */
-static CLONES void coarsen_row(const double *RESTRICT above, const double *RESTRICT below, double *RESTRICT to,
-                               size_t nx) {
-    for (size_t x = 0; x < nx / 2; x++) to[x] = above[2 * x] + above[2 * x + 1] + (below[2 * x] + below[2 * x + 1]);
-    if (nx & 1) to[nx / 2] = above[nx - 1] + below[nx - 1];
-}
+#define DEFINE_COARSEN(T, NAME, S)                                                                           \
+    static CLONES void coarsen_row_##NAME(const T *RESTRICT above, const T *RESTRICT below,                  \
+                                          double *RESTRICT to, size_t nx) {                                  \
+        for (size_t x = 0; x < nx / 2; x++)                                                                  \
+            to[x] = (S)above[2 * x] + (S)above[2 * x + 1] + ((S)below[2 * x] + (S)below[2 * x + 1]);         \
+        if (nx & 1) to[nx / 2] = (S)above[nx - 1] + (S)below[nx - 1];                                        \
+    }
 
-/* The next coarser grid: sums of 2 x 2 cells. `nothing`: a row of zeros. */
-static void coarsen(const cell_grid *fine, cell_grid *coarse, const double *nothing) {
+DEFINE_COARSEN(double, f8, double)
+DEFINE_COARSEN(uint32_t, u4, int32_t)
+DEFINE_COARSEN(uint16_t, u2, int32_t)
+
+/* Grid k, from the next finer one: sums of 2 x 2 cells. */
+static void coarsen(const pyramid *p, size_t k) {
+    const cell_grid *fine = &p->grids[k - 1], *coarse = &p->grids[k];
     for (size_t y = 0; y < coarse->ny; y++) {
-        const size_t above = 2 * y * fine->nx, below = above + fine->nx;
+        const size_t above = 2 * y * fine->nx, below = above + fine->nx, to = y * coarse->nx, nx = fine->nx;
         const int alone = 2 * y + 1 == fine->ny;
-        coarsen_row(fine->sum + above, alone ? nothing : fine->sum + below, coarse->sum + y * coarse->nx, fine->nx);
-        coarsen_row(fine->n + above, alone ? nothing : fine->n + below, coarse->n + y * coarse->nx, fine->nx);
+        if (k == 1) {
+            coarsen_row_u4(p->sum + above, alone ? p->nothing : p->sum + below, coarse->sum + to, nx);
+            coarsen_row_u2(p->n + above, alone ? p->nothing : p->n + below, coarse->n + to, nx);
+        } else {
+            coarsen_row_f8(fine->sum + above, alone ? p->nothing : fine->sum + below, coarse->sum + to, nx);
+            coarsen_row_f8(fine->n + above, alone ? p->nothing : fine->n + below, coarse->n + to, nx);
+        }
     }
 }
 
 /* Means of a coarse grid; whether there is none for some cell. */
 static int solve_coarse(const background *b, pyramid *p, cell_grid *g, double least) {
     for (size_t i = 0; i < g->ny * g->nx; i += g->nx) {
-        blur_row(b, g->nx, g->sum + i, p->work_sum + i, 0, g->nx);
-        blur_row(b, g->nx, g->n + i, p->work_n + i, 0, g->nx);
+        blur_row_f8(b->taps, b->reach, g->nx, g->sum + i, p->work_sum + i, 0, g->nx);
+        blur_row_f8(b->taps, b->reach, g->nx, g->n + i, p->work_n + i, 0, g->nx);
     }
-    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p->work_sum, p->work_n, least, y, 0, g->nx);
+    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p, least, y);
     int missing = 0;
     for (size_t i = 0; i < g->ny * g->nx; i++) missing |= g->mean[i] == UINT32_MAX;
     return missing;
 }
 
+static CLONES void note_missing(const uint32_t *RESTRICT mean, uint8_t *RESTRICT missing, size_t n) {
+    for (size_t i = 0; i < n; i++) missing[i] = mean[i] == UINT32_MAX;
+}
+
 /* Means of marked cells from what is near; whether it is too little for some cell, marked or not. Rows are blurred when
  * the means of those above them are about to be made, of which they are the last that is needed. */
-static int solve_fine(const background *b, pyramid *p, double least) {
+static int solve_fine(const background *b, pyramid *p, uint32_t least) {
     cell_grid *g = &p->grids[0];
     for (size_t ahead = 0; ahead < g->ny + b->reach; ahead++) {
-        for (size_t i = ahead * g->nx, from, to = 0; ahead < g->ny && next_marked(p, ahead, &from, &to);) {
-            blur_row(b, g->nx, g->sum + i, p->fine_sum + i, from, to);
-            blur_row(b, g->nx, g->n + i, p->fine_n + i, from, to);
-        }
+        for (size_t from, to = 0; ahead < g->ny && next_marked(p, ahead, &from, &to);) blur_fine(b, p, ahead, from, to);
         if (ahead < b->reach) continue;
         const size_t y = ahead - b->reach;
         for (size_t from, to = 0; next_marked(p, y, &from, &to);) {
-            mean_row(b, g, p->fine_sum, p->fine_n, least, y, from, to);
-            for (size_t i = y * g->nx + from; i < y * g->nx + to; i++) p->missing[i] = g->mean[i] == UINT32_MAX;
+            mean_fine(b, p, least, y, from, to);
+            note_missing(g->mean + y * g->nx + from, p->missing + y * g->nx + from, to - from);
         }
     }
     return memchr(p->missing, 1, g->ny * g->nx) != NULL;
@@ -455,11 +563,10 @@ static void fill_fine(pyramid *p) {
 static void solve(const background *b, pyramid *p) {
     double full = (double)((size_t)1 << 2 * b->cell_bits) * 65536.0;
     size_t coarsest = 0;
-    int missing = solve_fine(b, p, p->n_grids == 1 ? 1 : full / NEAR_SHARE);
+    int missing = solve_fine(b, p, p->n_grids == 1 ? 1 : (uint32_t)full / NEAR_SHARE);
     while (missing && coarsest + 1 < p->n_grids) {
         if (++coarsest == p->n_pooled) {
-            memset(p->nothing, 0, p->grids[coarsest - 1].nx * sizeof(double));
-            coarsen(&p->grids[coarsest - 1], &p->grids[coarsest], p->nothing);
+            coarsen(p, coarsest);
             p->n_pooled++;
         }
         full *= 4;
@@ -599,18 +706,18 @@ static void set_taps(background *b) {
     size_t cut = 0;
     while (cut < b->reach && !b->weights[cut] && !b->weights[2 * b->reach - cut]) cut++;
     b->reach -= cut;
-    for (size_t k = 0; k < 2 * b->reach + 1; k++) b->taps[k] = b->weights[k + cut];
+    for (size_t k = 0; k < 2 * b->reach + 1; k++) {
+        b->taps_u4[k] = b->weights[k + cut];
+        b->taps_u2[k] = (uint16_t)b->taps_u4[k];
+        b->taps[k] = b->taps_u4[k];
+    }
 }
 
 /* The counts in all cells. */
-static CLONES uint64_t counts_of(const cell_grid *g) {
-    double sums[8] = {0}, sum = 0;
-    size_t i = 0;
-    for (const size_t n = g->ny * g->nx / 8 * 8; i < n; i += 8)
-        for (size_t k = 0; k < 8; k++) sums[k] += g->sum[i + k];
-    for (; i < g->ny * g->nx; i++) sum += g->sum[i];
-    for (size_t k = 0; k < 8; k++) sum += sums[k];
-    return (uint64_t)sum;
+static CLONES uint64_t counts_of(const pyramid *p) {
+    uint64_t sum = 0;
+    for (size_t i = 0, n = p->grids[0].ny * p->grids[0].nx; i < n; i++) sum += p->sum[i];
+    return sum;
 }
 
 /* Finds what is to be kept beside discs, which are marked, and the means of all cells. All rows are pooled already.
@@ -618,12 +725,14 @@ static CLONES uint64_t counts_of(const cell_grid *g) {
 static uint64_t background_find(background *b, pyramid *p) {
     const cell_grid *g = &p->grids[0];
     set_taps(b);
+    memset(p->nothing, 0, g->nx * sizeof(double));
+    memset(p->row_bits, 0, g->ny * sizeof(uint32_t));
     for (size_t k = 0; k < b->n_centres; k++) keep_around(b, b->centres[k], p);
     memset(p->marks, 1, g->ny * p->n_marks);
     solve(b, p);
     /* The second time without what the first found: strong spots hide weaker ones beside them. */
     for (int round = 0; round < 2 && keep_outliers(b, p); round++) solve(b, p);
-    return counts_of(g);
+    return counts_of(p);
 }
 
 /* The level of every pixel, (ny, nx), of the means that background_find left; `cells`: room for a row of them and one
