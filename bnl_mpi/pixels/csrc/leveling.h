@@ -54,12 +54,17 @@ typedef struct {
     uint64_t whole[2], kept, dithered;
 } level_sums;
 
+/* Levels up to this one fit 16 bits with what rounding adds to them. */
+enum { NARROW = UINT16_MAX - LEVEL_ONE };
+
 /* What the passes over an image share. */
 typedef struct {
     const background *b;
     cell_grid g;
     uint32_t low;            /* below this level kept pixels stay */
     uint32_t *cells, *level; /* a row's means and levels */
+    uint16_t *means_u2, *cells_u2, *level_u2; /* all means, a row's, and its levels, where rows are narrow */
+    uint8_t *narrow;         /* of each row of cells: whether all means fit, and neighbours don't differ much */
     uint8_t *kinds;          /* of each row and stretch */
     mixed_stretch *mixed;
     size_t n_mixed;
@@ -76,6 +81,10 @@ static size_t leveling_open(leveling **l, const background *b, uint32_t *means, 
     leveling made = {.b = b, .g = {.ny = cells_along(b->ny, b->cell_bits), .nx = cells, .mean = means}};
     made.cells = from_room(room, &used, (cells + 1) * sizeof *made.cells);
     made.level = from_room(room, &used, b->nx * sizeof *made.level);
+    made.means_u2 = from_room(room, &used, made.g.ny * cells * sizeof *made.means_u2);
+    made.cells_u2 = from_room(room, &used, (cells + 1) * sizeof *made.cells_u2);
+    made.level_u2 = from_room(room, &used, (cells + 1) * ((size_t)1 << b->cell_bits) * sizeof *made.level_u2);
+    made.narrow = from_room(room, &used, made.g.ny);
     made.kinds = from_room(room, &used, n);
     made.mixed = from_room(room, &used, n * sizeof *made.mixed);
     if (room) **l = made;
@@ -85,6 +94,72 @@ static size_t leveling_open(leveling **l, const background *b, uint32_t *means, 
 static size_t leveling_room(const background *b) {
     leveling *l;
     return leveling_open(&l, b, NULL, NULL);
+}
+
+/* Means of a row of cells in 16 bits, and whether these, and their differences from those to the right and below, are so
+ * small that levels between them are made in 16 bits. */
+INLINE uint8_t narrow_row(const uint32_t *RESTRICT mean, const uint32_t *RESTRICT below, size_t nx, uint32_t most_apart,
+                          uint16_t *RESTRICT out) {
+    uint32_t wide = 0;
+    for (size_t x = 0; x < nx; x++) {
+        wide |= ALL_IF(uint32_t, mean[x] > NARROW) | ALL_IF(uint32_t, below[x] - mean[x] + most_apart > 2 * most_apart);
+        out[x] = (uint16_t)mean[x];
+    }
+    for (size_t x = 0; x + 1 < nx; x++) wide |= ALL_IF(uint32_t, mean[x + 1] - mean[x] + most_apart > 2 * most_apart);
+    return !wide;
+}
+
+static CLONES void narrow_rows(leveling *l) {
+    const cell_grid *g = &l->g;
+    /* What is added to a mean, (2 c - 1) / 2 c of a difference at most, is a number of 16 bits and a sign times 2 c; one
+     * less, for what lies between two rows is rounded. */
+    const uint32_t most_apart = (1u << (14 - l->b->cell_bits)) - 2;
+    for (size_t y = 0; y < g->ny; y++) {
+        const uint32_t *mean = g->mean + y * g->nx;
+        l->narrow[y] = narrow_row(mean, y + 1 < g->ny ? mean + g->nx : mean, g->nx, most_apart, l->means_u2 + y * g->nx);
+    }
+}
+
+/* A row's levels, as level_row makes them, in 16 bits; w / 2 c of the way from a to d. */
+INLINE uint16_t between(uint16_t a, uint16_t d, uint32_t w, unsigned bits) {
+    const int16_t apart = (int16_t)(d - a), part = (int16_t)((int32_t)w * apart + (1 << (bits - 1)));
+    return (uint16_t)(a + (part >> bits));
+}
+
+INLINE void level_row_u2(const background *b, const cell_grid *g, const uint16_t *means, size_t y,
+                         uint16_t *RESTRICT cells, uint16_t *RESTRICT out, size_t c) {
+    const unsigned bits = b->cell_bits + 1;
+    const ptrdiff_t at = (ptrdiff_t)(2 * y + 1) - (ptrdiff_t)c;
+    const size_t top = at < 0 ? 0 : (size_t)at >> bits, below = top + 1 < g->ny ? top + 1 : top;
+    const uint32_t part = at < 0 ? 0 : (uint32_t)at & (2 * (uint32_t)c - 1);
+    const uint16_t *RESTRICT upper = means + top * g->nx, *RESTRICT lower = means + below * g->nx;
+    for (size_t x = 0; x < g->nx; x++) cells[x] = between(upper[x], lower[x], part, bits);
+    cells[g->nx] = cells[g->nx - 1];
+    for (size_t x = 0; x < c / 2; x++) out[x] = cells[0];
+    out += c / 2;
+    for (size_t x = 0; x < g->nx; x++)
+        for (size_t k = 0; k < c; k++) out[x * c + k] = between(cells[x], cells[x + 1], (uint32_t)(2 * k + (c > 1)), bits);
+}
+
+static CLONES void levels_of_row_u2(const background *b, const cell_grid *g, const uint16_t *means, size_t y,
+                                    uint16_t *cells, uint16_t *out) {
+    switch (b->cell_bits) {
+    case 3: level_row_u2(b, g, means, y, cells, out, 8); break;
+    case 2: level_row_u2(b, g, means, y, cells, out, 4); break;
+    case 1: level_row_u2(b, g, means, y, cells, out, 2); break;
+    default: level_row_u2(b, g, means, y, cells, out, 1);
+    }
+}
+
+/* Makes row y's levels: in level_u2, which is returned, or in level, and NULL is. */
+static const uint16_t *make_levels(leveling *l, size_t y) {
+    const size_t c = (size_t)1 << l->b->cell_bits, top = 2 * y + 1 < c ? 0 : (2 * y + 1 - c) / (2 * c);
+    if (l->narrow[top] && (top + 1 == l->g.ny || l->narrow[top + 1])) {
+        levels_of_row_u2(l->b, &l->g, l->means_u2, y, l->cells_u2, l->level_u2);
+        return l->level_u2;
+    }
+    levels_of_row(l->b, &l->g, y, l->cells, l->level, 0, l->g.nx);
+    return NULL;
 }
 
 INLINE uint8_t kind_of_stretch(const uint8_t *state, size_t n, uint32_t *any) {
@@ -143,18 +218,34 @@ INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT 
     for (size_t i = 0; i < STRETCH; i++) sums->n_of[bins[i]]++;
 }
 
-/* Neighbours are alike: two histograms, lest each increment waits for the one before. */
-INLINE void take_plain(const uint32_t *level, size_t n, level_sums *sums) {
-    uint32_t whole = 0;
-    size_t i = 0;
-    for (size_t k = 0; k < n; k++) whole += level[k] >> LEVEL_BITS;
-    sums->whole[ROUNDED] += whole;
-    for (; i + 1 < n; i += 2) {
-        sums->n_of[level[i] & (LEVEL_ONE - 1)]++;
-        sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;
+#define DEFINE_PLAIN_LEVELS(T, NAME)                                                                         \
+    /* Neighbours are alike: two histograms, lest each increment waits for the one before. */                \
+    INLINE void take_plain_##NAME(const T *level, size_t n, level_sums *sums) {                              \
+        uint32_t whole = 0;                                                                                  \
+        size_t i = 0;                                                                                        \
+        for (size_t k = 0; k < n; k++) whole += (uint32_t)(level[k] >> LEVEL_BITS);                          \
+        sums->whole[ROUNDED] += whole;                                                                       \
+        for (; i + 1 < n; i += 2) {                                                                          \
+            sums->n_of[level[i] & (LEVEL_ONE - 1)]++;                                                        \
+            sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;                                                    \
+        }                                                                                                    \
+        if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;                                                 \
+    }                                                                                                        \
+                                                                                                             \
+    INLINE uint32_t round_plain_##NAME(const T *RESTRICT level, size_t n, uint32_t limit, uint32_t up,       \
+                                       uint16_t *RESTRICT out) {                                             \
+        uint32_t after = 0;                                                                                  \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            T whole = (T)((T)(level[i] + up) >> LEVEL_BITS);                                                 \
+            whole = whole < limit ? whole : (T)limit;                                                        \
+            out[i] = (uint16_t)whole;                                                                        \
+            after += whole;                                                                                  \
+        }                                                                                                    \
+        return after;                                                                                        \
     }
-    if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;
-}
+
+DEFINE_PLAIN_LEVELS(uint32_t, u4)
+DEFINE_PLAIN_LEVELS(uint16_t, u2)
 
 /* Stretches of a row from k on that are of one kind, and whose counts' sum fits 32 bits: where they end. */
 INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
@@ -166,6 +257,16 @@ INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
 /* Where stretch k begins, or the row ends. */
 INLINE size_t start_of(const background *b, size_t k) { return k * STRETCH < b->nx ? k * STRETCH : b->nx; }
 
+/* The n levels and values of a mixed stretch. */
+INLINE void fill_mixed(mixed_stretch *RESTRICT m, const background *b, const uint32_t *RESTRICT level,
+                       const uint16_t *RESTRICT narrow, size_t n) {
+    if (narrow)
+        for (size_t i = 0; i < n; i++) m->level[i] = narrow[i];
+    else
+        memcpy(m->level, level, n * sizeof *level);
+    memcpy(m->values, b->values + m->at, n * sizeof *m->values);
+}
+
 /* Takes all levels into the sums, lists what is mixed, and sets `kinds`. */
 static CLONES void take_levels(leveling *l) {
     const background *b = l->b;
@@ -175,19 +276,19 @@ static CLONES void take_levels(leveling *l) {
     for (size_t y = 0; y < b->ny; y++, kinds += n_stretches) {
         mixed_stretch *m = &l->mixed[l->n_mixed];
         if (kinds_of_row(l, y, kinds)) continue;
-        levels_of_row(b, &l->g, y, l->cells, l->level, 0, l->g.nx);
+        const uint16_t *narrow = make_levels(l, y);
         for (size_t k = 0, end; k < n_stretches; k = end) {
             const size_t x = k * STRETCH;
             end = kinds[k] == ALL_PLAIN ? alike(kinds, k, n_stretches) : k + 1;
-            if (kinds[k] == ALL_PLAIN) take_plain(l->level + x, start_of(b, end) - x, &l->sums);
+            if (kinds[k] == ALL_PLAIN && narrow)
+                take_plain_u2(narrow + x, start_of(b, end) - x, &l->sums);
+            else if (kinds[k] == ALL_PLAIN)
+                take_plain_u4(l->level + x, start_of(b, end) - x, &l->sums);
             if (kinds[k] != MIXED) continue;
-            if (m->n == STRETCH) { /* of constant lengths, which are copied on the spot */
-                memcpy(m->level, l->level + x, sizeof m->level);
-                memcpy(m->values, b->values + m->at, sizeof m->values);
-            } else {
-                memcpy(m->level, l->level + x, m->n * sizeof *m->level);
-                memcpy(m->values, b->values + m->at, m->n * sizeof *m->values);
-            }
+            if (m->n == STRETCH) /* a constant length lets the compiler vectorise */
+                fill_mixed(m, b, l->level + x, narrow ? narrow + x : NULL, STRETCH);
+            else
+                fill_mixed(m, b, l->level + x, narrow ? narrow + x : NULL, m->n);
             take_mixed(m++, l->low, bins, &l->sums);
         }
     }
@@ -278,17 +379,6 @@ INLINE uint32_t round_mixed(const mixed_stretch *m, uint32_t limit, uint32_t low
     return after;
 }
 
-INLINE uint32_t round_plain(const uint32_t *RESTRICT level, size_t n, uint32_t limit, uint32_t up, uint16_t *RESTRICT out) {
-    uint32_t after = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t whole = (level[i] + up) >> LEVEL_BITS;
-        whole = whole < limit ? whole : limit;
-        out[i] = (uint16_t)whole;
-        after += whole;
-    }
-    return after;
-}
-
 /* A row as it will be, in `out`; returns the counts of its background. `m`: its first mixed stretch, if any. */
 static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, uint32_t up, int32_t mark, uint16_t *out) {
     const background *b = l->b;
@@ -297,14 +387,16 @@ static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, 
     uint64_t after = 0;
     size_t n_marked = 0;
     while (mark >= 0 && n_marked < n_stretches && kinds[n_marked] == ALL_ABSENT) n_marked++;
-    if (n_marked < n_stretches) levels_of_row(b, &l->g, y, l->cells, l->level, 0, l->g.nx);
+    const uint16_t *narrow = n_marked < n_stretches ? make_levels(l, y) : NULL;
     for (size_t k = 0, end; k < n_stretches; k = end) {
         const size_t x = k * STRETCH;
         end = kinds[k] == MIXED ? k + 1 : alike(kinds, k, n_stretches);
         if (kinds[k] == MIXED) {
             after += round_mixed(m++, b->limit, l->low, up, mark, out + x);
         } else if (kinds[k] == ALL_PLAIN || mark < 0) {
-            const uint32_t counts = round_plain(l->level + x, start_of(b, end) - x, b->limit, up, out + x);
+            const size_t n = start_of(b, end) - x;
+            const uint32_t counts = narrow ? round_plain_u2(narrow + x, n, b->limit, up, out + x)
+                                           : round_plain_u4(l->level + x, n, b->limit, up, out + x);
             after += kinds[k] == ALL_PLAIN ? counts : 0;
         } else {
             for (size_t i = x; i < start_of(b, end); i++) out[i] = (uint16_t)mark;
@@ -322,6 +414,7 @@ static void background_apply(const background *b, uint32_t *means, uint64_t rest
     leveling_open(&l, b, means, room);
     l->low = low;
     memset(sums, 0, sizeof *sums);
+    narrow_rows(l);
     take_levels(l);
     const uint64_t moved = (levels_of(&l->sums, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
     const uint32_t up = rounding(&l->sums, 1, rest - l->sums.dithered + moved);
