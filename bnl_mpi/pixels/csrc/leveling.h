@@ -18,7 +18,7 @@ typedef struct {
  * there kept pixels stay. */
 enum { ROUNDED, MOVED, OTHER, N_FATES };
 
-/* Where the fractions of a fate's levels are counted. */
+/* Where the fractions of a fate's levels are counted; nobody asks for those of the last. */
 enum { MOVED_BINS = MOVED * LEVEL_ONE, OTHER_BINS = OTHER * LEVEL_ONE };
 
 /* Without branches, so that loops over pixels are vectorised: all bits of one of these are set, or of none where the
@@ -47,10 +47,10 @@ typedef struct {
     uint32_t at, n, any; /* its first pixel in the image; how many there are; their states' bits */
 } mixed_stretch;
 
-/* Histograms of the levels' fractions, by fate; whole levels of what is rounded and of what is moved; counts that are
+/* Histograms of the levels' fractions, by fate, in two halves; whole levels of what is rounded and of what is moved; counts that are
  * kept, and that dithering replaces. */
 typedef struct {
-    uint32_t n_of[N_FATES * LEVEL_ONE], more[LEVEL_ONE];
+    uint32_t n_of[OTHER_BINS + STRETCH], more[OTHER_BINS + STRETCH];
     uint64_t whole[2], kept, dithered;
 } level_sums;
 
@@ -205,7 +205,8 @@ INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT 
         const uint32_t level = m->level[i], absent = ALL_IF(uint32_t, (m->state[i] & ABSENT) != 0);
         const fate f = fate_of(m->state[i], level, low);
         const uint32_t other = f.dithered | f.stays | absent;
-        bins[i] = (f.moved & MOVED_BINS) | (other & OTHER_BINS) | (level & (LEVEL_ONE - 1));
+        /* A bin for each of the others, lest they wait for one another. */
+        bins[i] = (other & (OTHER_BINS | (uint32_t)i)) | (~other & ((f.moved & MOVED_BINS) | (level & (LEVEL_ONE - 1))));
         whole[ROUNDED] += (level >> LEVEL_BITS) & ~(f.moved | other);
         whole[MOVED] += (level >> LEVEL_BITS) & f.moved;
         kept += m->values[i] & (f.moved | f.stays);
@@ -215,16 +216,25 @@ INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT 
     sums->whole[MOVED] += whole[MOVED];
     sums->kept += kept;
     sums->dithered += dithered;
-    for (size_t i = 0; i < STRETCH; i++) sums->n_of[bins[i]]++;
+    for (size_t i = 0; i < STRETCH; i += 2) {
+        sums->n_of[bins[i]]++;
+        sums->more[bins[i + 1]]++;
+    }
 }
 
-#define DEFINE_PLAIN_LEVELS(T, NAME)                                                                         \
+/* Pixels whose whole counts, up to 16 each, are added in 16 bits. */
+enum { ADDED = 2048 };
+
+#define DEFINE_PLAIN_LEVELS(T, NAME, AT_ONCE)                                                                \
     /* Neighbours are alike: two histograms, lest each increment waits for the one before. */                \
     INLINE void take_plain_##NAME(const T *level, size_t n, level_sums *sums) {                              \
-        uint32_t whole = 0;                                                                                  \
         size_t i = 0;                                                                                        \
-        for (size_t k = 0; k < n; k++) whole += (uint32_t)(level[k] >> LEVEL_BITS);                          \
-        sums->whole[ROUNDED] += whole;                                                                       \
+        for (size_t k = 0; k < n; k += AT_ONCE) {                                                            \
+            const size_t end = n - k < AT_ONCE ? n : k + AT_ONCE;                                            \
+            T whole = 0;                                                                                     \
+            for (size_t j = k; j < end; j++) whole = (T)(whole + (level[j] >> LEVEL_BITS));                  \
+            sums->whole[ROUNDED] += whole;                                                                   \
+        }                                                                                                    \
         for (; i + 1 < n; i += 2) {                                                                          \
             sums->n_of[level[i] & (LEVEL_ONE - 1)]++;                                                        \
             sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;                                                    \
@@ -234,18 +244,24 @@ INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT 
                                                                                                              \
     INLINE uint32_t round_plain_##NAME(const T *RESTRICT level, size_t n, uint32_t limit, uint32_t up,       \
                                        uint16_t *RESTRICT out) {                                             \
-        uint32_t after = 0;                                                                                  \
-        for (size_t i = 0; i < n; i++) {                                                                     \
-            T whole = (T)((T)(level[i] + up) >> LEVEL_BITS);                                                 \
-            whole = whole < limit ? whole : (T)limit;                                                        \
-            out[i] = (uint16_t)whole;                                                                        \
-            after += whole;                                                                                  \
+        const T most = (T)limit, more = (T)up;                                                               \
+        uint32_t sum = 0;                                                                                    \
+        for (size_t k = 0; k < n; k += AT_ONCE) {                                                            \
+            const size_t end = n - k < AT_ONCE ? n : k + AT_ONCE;                                            \
+            T after = 0;                                                                                     \
+            for (size_t i = k; i < end; i++) {                                                               \
+                T whole = (T)((T)(level[i] + more) >> LEVEL_BITS);                                           \
+                whole = whole < most ? whole : most;                                                         \
+                out[i] = (uint16_t)whole;                                                                    \
+                after = (T)(after + whole);                                                                  \
+            }                                                                                                \
+            sum += after;                                                                                    \
         }                                                                                                    \
-        return after;                                                                                        \
+        return sum;                                                                                          \
     }
 
-DEFINE_PLAIN_LEVELS(uint32_t, u4)
-DEFINE_PLAIN_LEVELS(uint16_t, u2)
+DEFINE_PLAIN_LEVELS(uint32_t, u4, n)
+DEFINE_PLAIN_LEVELS(uint16_t, u2, ADDED)
 
 /* Stretches of a row from k on that are of one kind, and whose counts' sum fits 32 bits: where they end. */
 INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
@@ -292,7 +308,7 @@ static CLONES void take_levels(leveling *l) {
             take_mixed(m++, l->low, bins, &l->sums);
         }
     }
-    for (size_t k = 0; k < LEVEL_ONE; k++) l->sums.n_of[ROUNDED * LEVEL_ONE + k] += l->sums.more[k];
+    for (size_t k = 0; k < OTHER_BINS; k++) l->sums.n_of[k] += l->sums.more[k];
 }
 
 static uint64_t levels_of(const level_sums *sums, int fate) {
