@@ -68,9 +68,11 @@ class Applied(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The chunk that an image became."""
+    """The chunk that an image became; sums as in `Applied`."""
 
-    applied: Applied
+    sum_before: int
+    sum_after: int
+    n_kept: int
     chunk: memoryview
     """Holds until the next one is made."""
     crc32: int
@@ -206,4 +208,4 @@ class Background:
         before, after, n, size, crc32, seconds = compiled.background_chunk(
             self._words(values, state), self._rest, low, self._passes, mark, self._stage, self._chunk
         )
-        return Chunk(Applied(before, after, self._indices[:n].copy()), self._chunk.data[:size], crc32, seconds)
+        return Chunk(before, after, n, self._chunk.data[:size], crc32, seconds)

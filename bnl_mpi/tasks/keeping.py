@@ -39,8 +39,10 @@ AUTO_RADIUS = 5.0
 class Kept:
     """What became of an image."""
 
-    where: Array
-    """Flat indices (slow * nx + fast) of the valid pixels that are kept."""
+    where: Array | None
+    """Flat indices (slow * nx + fast) of the valid pixels that are kept; None where nobody needed them."""
+    n_kept: int
+    """Their number."""
     centres: Array
     """Flat indices of pixels that are kept with their neighbours, though no region names them."""
     sum_before: int
@@ -105,7 +107,7 @@ class Keeper:
         applied = self._background.apply(counts, self._state, self._low)
         if counts is not values:
             values[...] = counts
-        return Kept(applied.kept, centres, applied.sum_before, applied.sum_after)
+        return Kept(applied.kept, len(applied.kept), centres, applied.sum_before, applied.sum_after)
 
     def chunk(self, values: Array, flags: Array) -> tuple[Kept, Chunk] | None:
         """What `apply` does, and the bslz4 chunk of the image, with marks where it is invalid; `values` stay.
@@ -116,7 +118,7 @@ class Keeper:
         if centres is None:
             return None
         made = self._background.chunk(values, self._state, self._low, self._mark)
-        return Kept(made.applied.kept, centres, made.applied.sum_before, made.applied.sum_after), made
+        return Kept(None, made.n_kept, centres, made.sum_before, made.sum_after), made
 
     def _find(self, values: Array, flags: Array) -> Array | None:
         """Find what is to be kept: the pixels whose neighbours are, too; None where there is nothing in the image."""
@@ -139,7 +141,7 @@ class Keeper:
         self._found.centres.append(none)
         if self._auto_radius is not None:
             self._found.discs.append(np.empty((0, 3), np.int32))
-        return Kept(none, none, 0, 0)
+        return Kept(none, 0, none, 0, 0)
 
     def _strong(self, values: Array, flags: Array, radius: float) -> Array:
         """(n, 3) int32: discs about the strong spots of an image."""

@@ -91,7 +91,7 @@ class ImageReport(BlockReport):
 
     def add_kept(self, kept: Kept) -> None:
         """Count what `--keep` did to an image."""
-        self.n_kept += len(kept.where)
+        self.n_kept += kept.n_kept
         self.n_kept_beside += len(kept.centres)
         self.sum_before += kept.sum_before
         self.sum_after += kept.sum_after

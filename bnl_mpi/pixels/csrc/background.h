@@ -37,6 +37,7 @@ typedef struct {
     size_t ny, nx;
     double *sum, *n; /* whole numbers, which doubles add without rounding; not of the finest */
     uint32_t *mean;
+    uint8_t *missing; /* of a row: whether a cell that is needed has no mean; of the finest all are */
 } cell_grid;
 
 /* Columns of cells that are marked together. */
@@ -101,6 +102,7 @@ static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uin
         const int is_fine = p->n_grids == 1;
         g->sum = is_fine ? NULL : from_room(room, &used, ny * nx * sizeof(double));
         g->n = is_fine ? NULL : from_room(room, &used, ny * nx * sizeof(double));
+        g->missing = from_room(room, &used, ny);
         g->mean = is_fine ? means : from_room(room, &used, ny * nx * sizeof(uint32_t));
         if (ny * nx == 1 || p->n_grids == 32) return used;
         ny = (ny + 1) / 2;
@@ -503,20 +505,36 @@ static void coarsen(const pyramid *p, size_t k) {
     }
 }
 
-/* Means of a coarse grid; whether there is none for some cell. */
+/* Means of a coarse grid where they are needed, in place of the next finer one's; whether there is none for some cell. */
 static int solve_coarse(const background *b, pyramid *p, cell_grid *g, double least) {
-    for (size_t i = 0; i < g->ny * g->nx; i += g->nx) {
-        blur_row_f8(b->taps, b->reach, g->nx, g->sum + i, p->work_sum + i, 0, g->nx);
-        blur_row_f8(b->taps, b->reach, g->nx, g->n + i, p->work_n + i, 0, g->nx);
-    }
-    for (size_t y = 0; y < g->ny; y++) mean_row(b, g, p, least, y);
+    const cell_grid *fine = g - 1;
+    size_t blurred = 0; /* rows before it are, if they are needed */
     int missing = 0;
-    for (size_t i = 0; i < g->ny * g->nx; i++) missing |= g->mean[i] == UINT32_MAX;
+    for (size_t y = 0; y < g->ny; y++) {
+        g->missing[y] = 0;
+        if (!fine->missing[2 * y] && !(2 * y + 1 < fine->ny && fine->missing[2 * y + 1])) continue;
+        if (y > b->reach && y - b->reach > blurred) blurred = y - b->reach;
+        for (; blurred <= y + b->reach && blurred < g->ny; blurred++) {
+            const size_t i = blurred * g->nx;
+            blur_row_f8(b->taps, b->reach, g->nx, g->sum + i, p->work_sum + i, 0, g->nx);
+            blur_row_f8(b->taps, b->reach, g->nx, g->n + i, p->work_n + i, 0, g->nx);
+        }
+        mean_row(b, g, p, least, y);
+        for (size_t x = 0; x < g->nx; x++) g->missing[y] |= g->mean[y * g->nx + x] == UINT32_MAX;
+        missing |= g->missing[y];
+    }
     return missing;
 }
 
 static CLONES void note_missing(const uint32_t *RESTRICT mean, uint8_t *RESTRICT missing, size_t n) {
     for (size_t i = 0; i < n; i++) missing[i] = mean[i] == UINT32_MAX;
+}
+
+/* Notes which rows have such cells; whether any has. */
+static int missing_rows(const uint8_t *missing, const cell_grid *g) {
+    int any = 0;
+    for (size_t y = 0; y < g->ny; y++) any |= g->missing[y] = memchr(missing + y * g->nx, 1, g->nx) != NULL;
+    return any;
 }
 
 /* Means of marked cells from what is near; whether it is too little for some cell, marked or not. Rows are blurred when
@@ -532,13 +550,13 @@ static int solve_fine(const background *b, pyramid *p, uint32_t least) {
             note_missing(g->mean + y * g->nx + from, p->missing + y * g->nx + from, to - from);
         }
     }
-    return memchr(p->missing, 1, g->ny * g->nx) != NULL;
+    return missing_rows(p->missing, g);
 }
 
 /* Cells of a coarse grid without a mean get that of the next coarser one. */
 static void fill_coarse(cell_grid *g, const cell_grid *wide) {
     for (size_t y = 0; y < g->ny; y++)
-        for (size_t x = 0; x < g->nx; x++)
+        for (size_t x = 0; g->missing[y] && x < g->nx; x++)
             if (g->mean[y * g->nx + x] == UINT32_MAX) g->mean[y * g->nx + x] = wide->mean[y / 2 * wide->nx + x / 2];
 }
 
@@ -547,6 +565,7 @@ static void fill_fine(pyramid *p) {
     cell_grid *g = &p->grids[0];
     const cell_grid *wide = &p->grids[1];
     for (size_t y = 0; y < g->ny; y++) {
+        if (!g->missing[y]) continue;
         const uint8_t *row = p->missing + y * g->nx, *end = row + g->nx;
         for (const uint8_t *at = row; (at = memchr(at, 1, (size_t)(end - at))) != NULL; at++) {
             const size_t x = (size_t)(at - row);
@@ -573,8 +592,9 @@ static void solve(const background *b, pyramid *p) {
         missing = solve_coarse(b, p, &p->grids[coarsest], coarsest + 1 == p->n_grids ? 1 : full / NEAR_SHARE);
     }
     const cell_grid *g = &p->grids[coarsest];
-    for (size_t i = 0; missing && i < g->ny * g->nx; i++)
-        if (g->mean[i] == UINT32_MAX) g->mean[i] = 0;
+    for (size_t y = 0; missing && y < g->ny; y++)
+        for (size_t i = y * g->nx; g->missing[y] && i < (y + 1) * g->nx; i++)
+            if (g->mean[i] == UINT32_MAX) g->mean[i] = 0;
     for (size_t k = coarsest; k-- > 1;) fill_coarse(&p->grids[k], &p->grids[k + 1]);
     if (coarsest) fill_fine(p);
 }

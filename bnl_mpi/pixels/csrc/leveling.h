@@ -356,8 +356,9 @@ INLINE uint32_t move_stretch(mixed_stretch *RESTRICT m, const int32_t *RESTRICT 
     return after;
 }
 
-/* What is moved or dithered gets its new value, in the list of what is mixed; what is kept is noted. */
-static CLONES void move_kept(leveling *l, uint32_t up, background_sums *sums) {
+/* What is moved or dithered gets its new value, in the list of what is mixed; what is kept is counted, and noted if
+ * `noting`. */
+static CLONES void move_kept(leveling *l, uint32_t up, int noting, background_sums *sums) {
     const background *b = l->b;
     int32_t thresholds[4][STRETCH];
     for (size_t y = 0; y < 4; y++)
@@ -365,7 +366,14 @@ static CLONES void move_kept(leveling *l, uint32_t up, background_sums *sums) {
     for (mixed_stretch *m = l->mixed, *end = m + l->n_mixed; m < end; m++) {
         if (!(m->any & (KEPT | AROUND))) continue;
         sums->sum_after += move_stretch(m, thresholds[m->at / b->nx & 3], (int32_t)b->limit, l->low, up);
-        for (uint32_t i = 0; m->any & KEPT && i < m->n; i++) {
+        if (!(m->any & KEPT)) continue;
+        if (!noting) {
+            uint32_t kept = 0;
+            for (uint32_t i = 0; i < STRETCH; i++) kept += (m->state[i] & PLAIN) == KEPT;
+            sums->n_kept += kept;
+            continue;
+        }
+        for (uint32_t i = 0; i < m->n; i++) {
             b->centres[sums->n_kept] = m->at + i;
             sums->n_kept += (m->state[i] & PLAIN) == KEPT;
         }
@@ -422,8 +430,8 @@ static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, 
 }
 
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
- * counts stays. What is kept is listed in place of the centres. `rest`: as background_find returns it. With a chunk the
- * image goes there, and what is absent gets `mark`; else it goes where it was. `room`: leveling_room bytes. */
+ * counts stays. `rest`: as background_find returns it. With a chunk the image goes there, and what is absent gets `mark`;
+ * else it goes where it was, and what is kept is listed in place of the centres. `room`: leveling_room bytes. */
 static void background_apply(const background *b, uint32_t *means, uint64_t rest, uint32_t low, image_chunk *chunk,
                              uint16_t mark, uint8_t *room, background_sums *sums) {
     leveling *l;
@@ -435,7 +443,7 @@ static void background_apply(const background *b, uint32_t *means, uint64_t rest
     const uint64_t moved = (levels_of(&l->sums, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
     const uint32_t up = rounding(&l->sums, 1, rest - l->sums.dithered + moved);
     sums->sum_before = rest + l->sums.kept;
-    move_kept(l, up, sums);
+    move_kept(l, up, chunk == NULL, sums);
     const uint64_t left = sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0;
     const uint32_t up_rest = rounding(&l->sums, 0, left);
     const mixed_stretch *m = l->mixed, *end = m + l->n_mixed;
