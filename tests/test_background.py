@@ -413,6 +413,7 @@ def test_wrong_arrays_are_refused() -> None:
         (1, u1[:4].copy()),
         (2, np.array([1, 255], "u4")),
         (2, np.array([255], "u4")),
+        (2, np.array([56, 0, 200], "u4")),
         (3, room[:-1].copy()),
         (3, u4),
         (4, 73),
