@@ -6,6 +6,7 @@ some ten thousand of them of a master.  The classes here are h5py's own, and dif
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -278,9 +279,16 @@ class File(Group, h5py.File):  # type: ignore[misc]
     """A file open for reading, without a lock."""
 
     trail: Trail | None = None
+    _access: Any = None
+    """How h5py opens such a file; it makes that list of properties, and one for new files, anew for each."""
 
     def __init__(self, path: str) -> None:
-        h5py.File.__init__(self, path, "r", locking=False)
+        if File._access is None:
+            h5py.File.__init__(self, path, "r", locking=False)
+            File._access = self.id.get_access_plist()
+        else:
+            opened = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=File._access)
+            h5py.HLObject.__init__(self, opened)
 
     @property
     def file(self) -> File:
