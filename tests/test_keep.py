@@ -186,13 +186,13 @@ def test_the_set_tells_what_was_kept(made: Path, tmp_path: Path) -> None:
             for index in (0, 1):
                 image = 2 * (k - 1) + index
                 state, valid = kept.of(image, index) == KEPT, originals[image] != 65535
-                n_kept += np.count_nonzero(state & valid)
+                n_kept += int(np.count_nonzero(state & valid))
                 assert kept_of(made, tmp_path)[image][~state].sum() == 0
                 assert state[10:13, 50:55].all()
                 difference = np.abs(images[image].astype(int) - originals[image])
                 assert difference[state & valid].max() <= 8
                 # What isn't kept has lost its noise.
-                changed += np.count_nonzero(difference[~state & valid])
+                changed += int(np.count_nonzero(difference[~state & valid]))
     assert changed > 5000
     assert n_kept == round(summary.kept["share"] * images.size)
     with h5py.File(tmp_path / "o_master.h5") as master:

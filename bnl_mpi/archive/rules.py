@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import importlib
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +100,8 @@ def condition_on_number(text: str | float) -> Test:
 
 def read_rules(path: str) -> tuple[Rule, ...]:
     """The rules of a TOML file; InputError or UsageError for what can't be understood."""
-    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    import tomllib
+
     try:
         told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

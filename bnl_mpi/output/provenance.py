@@ -73,7 +73,7 @@ def describe(job: Job) -> dict[str, Any]:
     return {
         "program": "bnl_mpi",
         "version": __version__,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "options": json.dumps({**options.identity(), **names}, sort_keys=True),
         "input": job.source.file_sizes(),
         "libraries": libraries(coder(options.codec, options.compression)),

@@ -167,7 +167,7 @@ def _provenance(job: Job) -> dict[str, Any]:
         expanded["background"] = f"{options.background}, seed {options.seed}: this noise is made, not measured"
     return {
         **found,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "options": json.dumps({**record, **identity["options"], **names}, sort_keys=True),
         "expanded": expanded,
         "plan_sha256": job.sha256,

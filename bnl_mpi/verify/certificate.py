@@ -69,7 +69,7 @@ def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyRepo
             hashed[os.path.abspath(path)] = hash_file(path)
     folder = os.path.dirname(os.path.abspath(stem))
     outputs = [hashed[os.path.abspath(path)] for path in own]
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     raws = [hashed[os.path.abspath(path)] for path in raw]
     made = crate.make(crate.Parts(job, summary, reports, outputs, raws, folder, now))
     sums = "".join(_sum_line(one, folder) for one in outputs)

@@ -92,7 +92,7 @@ def _property(name: str, value: Any) -> Entity:
 
 
 def _file(one: Hashed, identifier: str) -> Entity:
-    when = datetime.datetime.fromtimestamp(one.mtime_ns / 1e9, datetime.timezone.utc)
+    when = datetime.datetime.fromtimestamp(one.mtime_ns / 1e9, datetime.UTC)
     is_hdf5 = os.path.splitext(one.path)[1] in (".h5", ".nxs")
     return {
         "@id": identifier,
