@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import subprocess
@@ -133,3 +134,24 @@ def test_each_class_has_what_its_entry_promises() -> None:
         assert made.level == entry.default
         assert registry.from_config(made.get_config()) == made
         assert all(entry.load().libraries().values())
+
+
+def test_codecs_are_those_of_numcodecs_where_that_is_in_use() -> None:
+    """Whichever is imported first; and nothing of ours imports it."""
+    code = (
+        "import sys, bnl_mpi.codecs.hcompress, bnl_mpi.tasks.reduction\n"
+        "assert 'numcodecs' not in sys.modules\n"
+        "import numcodecs, numcodecs.abc\n"
+        "from bnl_mpi.codecs import from_config\n"
+        "from bnl_mpi.codecs.hcompress import HCompress\n"
+        "ours = from_config({'id': 'bnl_hcompress', 'scale': 12})\n"
+        "theirs = numcodecs.get_codec(ours.get_config())\n"
+        "assert type(theirs) is HCompress and theirs == ours and isinstance(theirs, numcodecs.abc.Codec)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg")
+    named = setup["options.entry_points"]["numcodecs.codecs"].split("\n")
+    loaded = (entry.load() for entry in registry.CODECS)
+    classes = [c for c in loaded if c.__module__.startswith("bnl_mpi.")]
+    assert sorted(filter(None, named)) == sorted(f"{c.codec_id} = {c.__module__}:{c.__name__}" for c in classes)

@@ -12,12 +12,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from numcodecs.registry import register_codec
 
 from ..errors import UsageError
 from ..pixels import kernels
 from ..pixels.fused import Tiling
-from .contract import Image, LossyCodec
+from .contract import Image, LossyCodec, join_numcodecs
 from .registry import DEFAULT_SCALE
 
 MIN_SIDE = 4
@@ -138,4 +137,4 @@ class HCompress(LossyCodec):
         return image
 
 
-register_codec(HCompress)
+join_numcodecs(HCompress)

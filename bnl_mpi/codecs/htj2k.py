@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numcodecs.registry import register_codec
 from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
 from ..pixels import kernels
 from . import openjph
-from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_elsewhere, errors_of
+from .contract import AT_END, PEAK, Errors, Image, LossyCodec, Passed, errors_elsewhere, errors_of, join_numcodecs
 from .registry import DEFAULT_RATIO
 from .step_search import Found, StepSearch, Target
 
@@ -269,4 +268,4 @@ def _new_search(name: str, level: float) -> StepSearch:
     return StepSearch(finest, coarsest, position=min(max(guess, finest), coarsest))
 
 
-register_codec(HTJ2K)
+join_numcodecs(HTJ2K)

@@ -6,13 +6,12 @@ import importlib.metadata
 from typing import Any
 
 import numpy as np
-from numcodecs.registry import register_codec
 from numpy.typing import NDArray
 
 from ..errors import BnlError
 from . import codestream as headers
 from . import openjpeg
-from .contract import AT_END, Image, LossyCodec, Passed
+from .contract import AT_END, Image, LossyCodec, Passed, join_numcodecs
 from .registry import DEFAULT_RATIO
 
 LADDER_TOP = 8000
@@ -117,5 +116,5 @@ class J2K2(_Jpeg2000):
         return [self.ratio]
 
 
-register_codec(J2K)
-register_codec(J2K2)
+join_numcodecs(J2K)
+join_numcodecs(J2K2)
