@@ -114,13 +114,16 @@ def add_overwriting(out: Any) -> None:
     add(out, "--json", optional=False, metavar="FILE", help="write the summary as JSON too")
 
 
-def add_running(parser: Any) -> Any:
-    """The options of ranks and shares, in a group of their own, which is returned."""
+def add_running(parser: Any, share_0: str = "writes the masters") -> Any:
+    """The options of ranks and shares, in a group of their own, which is returned.
+
+    `share_0` is what -t 0 does; empty where there are no shares, and then the help doesn't tell of them.
+    """
     how = parser.add_argument_group("running")
     add(how, "-p", "--parallel", type=int, const=None, metavar="N",
         help="number of workers; without an MPI launcher, start them here")  # fmt: skip
     add(how, "-t", "--thread", type=int, const=None, metavar="K",
-        help="do share K of -p alone, without MPI; 0 writes the masters")  # fmt: skip
+        help=f"do share K of -p alone, without MPI; 0 {share_0}" if share_0 else argparse.SUPPRESS)  # fmt: skip
     add(how, "--grace", optional=False, type=float, metavar="SECONDS",
         help="time for blocks in hand after SIGTERM, SIGINT or SIGUSR1 (default 20)")  # fmt: skip
     add(how, "--log_json", optional=False, metavar="FILE", help="append what happens, a JSON object a line")

@@ -10,15 +10,16 @@ import contextlib
 import errno
 import gc
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from .arguments import COMMANDS, Parser, build_parser, options_from
-from .errors import BnlError, UsageError
-from .output.text import drop
+from .errors import FULL, BnlError, UsageError
+from .output.text import drop, make_streams_good
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+UNWRITABLE = (*FULL, errno.EIO)
 """What a write may end with: no mistake of this program's."""
 
 WITHOUT_RANKS = ("quality",)
@@ -68,8 +69,16 @@ def _run(words: Sequence[str]) -> int:
     from .run import launch
 
     name = words[0] if words[0] in COMMANDS else None
+    if name is None and not words[0].startswith("-"):
+        raise _no_command(words[0])
     with contextlib.nullcontext() if name in WITHOUT_RANKS else launch.library_threads():
         return _run_main(words) if name is None else _run_command(name, words[1:])
+
+
+def _no_command(word: str) -> UsageError:
+    if os.path.exists(word) or os.path.splitext(word)[1]:
+        return UsageError(f"{word}: give the input with -i: bnl-mpi -i {shlex.quote(word)} ...")
+    return UsageError(f"{word}: no such command; give one of {', '.join(COMMANDS)}, or options: bnl-mpi --help")
 
 
 def _tell(error: BnlError) -> None:
@@ -112,7 +121,7 @@ def _main(words: Sequence[str]) -> int:
         drop(sys.stdout)
         return 1
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in UNWRITABLE:
             raise
         what = _unwritten(error)
         advice = "" if error.errno == errno.EIO else "; make room and start again"
@@ -132,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _main(argv)
     gc.disable()
+    make_streams_good()
     try:
         return _main(sys.argv[1:])
     finally:

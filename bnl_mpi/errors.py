@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write ends with where there is no more room."""
+
 
 class BnlError(Exception):
     """What stops a run: the message names the file, dataset, frame and value, and what to do."""
@@ -25,6 +30,12 @@ class InputError(BnlError):
 
 class OutputError(BnlError):
     """The output can't be written, or something is in its place already."""
+
+    @classmethod
+    def unwritten(cls, path: object, error: OSError) -> OutputError:
+        """Of a file that the system refuses, and what may help."""
+        help_ = "make room" if error.errno in FULL else "give a place that you may write to"
+        return cls(f"{path}: can't be written: {error.strerror}; {help_} and start again")
 
 
 class Interrupted(BnlError):

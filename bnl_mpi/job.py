@@ -176,7 +176,8 @@ def _check_zeroed(options: Options, plan: Plan) -> list[str]:
             raise UsageError(f"pattern '{pattern.text}' lies beyond the image of {nx} x {ny} pixels")
     for first, last in options.omit:
         if first > plan.n_frames_in:
-            raise UsageError(f"--omit {first}-{last} is outside the data, which has frames 1 to {plan.n_frames_in}")
+            told = f"{first}" if first == last else f"{first}-{last}"
+            raise UsageError(f"--omit {told} is outside the data, which has frames 1 to {plan.n_frames_in}")
     return ["--scale 0 makes every count 0"] if options.scale == 0 else []
 
 

@@ -442,6 +442,18 @@ def test_lists_folders_and_masters(raw: Path, tmp_path: Path, monkeypatch: pytes
     assert sets.find([str(raw)], str(tmp_path), homes=homes).sets == walked.sets
 
 
+def test_a_path_that_is_no_text_is_told_of_and_the_others_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/raw/caf\xe9")
+    os.makedirs(odd)
+    master = write_set(tmp_path / "raw", random_frames(4, SHAPE))
+    shutil.copy(master, odd)
+    assert main(["archive", str(tmp_path / "raw"), "--to", str(tmp_path / "to"), *WORDS]) == 0
+    assert "its path isn't UTF-8" in capfd.readouterr().err
+    assert [one.stage for one in entries_of(tmp_path / "to").values()] == [DONE]
+
+
 def test_failed_sets_go_on_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, to = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()

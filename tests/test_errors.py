@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from running import bnl, needs_mpi, outputs
+from running import MAIN, PATIENCE, bnl, needs_mpi, outputs
 from small_sets import random_frames, random_mask, write_set
 
 SHAPE = (40, 44)
@@ -342,3 +344,75 @@ def test_what_lies_inside_is_taken(tmp_path: Path, master: Path) -> None:
 def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
     done = bnl("-i", master, "-S", "0", "-o", "set", cwd=tmp_path)
     assert "--scale 0 makes every count 0" in done.stderr
+
+
+# ---- names, words and streams as people and shells give them ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["in_master.h5"], "in_master.h5: give the input with -i: bnl-mpi -i in_master.h5 ..."),
+        (["elsewhere/my set_master.h5", "-b", "2"], "give the input with -i: bnl-mpi -i 'elsewhere/my set_master.h5'"),
+        (["reduce", "-b", "2"], "reduce: no such command; give one of simulate, "),
+        (["-i", "in_master.h5", "-o", "-"], "--out_file '-': needs the name of files, not of a folder or a stream"),
+        (["-i", "in_master.h5", "-m", "out/"], "--out_master 'out/': needs the name of files"),
+        (["-i", "in_master.h5", "-R", "rows_1::2", "-0", "500"], "--omit 500 is outside the data"),
+        (
+            ["verify", "--deletable", "in_master.h5"],
+            "in_master.h5: is no certificate of bnl-mpi, nor text at all; give",
+        ),
+    ],
+)
+def test_words_that_go_wrong_say_what_to_give(tmp_path: Path, master: Path, words: list[str], message: str) -> None:
+    status = 1 if words[0] == "verify" else 2
+    refused(*words, cwd=tmp_path, message=message, status=status)
+
+
+def test_a_folder_says_which_master_is_in_it(tmp_path: Path, master: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    refused("-i", "raw", cwd=tmp_path, message="raw: is a folder; give the master file, NAME_master.h5")
+    refused("-i", tmp_path, cwd=tmp_path, message=f"give the master file, {tmp_path}/in_master.h5")
+    refused("-i", "", cwd=tmp_path, message="--infile '': no such file; there is in_master.h5")
+
+
+def test_rows_of_reflections_with_more_and_fewer_numbers(tmp_path: Path, master: Path) -> None:
+    (tmp_path / "spots.txt").write_text("1 2 3 4\n5 6 7\n")
+    line = refused(
+        "-i", master, "--keep", "spots.txt", cwd=tmp_path, message="(the number of columns changed from 4 to 3"
+    )
+    assert "usecols" not in line
+
+
+def test_a_place_that_refuses_files_is_no_full_one(tmp_path: Path, master: Path) -> None:
+    # Root may write to any folder that takes files at all; this one takes none.
+    line = refused("-i", master, "-o", "/proc/bnl_mpi_test", cwd=tmp_path, message="/proc/bnl_mpi_test.lock: can't be")
+    assert line.endswith("give a place that you may write to and start again")
+
+
+def by_shell(redirections: str, *words: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, MAIN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, cwd=cwd, timeout=PATIENCE, env={**os.environ, **env})
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_take_nothing_and_do_no_harm(tmp_path: Path, master: Path, closed: str) -> None:
+    done = by_shell(closed, "-i", master, "-s", "3", "-o", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"Traceback" not in done.stderr
+    # Nothing that was printed went into a file.
+    bnl("verify", "out_master.h5", cwd=tmp_path)
+
+
+def test_names_that_the_terminal_has_no_letters_for(tmp_path: Path, master: Path) -> None:
+    done = by_shell("", "-i", master, "-o", "Größe", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert b"Gr\\xf6\\xdfe_master.h5" in done.stdout
+
+
+def test_names_that_are_no_text_are_told_byte_for_byte(tmp_path: Path, master: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    done = by_shell("", "-i", master, "-o", f"{folder}/out", cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert b"/caf\xe9/out_master.h5" in done.stdout

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from bnl_mpi.arguments import COMMANDS, join_negative_values, options_from
+from bnl_mpi.arguments import COMMANDS, build_parser, join_negative_values, options_from
 from bnl_mpi.cli import main
 from bnl_mpi.errors import UsageError
 from bnl_mpi.options import Options
@@ -17,6 +20,26 @@ from bnl_mpi.pixels.patterns import parse_frame_list, parse_zero_pattern
 
 def parse(text: str) -> Options:
     return options_from(["-i", "in_master.h5", *text.split()])
+
+
+def test_the_readme_has_every_option_and_no_other() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    table = readme[readme.index("\n## Options\n") : readme.index("\n## Which setting\n")]
+    told = re.findall(r"`(--?\w+)", "\n".join(re.findall(r"^\| ([^|]*(?:\\\|[^|]*)*) \|", table, re.MULTILINE)))
+    names = {name for action in build_parser()._actions for name in action.option_strings}
+    assert sorted(told) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bnl_mpi", *name.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_defaults() -> None:

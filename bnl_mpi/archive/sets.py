@@ -40,6 +40,11 @@ class Found:
     """Why a path is no set of its own."""
 
 
+def is_text(path: str) -> bool:
+    """Whether a path's bytes are UTF-8."""
+    return not any(0xDC80 <= ord(letter) <= 0xDCFF for letter in path)
+
+
 def stem_of(path: str) -> str:
     """A set's path without what tells that it is one; of a series' image without its number too."""
     folder, name = os.path.split(path)
@@ -72,6 +77,8 @@ def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mappin
             stem = homes.get(master, stem)
         if not os.path.isfile(master) and path not in named:
             found.skipped[path] = "is a broken link"
+        elif not (is_text(stem) and is_text(master)):
+            found.skipped[path] = "its path isn't UTF-8, which the archive's memory needs; rename what isn't"
         elif master in real:
             if real[master] != path:
                 found.skipped[path] = f"is the same set as {real[master]}"

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which channel (energy threshold) of a data set with several, from 1",
     )
     add_overwriting(out)
-    add_running(parser)
+    add_running(parser, share_0="")
 
 
 def run(namespace: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     told.add_argument("--certificate", metavar="CRATE", help="check files against OUT.crate.json, without raw data")
     told.add_argument("--deletable", metavar="CRATE", help="print the raw files that a certified set stands for")
     add(told, "-0", dest="null", optional=False, action="store_true", help="with --deletable: end paths with NUL")
-    add_running(parser)
+    add_running(parser, share_0="tells what all have found")
 
 
 def run(namespace: argparse.Namespace) -> int:

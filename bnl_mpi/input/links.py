@@ -34,16 +34,18 @@ def check_present(paths: Iterable[str], master: str) -> None:
         names = ", ".join(missing)
         raise InputError(
             f"{master}: {len(missing)} linked data file{'s are' * (len(missing) > 1) or ' is'} missing: {names}; "
-            "put them where the master's links point"
+            f"put {'them' if len(missing) > 1 else 'it'} where the master's links point"
         )
 
 
 def find_master(path: str) -> str:
     """`path` if it is a file, else the error that says what is there instead."""
     if os.path.isdir(path):
-        raise InputError(f"{path}: is a folder; give the master file, NAME_master.h5")
+        first = next(iter(sorted(Path(path).glob("*_master.h5"))), "NAME_master.h5")
+        raise InputError(f"{path}: is a folder; give the master file, {first}")
     if not os.path.exists(path):
         near = sorted(p.name for p in Path(path).parent.glob("*_master.h5"))[:3] if Path(path).parent.is_dir() else []
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise InputError(f"{path}: no such file{hint}")
+        hint = f"; there {'are' if near[1:] else 'is'} {', '.join(near)}" if near else ""
+        name = path or "--infile ''"
+        raise InputError(f"{name}: no such file{hint}")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from contextlib import suppress
@@ -11,6 +12,37 @@ from ..errors import OutputError
 
 STANDARD_OUTPUT = "-"
 """As the name of a file that an option asks for."""
+AS_IT_IS = "bnl_mpi.as_it_is"
+"""How streams take what their encoding has no letter for."""
+
+
+def make_streams_good() -> None:
+    """Give a program of its own standard streams that take all that it says.
+
+    A closed one leads nowhere: its number must not become a file's. What an encoding can't say goes out as an escape,
+    and a file's name that is no text as the bytes that it is.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+    codecs.register_error(AS_IT_IS, _as_it_is)
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115  (as Python's own, open to the end)
+        getattr(sys, name).reconfigure(errors=AS_IT_IS)
+
+
+def _as_it_is(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    said = b""
+    for letter in error.object[error.start : error.end]:
+        # 0xDC80 to 0xDCFF stand for bytes of names, as `os.fsdecode` makes them.
+        is_byte = 0xDC80 <= ord(letter) <= 0xDCFF
+        said += bytes([ord(letter) - 0xDC00]) if is_byte else letter.encode("ascii", "backslashreplace")
+    return said, error.end
 
 
 def for_people(*asked: str | None) -> TextIO:

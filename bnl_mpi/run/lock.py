@@ -146,7 +146,7 @@ class Lock:
                 file.write(self._content)
             return os.stat(candidate).st_mtime
         except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}; make room and start again") from error
+            raise OutputError.unwritten(self.path, error) from error
 
     def _sweep(self, candidate: str, now: float) -> None:
         """Remove what runs left that were killed while they took this lock, or took it over."""

@@ -103,4 +103,4 @@ def _write(path: str, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}; make room and start again") from error
+        raise OutputError.unwritten(path, error) from error

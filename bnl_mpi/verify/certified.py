@@ -60,6 +60,8 @@ def read(path: str) -> Certificate:
         return Certificate(path, tuple(outputs), tuple(raw), bool(verdict["allFrames"]), str(verdict["verified"]))
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}; give OUT.crate.json") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no certificate of bnl-mpi, nor text at all; give OUT.crate.json") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: is no certificate of bnl-mpi ({error}); give OUT.crate.json") from error
 

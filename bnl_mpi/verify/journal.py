@@ -95,7 +95,7 @@ class Journal:
             with open(self._path, "ab", buffering=0) as file:
                 file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
-            raise OutputError(f"{self._path}: can't be written: {error.strerror}; make room and start again") from error
+            raise OutputError.unwritten(self._path, error) from error
 
 
 def verified(job: VerifyJob) -> dict[int, VerifyReport]:

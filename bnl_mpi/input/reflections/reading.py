@@ -73,7 +73,8 @@ def _rows(path: str) -> Array:
             warnings.simplefilter("ignore", UserWarning)
             rows: Array = np.loadtxt(path, comments="#", ndmin=2, encoding="latin-1")
     except ValueError as error:
-        reason = " ".join(str(error).split())[:120]
+        # Without NumPy's advice to who calls it.
+        reason = " ".join(str(error).partition(";")[0].split())[:120]
         raise InputError(f"--keep {path}: no file of reflections that is known ({reason}); give {KNOWN}") from error
     if not rows.size:
         raise InputError(f"--keep {path}: holds no reflections; give another file")
