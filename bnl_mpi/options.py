@@ -294,7 +294,7 @@ class Options:
             if value is not None:
                 stem = value.removesuffix(".h5")
                 if os.path.basename(stem) in ("", "-"):
-                    raise UsageError(f"--{name} '{value}': needs the name of files, not of a folder or a stream")
+                    raise UsageError(f"--{name} '{value}': needs a name, not a folder or a stream")
                 fix(name, stem)
         if self.out_master in (None, "out_file"):
             fix("out_master", f"{self.out_file}_master")

@@ -355,8 +355,8 @@ def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
         (["in_master.h5"], "in_master.h5: give the input with -i: bnl-mpi -i in_master.h5 ..."),
         (["elsewhere/my set_master.h5", "-b", "2"], "give the input with -i: bnl-mpi -i 'elsewhere/my set_master.h5'"),
         (["reduce", "-b", "2"], "reduce: no such command; give one of simulate, "),
-        (["-i", "in_master.h5", "-o", "-"], "--out_file '-': needs the name of files, not of a folder or a stream"),
-        (["-i", "in_master.h5", "-m", "out/"], "--out_master 'out/': needs the name of files"),
+        (["-i", "in_master.h5", "-o", "-"], "--out_file '-': needs a name, not a folder or a stream"),
+        (["-i", "in_master.h5", "-m", "out/"], "--out_master 'out/': needs a name"),
         (["-i", "in_master.h5", "-R", "rows_1::2", "-0", "500"], "--omit 500 is outside the data"),
         (
             ["verify", "--deletable", "in_master.h5"],
@@ -365,8 +365,15 @@ def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
     ],
 )
 def test_words_that_go_wrong_say_what_to_give(tmp_path: Path, master: Path, words: list[str], message: str) -> None:
-    status = 1 if words[0] == "verify" else 2
+    status = 1 if words[0] in ("verify", "estimate", "quality") else 2
     refused(*words, cwd=tmp_path, message=message, status=status)
+
+
+def test_verify_looks_for_the_place_of_its_findings_first(tmp_path: Path, master: Path) -> None:
+    bnl("-i", master, "-o", "out", cwd=tmp_path)
+    refused(
+        "verify", "out_master.h5", "--json", "nope/x.json", cwd=tmp_path, message="nope: no such folder for the output"
+    )
 
 
 def test_a_folder_says_which_master_is_in_it(tmp_path: Path, master: Path) -> None:

@@ -97,7 +97,7 @@ def _wish(namespace: argparse.Namespace) -> Wish:
     check_names(settings, namespace.keep)
     keep = namespace.keep
     spots = namespace.spots or (keep if keep != "auto" else None)
-    predicted = None if spots is None else study.predicted_in(spots)
+    predicted = None if spots is None else study.predicted_in(spots, "--spots" if namespace.spots else "--keep")
     return Wish(namespace.master, settings, namespace.sample, keep, namespace.channel, predicted)
 
 

@@ -73,6 +73,8 @@ def run(namespace: argparse.Namespace) -> int:
     jobs = _jobs(namespace)
     if namespace.page_only and not namespace.page:
         raise UsageError("--page_only needs --page FILE")
+    if namespace.page and not namespace.page.absolute().parent.is_dir():
+        raise OutputError(f"--page {namespace.page}: no such folder; make it first")
     failed = [] if namespace.page_only else _run_all(jobs, namespace)
     for line in failed:
         print(f"bnl-mpi: {line}", file=sys.stderr)

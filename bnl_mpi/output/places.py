@@ -49,9 +49,6 @@ def check_places(job: Job) -> None:
     for path in written:
         _check_name(path)
         _check_folder(path)
-    for option, text in _text_files(options):
-        _check_name(text)
-        _check_folder(text, f"{option} {text}: ")
     _check_links(job)
     _check_apart(options)
     _check_not_input(job, written)
@@ -172,10 +169,12 @@ def _file_number(path: str) -> tuple[int, int] | None:
 
 
 def check_texts(options: Options, inputs: Iterable[str] = ()) -> None:
-    """Refuse a `--json` or `--log_json` that would destroy something: a file that isn't of this program's making."""
+    """Refuse a `--json` or `--log_json` that can't be written, or would destroy what isn't of our making."""
     numbers = {_file_number(path) for path in inputs} - {None}
     is_ours = {"--json": _is_summary, "--log_json": _is_log}
     for option, path in _text_files(options):
+        _check_name(path)
+        _check_folder(path, f"{option} {path}: ")
         if not os.path.exists(path):
             continue
         if os.path.isdir(path):
