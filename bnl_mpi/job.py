@@ -321,8 +321,6 @@ def segments_of(job: Job, numbers: Sequence[int]) -> list[int]:
     """The segments of the source that the blocks `numbers` read."""
     wanted: set[int] = set()
     for number in numbers:
-        block = job.plan.block(number)
-        first = job.plan.frames_of(block.first_image).start
-        last = job.plan.frames_of(block.first_image + block.n_images - 1).stop
-        wanted.update(k for k, _ in job.source.spans(range(first, last)))
+        frames = job.plan.frames_of_block(job.plan.block(number))
+        wanted.update(k for k, _ in job.source.spans(frames))
     return sorted(wanted)

@@ -24,6 +24,10 @@ class Block:
     first_image: int
     n_images: int
 
+    @property
+    def images(self) -> range:
+        return range(self.first_image, self.first_image + self.n_images)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,6 +80,10 @@ class Plan:
         """The input frames (counted from 0) that make image `image` (counted from 0)."""
         start = self.first_frame + image * self.sum
         return range(start, min(start + self.sum, self.first_frame + self.n_frames))
+
+    def frames_of_block(self, block: Block) -> range:
+        """The input frames (counted from 0) that a block is made of."""
+        return range(self.frames_of(block.images[0]).start, self.frames_of(block.images[-1]).stop)
 
     def owned(self, worker: int, n_workers: int) -> list[int]:
         """Numbers of the blocks that worker `worker` of 1..`n_workers` owns: k, k + p, k + 2p, ..."""

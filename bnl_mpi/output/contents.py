@@ -217,7 +217,7 @@ def _misfit(file: h5py.File, plan: Plan, block: Block, head: records.Head, is_sq
     """How a file differs from its block of the plan, or None."""
     if head.n_images != block.n_images:
         return f"{head.n_images} images, {block.n_images} planned"
-    images = range(block.first_image, block.first_image + block.n_images)
+    images = block.images
     frames = [[f.start + 1, f.stop] for f in map(plan.frames_of, images)]
     if file[records.GROUP]["frames"][()].tolist() != frames:
         return f"images of other frames than {frames[0][0]} to {frames[-1][1]}"

@@ -15,8 +15,6 @@ from ..errors import OutputError
 from ..output.text import STANDARD_OUTPUT
 from .task import BlockReport
 
-FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-
 
 class RunLog:
     """Each line has `time` (seconds since the epoch), `event` and the event's own items.

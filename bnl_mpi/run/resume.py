@@ -105,7 +105,7 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
 def _first_unsound(job: Job, number: int) -> tuple[str, str | None]:
     plan, options = job.plan, job.options
     block = plan.block(number)
-    images = range(block.first_image, block.first_image + block.n_images)
+    images = block.images
     frames = [(f.start + 1, f.stop) for f in map(plan.frames_of, images)]
     expected = records.BlockRecord(job.sha256, job.identity, number, frames=frames)
     path = options.data_path(number)

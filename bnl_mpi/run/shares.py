@@ -173,7 +173,7 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: flo
 
 
 def _make_missing(job: Job, this: Process, missing: Sequence[int]) -> list[BlockReport]:
-    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in _images(job, k)))
+    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in job.plan.block(k).images))
     made = []
     for report in work_guided(job, missing, job.options.thread or 0, Guide(this, job_end_time(), line.advance)):
         made.append(report)
@@ -191,8 +191,3 @@ def _keep_of_share(job: Job, this: Process, numbers: Sequence[int]) -> None:
     this.kept = {r.number: r for r in found.reports}
     for number in this.kept:
         this.log.write("kept", block=number)
-
-
-def _images(job: Job, number: int) -> range:
-    block = job.plan.block(number)
-    return range(block.first_image, block.first_image + block.n_images)

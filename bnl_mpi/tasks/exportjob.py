@@ -52,8 +52,7 @@ class Export(Job):
         return np.frombuffer(zlib.decompress(self.packed_marks), np.int8).reshape(self.plan.shape_in)
 
     def images_of(self, number: int) -> range:
-        block = self.plan.block(number)
-        return range(block.first_image, block.first_image + block.n_images)
+        return self.plan.block(number).images
 
 
 def prepare(options: Options, template: Template, *, trust_counts: bool = True) -> Prepared:

@@ -141,7 +141,7 @@ class ImageMaker:
         after_image: Callable[[int], None],
     ) -> None:
         self._begin(block)
-        for image in range(block.first_image, block.first_image + block.n_images):
+        for image in block.images:
             n_frames = len(self._job.plan.frames_of(image))
             self._make_image(image, writer, squash, report)
             report.n_frames += n_frames

@@ -13,16 +13,9 @@ from ..input.frames import FrameReader
 from ..input.reading import Stamp
 from ..job import Job
 from ..output.record import GROUP, BlockRecord
-from ..plan import Block
 from ..run.files import SetFiles
 from ..run.task import BlockReport, Kept
 from .report import ImageReport
-
-
-def frames_of(job: Job, block: Block) -> range:
-    """The frames, from 0, that a block is made of."""
-    last = job.plan.frames_of(block.first_image + block.n_images - 1)
-    return range(job.plan.frames_of(block.first_image).start, last.stop)
 
 
 def note(
@@ -88,4 +81,4 @@ def _other_input(job: Job, report: BlockReport, path: str) -> str | None:
         return None
     if isinstance(report, ImageReport):
         report.bad_frames = read.bad_frames
-    return identity.differs(job.source, frames_of(job, job.plan.block(report.number)), read)
+    return identity.differs(job.source, job.plan.frames_of_block(job.plan.block(report.number)), read)

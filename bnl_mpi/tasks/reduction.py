@@ -143,7 +143,7 @@ class Pipeline(ImageMaker):
 
     def read_of(self, block: Block) -> BlockInput:
         """What was read since the block's first image, of its frames."""
-        return identity.block_input(self._reader, inputs.frames_of(self._job, block), self._bad)
+        return identity.block_input(self._reader, self._job.plan.frames_of_block(block), self._bad)
 
     def _decoded(self, chunk: bytes) -> Any:
         if self._stores_codestream:
@@ -243,7 +243,7 @@ class Pipeline(ImageMaker):
                 self._bad.append(frame)
 
     def _end(self, block: Block, report: ImageReport, made: Sequence[BlockRecord]) -> None:
-        inputs.note(self._reader, inputs.frames_of(self._job, block), self._bad, report, made)
+        inputs.note(self._reader, self._job.plan.frames_of_block(block), self._bad, report, made)
         self._reader.rest()
         if self._keeper is not None:
             for record in made:

@@ -95,7 +95,7 @@ class Verifier:
         """Look at the block; what is wrong is a finding, and no error."""
         job, begin = self._job, time.perf_counter()
         overseer = overseer or Overseer()
-        images = range(block.first_image, block.first_image + block.n_images)
+        images = block.images
         n_frames = sum(len(job.plan.frames_of(image)) for image in images)
         report = VerifyReport(block.number, block.n_images, n_frames, rank=self._rank, host=self._host)
         report.chosen = job.is_chosen(block.number)
@@ -118,15 +118,14 @@ class Verifier:
         job = self._job
         own = [job.data_files[block.number - 1]]
         own += [job.squash_files[block.number - 1]] if job.squash_files else []
-        first = job.plan.frames_of(block.first_image).start
-        last = job.plan.frames_of(block.first_image + block.n_images - 1).stop
+        frames = job.plan.frames_of_block(block)
         begin, seen = 0, set[str]()
         for segment in job.source.segments if job.against else ():
             here = max(begin, job.plan.first_frame)
             begin += segment.count
             if here < begin and segment.path not in seen:
                 seen.add(segment.path)
-                if first <= here < last:
+                if here in frames:
                     own.append(segment.path)
         return own
 

@@ -118,7 +118,7 @@ def _holds(job: VerifyJob, line: dict[str, Any], number: int) -> bool:
 
 def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
     block = job.plan.block(number)
-    images = range(block.first_image, block.first_image + block.n_images)
+    images = block.images
     report = VerifyReport(number, block.n_images, sum(len(job.plan.frames_of(image)) for image in images))
     for name, value in line["counts"].items():
         if name in COUNTED:

@@ -58,7 +58,7 @@ class VerifySummary:
     ) -> VerifySummary:
         """Put together what all ranks have found; `of_masters` is None where a share leaves these to share 0."""
         chosen = [report for report in reports if report.chosen]
-        frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in _images(job, r.number))
+        frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in job.plan.block(r.number).images)
         raw_bytes = frames * math.prod(job.plan.shape_in) * _item_size(job)
         return cls(
             job.master,
@@ -166,11 +166,6 @@ def _judged(job: VerifyJob, chosen: Sequence[VerifyReport], of_masters: Sequence
     for finding in [*(of_masters or ()), *(f for r in chosen for f in r.findings)]:
         judged.setdefault(finding.file, Judged(finding.file)).findings.append(finding)
     return list(judged.values())
-
-
-def _images(job: VerifyJob, number: int) -> range:
-    block = job.plan.block(number)
-    return range(block.first_image, block.first_image + block.n_images)
 
 
 def _item_size(job: VerifyJob) -> int:
