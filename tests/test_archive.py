@@ -1023,6 +1023,56 @@ def test_processes_look_and_may_die_of_it(raw: Path, tmp_path: Path, monkeypatch
             assert {*those, read_facts(master)} - {None} == {read_facts(master)}
 
 
+class _Comm:
+    """Of rank 0 and two others, of which one is ready late."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, int, int]] = []
+        self.waiting: dict[int, list[Any]] = {}
+        self._asked = 0
+
+    def Get_size(self) -> int:
+        return 3
+
+    def iprobe(self, tag: int) -> bool:
+        from bnl_mpi.archive import crews
+
+        self._asked += 1
+        if self._asked == 1:
+            self.waiting[crews.READY] = [1]
+        if self._asked == 5:
+            self.waiting[crews.READY].append(2)
+        return bool(self.waiting.get(tag))
+
+    def recv(self, tag: int) -> Any:
+        return self.waiting[tag].pop(0)
+
+    def send(self, thing: Any, dest: int, tag: int) -> None:
+        from bnl_mpi.archive import crews
+
+        self.sent.append((thing, dest, tag))
+        if thing is None:
+            assert self._asked >= 5
+            assert not any(self.waiting.values())
+        else:
+            self.waiting.setdefault(crews.SEEN, []).append((dest, dict.fromkeys(thing)))
+
+
+@pytest.mark.parametrize("n_masters", [0, 9])
+def test_ranks_go_when_all_that_they_sent_is_received(n_masters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where nobody asked for it: MPICH now and then kills ranks whose messages nobody took."""
+    from bnl_mpi.archive import crews, looking
+
+    monkeypatch.setattr(looking, "AT_ONCE", 2)
+    comm = _Comm()
+    hands = crews.Crews(comm)
+    seen = hands.look([f"{k}_master.h5" for k in range(n_masters)])
+    assert next(seen, None) is None  # and the rest is never asked for
+    hands.end()
+    assert [(dest, tag) for thing, dest, tag in comm.sent if thing is None] == [(1, crews.DEAL), (2, crews.DEAL)]
+    assert len(comm.sent) == 2 + (n_masters > 0)
+
+
 class _Stand:
     """In a process's place."""
 

@@ -20,9 +20,9 @@ from .looking import Seen, in_turn
 from .stages import Work
 from .state import Entry
 
-DEAL, TOLD, STOP, SEEN = 21, 22, 23, 24
-"""Tags: a set for a crew, or masters to look at; an entry for rank 0; a signal that rank 0 passes on; facts of those
-masters."""
+DEAL, TOLD, STOP, READY, SEEN = 21, 22, 23, 24, 25
+"""Tags: a set for a crew, or masters to look at; an entry for rank 0; a signal that rank 0 passes on; to rank 0, once,
+that all is imported; facts of those masters."""
 NAP = 0.002
 
 
@@ -36,7 +36,7 @@ class _Dealt:
 class _Told:
     rank: int
     entry: Entry | None
-    """None from a crew's ranks that don't speak for it, and from one that is ready for the first time."""
+    """None from a crew's ranks that don't speak for it."""
     ended: bool
 
 
@@ -67,7 +67,7 @@ def serve(comm: Any, words: Sequence[str] = ()) -> None:
     request = CrewStop(comm)
     request.install()
     stages.get_ready(words)
-    comm.send(_Told(comm.Get_rank(), None, ended=False), dest=0, tag=TOLD)
+    comm.send(comm.Get_rank(), dest=0, tag=READY)
     while True:
         nap = Nap()
         while not comm.iprobe(source=0, tag=DEAL):
@@ -104,6 +104,7 @@ class Crews:
         self._comm = comm
         self.n_ranks = comm.Get_size() - 1
         self._passed_on = False
+        self._getting_ready, self._looking = self.n_ranks, 0
         self._free: set[int] = set()
         """Ranks that are ready and look at no masters, as long as these are looked at."""
 
@@ -115,18 +116,24 @@ class Crews:
         return in_turn(masters, self)
 
     def give(self, masters: Sequence[str]) -> bool:
-        while self._comm.iprobe(tag=TOLD):
-            self._free.add(self._comm.recv(tag=TOLD).rank)
+        while self._comm.iprobe(tag=READY):
+            self._hear_of_ready()
         if self._free:
             self._comm.send(masters, dest=self._free.pop(), tag=DEAL)
+            self._looking += 1
             return True
         return False
+
+    def _hear_of_ready(self) -> None:
+        self._free.add(self._comm.recv(tag=READY))
+        self._getting_ready -= 1
 
     def hear(self) -> Seen:
         while not self._comm.iprobe(tag=SEEN):
             time.sleep(NAP)
         rank, seen = self._comm.recv(tag=SEEN)
         self._free.add(rank)
+        self._looking -= 1
         return cast(Seen, seen)
 
     def run(self, dealer: Dealer, work_of: Callable[[str], Work], request: StopRequest, tell: stages.TellAll) -> None:
@@ -150,7 +157,14 @@ class Crews:
             heard = _listen(self._comm, idle)
 
     def end(self) -> None:
-        """Let them go."""
+        """Let them go, when all that they have sent is received: MPI may end ranks that it has messages of."""
+        while self._getting_ready:
+            if self._comm.iprobe(tag=READY):
+                self._hear_of_ready()
+            else:
+                time.sleep(NAP)
+        while self._looking:
+            self.hear()
         self._to_all(None, DEAL)
 
     def _to_all(self, thing: object, tag: int) -> None:
