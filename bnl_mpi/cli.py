@@ -1,11 +1,11 @@
 """The command line: which command, and errors to one line.
 
-Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5.
+Nothing heavy is imported here, so that `--help` needs neither MPI nor HDF5; and next to nothing before `main`, so that
+Ctrl-C, however early, is told of in a line.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import gc
@@ -14,10 +14,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from .arguments import COMMANDS, Parser, build_parser, options_from
 from .errors import FULL, BnlError, UsageError
 from .output.text import drop, make_streams_good
+
+if TYPE_CHECKING:
+    import argparse
 
 UNWRITABLE = (*FULL, errno.EIO)
 """What a write may end with: no mistake of this program's."""
@@ -27,6 +30,8 @@ WITHOUT_RANKS = ("quality",)
 
 
 def _run_main(words: Sequence[str]) -> int:
+    from .arguments import options_from
+
     options = options_from(words)
     from .run import launch
 
@@ -42,6 +47,8 @@ def _run_main(words: Sequence[str]) -> int:
 
 def _run_command(name: str, words: Sequence[str]) -> int:
     import importlib
+
+    from .arguments import COMMANDS, Parser
 
     module_name, text = COMMANDS[name]
     module = importlib.import_module(module_name)
@@ -66,6 +73,7 @@ def _keep_for_good() -> None:
 
 
 def _run(words: Sequence[str]) -> int:
+    from .arguments import COMMANDS
     from .run import launch
 
     name = words[0] if words[0] in COMMANDS else None
@@ -76,6 +84,8 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _no_command(word: str) -> UsageError:
+    from .arguments import COMMANDS
+
     if os.path.exists(word) or os.path.splitext(word)[1]:
         return UsageError(f"{word}: give the input with -i: bnl-mpi -i {shlex.quote(word)} ...")
     return UsageError(f"{word}: no such command; give one of {', '.join(COMMANDS)}, or options: bnl-mpi --help")
@@ -107,6 +117,8 @@ def _unwritten(error: OSError) -> str:
 def _main(words: Sequence[str]) -> int:
     try:
         if not words:
+            from .arguments import build_parser
+
             build_parser().print_help()
             return UsageError.exit_status
         status = _run(words)

@@ -30,6 +30,12 @@ def test_the_readme_has_every_option_and_no_other() -> None:
     assert sorted(told) == sorted(names)
 
 
+def test_next_to_nothing_is_imported_before_an_interrupt_can_be_told_of() -> None:
+    code = "import sys, bnl_mpi.cli; print([n for n in ('argparse', 'numpy', 'bnl_mpi.options') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
     done = subprocess.run(
