@@ -358,6 +358,9 @@ def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
         (["-i", "in_master.h5", "-o", "-"], "--out_file '-': needs a name, not a folder or a stream"),
         (["-i", "in_master.h5", "-m", "out/"], "--out_master 'out/': needs a name"),
         (["-i", "in_master.h5", "-R", "rows_1::2", "-0", "500"], "--omit 500 is outside the data"),
+        (["estimate", "in_master.h5", "--spots", "nope.refl"], "--spots nope.refl: can't be opened: No such file"),
+        (["quality", "in_master.h5", "--page", "nope/page.md"], "--page nope/page.md: no such folder; make it first"),
+        (["report", "in_master.h5", "--against", "./in_master.h5", "-o", "r.html"], "is the set itself; give the raw"),
         (
             ["verify", "--deletable", "in_master.h5"],
             "in_master.h5: is no certificate of bnl-mpi, nor text at all; give",
