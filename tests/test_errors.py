@@ -360,7 +360,6 @@ def test_a_scale_of_nothing_is_told(tmp_path: Path, master: Path) -> None:
         (["-i", "in_master.h5", "-R", "rows_1::2", "-0", "500"], "--omit 500 is outside the data"),
         (["estimate", "in_master.h5", "--spots", "nope.refl"], "--spots nope.refl: can't be opened: No such file"),
         (["quality", "in_master.h5", "--page", "nope/page.md"], "--page nope/page.md: no such folder; make it first"),
-        (["report", "in_master.h5", "--against", "./in_master.h5", "-o", "r.html"], "is the set itself; give the raw"),
         (
             ["verify", "--deletable", "in_master.h5"],
             "in_master.h5: is no certificate of bnl-mpi, nor text at all; give",
@@ -372,8 +371,10 @@ def test_words_that_go_wrong_say_what_to_give(tmp_path: Path, master: Path, word
     refused(*words, cwd=tmp_path, message=message, status=status)
 
 
-def test_verify_looks_for_the_place_of_its_findings_first(tmp_path: Path, master: Path) -> None:
+def test_commands_look_at_names_before_the_work(tmp_path: Path, master: Path) -> None:
     bnl("-i", master, "-o", "out", cwd=tmp_path)
+    words = ("report", "out_master.h5", "--against", "./out_master.h5", "-o", "r.html")
+    refused(*words, cwd=tmp_path, message="is the set itself; give the raw data's master", status=2)
     refused(
         "verify", "out_master.h5", "--json", "nope/x.json", cwd=tmp_path, message="nope: no such folder for the output"
     )

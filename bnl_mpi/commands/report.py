@@ -42,9 +42,9 @@ def run(namespace: argparse.Namespace) -> int:
         raise OutputError(f"{folder}: no such folder for the report; make it first")
     if os.path.realpath(namespace.out_file) in {os.path.realpath(p) for p in (namespace.master, namespace.against)}:
         raise UsageError(f"-o {namespace.out_file}: is one of the sets")
+    record, _ = read_record(namespace.master)
     if os.path.realpath(namespace.master) == os.path.realpath(namespace.against):
         raise UsageError(f"--against {namespace.against}: is the set itself; give the raw data's master")
-    record, _ = read_record(namespace.master)
     words = checked_words(record, namespace.master, namespace.against)
     from ..report import gather
 
