@@ -315,6 +315,7 @@ def test_a_data_file_is_no_master(tmp_path: Path, master: Path) -> None:
     refused("-i", tmp_path / "in_data_000002.h5", cwd=tmp_path, message=message)
     bnl("-i", master, "-o", "set", cwd=tmp_path)
     refused("-i", "set_000001.h5", "-o", "x", cwd=tmp_path, message="this is a data file, its master is set_master.h5")
+    refused("check", "set_000001.h5", cwd=tmp_path, message="this is a data file, its master is set_master.h5")
     master.unlink()
     refused("-i", "in_data_000001.h5", cwd=tmp_path, message="give the master file that links it")
 

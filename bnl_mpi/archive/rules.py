@@ -61,6 +61,8 @@ class Rule:
     conditions: Mapping[str, Any]
     options: str | None
     skip: str | None
+    place: str = ""
+    """The file and the name, for messages."""
 
     def fits(self, one: DataSet, facts: Facts, reflections: str | None) -> bool:
         """Whether a set meets all conditions."""
@@ -143,7 +145,8 @@ def _rule(path: str, number: int, table: dict[str, Any]) -> Rule:
             raise UsageError(f"{where}: path = {value!r}; it is a pattern in quotes")
         conditions[key] = value
     options, skip = table.get("options"), table.get("skip")
-    return Rule(name, conditions, None if options is None else str(options), None if skip is None else str(skip))
+    words, reason = (None if outcome is None else str(outcome) for outcome in (options, skip))
+    return Rule(name, conditions, words, reason, where)
 
 
 def find_reflections(one: DataSet, pattern: str | None) -> str | None:
@@ -178,6 +181,6 @@ def _words(options: str, reflections: str | None, one: DataSet) -> tuple[str, ..
     return tuple(filled)
 
 
-def without_effect(rules: Sequence[Rule], chosen: Sequence[str]) -> list[str]:
-    """The names of rules that no set was given to; `chosen` are the names of those that were taken."""
-    return [rule.name for rule in rules if rule.name not in set(chosen)]
+def without_effect(rules: Sequence[Rule], chosen: Sequence[str]) -> list[Rule]:
+    """The rules that no set was given to; `chosen` are the names of those that were taken."""
+    return [rule for rule in rules if rule.name not in set(chosen)]

@@ -119,7 +119,7 @@ def make_plan(
         elif wish.rules:
             taken.append(_rule_of(plan, wish, one, next(told)))
     if not following and (idle := rules.without_effect(wish.rules, taken)):
-        raise UsageError(f"--rules: {idle[0]!r} has no effect: no data set is given to it; mend it or take it out")
+        raise UsageError(f"{idle[0].place} has no effect: no data set is given to it; mend it or take it out")
     return plan
 
 

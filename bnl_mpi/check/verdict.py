@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..hdf5 import guard
 from ..hdf5.memory import Memory
+from ..input.discovery import refuse_data_file
 from ..output import contents
 from . import dials, durin, others, soundness, xds, xds_data  # noqa: F401  (their rules enter the table)
 from .rule import DIALS, DURIN, NXMX, OURS, READERS, RULES, UPSTREAM, XDS, Rule
@@ -111,6 +112,7 @@ def _judge(master: str, data: bool, meant_for: Sequence[str]) -> Verdict:
     nxs = sibling_nxs(master)
     findings: list[Finding] = []
     with Subject(master) as subject:
+        refuse_data_file(master, subject.h5)
         missing = _missing(subject)
         if nxs is None:
             findings += _apply(subject, set(READ_NXS))

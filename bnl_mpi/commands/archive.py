@@ -162,10 +162,10 @@ def _check_rule(rule: Rule) -> None:
     try:
         values = _checked(shlex.split(rule.options or ""))
     except (UsageError, ValueError) as error:
-        raise UsageError(f"--rules: {rule.name!r}: {error}") from error
+        raise UsageError(f"{rule.place}: {error}") from error
     for name in OF_THE_RUN:
         if name in values:
-            raise UsageError(f"--rules: {rule.name!r}: --{name} isn't a set's affair; give it on the command line")
+            raise UsageError(f"{rule.place}: --{name} isn't a set's affair; give it on the command line")
 
 
 def _of_sets(job: Sequence[str]) -> list[str]:

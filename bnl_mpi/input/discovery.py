@@ -102,7 +102,7 @@ def open_source(
     master tells.  With `trust_counts` the data files after the first are not opened if `expected` fits files of
     the first one's length (rank 0's way: the owners look later); without it every file is opened.
     """
-    _refuse_data_file(master, h5)
+    refuse_data_file(master, h5)
     if "/entry/data" not in h5:
         raise InputError(f"{master}: no group /entry/data; is this an Eiger master file?")
     group = h5["/entry/data"]
@@ -126,7 +126,7 @@ def open_source(
     return salvaged(found) if lenient.salvage else found
 
 
-def _refuse_data_file(master: str, h5: Any) -> None:
+def refuse_data_file(master: str, h5: Any) -> None:
     """A file of frames without an experiment is no master; say which is."""
     if "entry/instrument" in h5 or access.get_dataset(h5, "entry/data/data") is None:
         return
