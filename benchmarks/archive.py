@@ -299,6 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sets, rounds = (4, 1) if chosen.quick else (chosen.sets, chosen.rounds)
     kinds = [(d, n) for d in chosen.detectors for n in chosen.frames]
     kinds = [(chosen.detectors[0], 4)] if chosen.quick else kinds
+    machine.compile_modules()
     load = machine.load()
     rows: list[dict[str, Any]] = []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 import time
@@ -33,6 +34,13 @@ def describe() -> dict[str, Any]:
         "openjpeg": openjpeg.version(),
         "compiled_kernels": kernels.COMPILED,
     }
+
+
+def compile_modules() -> None:
+    """As `pip install` does: from a checkout each process would compile them, where Python is told to keep no bytecode."""
+    import bnl_mpi
+
+    compileall.compile_dir(Path(bnl_mpi.__file__).parent, quiet=2)
 
 
 def load() -> float:

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--work", type=Path, default=Path("benchmarks/data"), help="folder of input and output")
     add("--result", type=Path, default=Path("benchmarks/results/node.json"))
     chosen = parser.parse_args(arguments)
+    machine.compile_modules()
     few = inputs.simulated(chosen.work, chosen.detector, 16, min(SIMULATED, chosen.frames))
     master = inputs.multiplied(few, -(-chosen.frames // min(SIMULATED, chosen.frames)))
     workers = sorted(set(chosen.workers))

@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--result", type=Path, default=Path("benchmarks/results/original.json"))
     chosen = parser.parse_args(arguments)
     sets = [(inputs.simulated(chosen.work, d, 16, chosen.frames), chosen.frames) for d in chosen.detectors]
+    machine.compile_modules()
     before = machine.load()
     try:
         found = [

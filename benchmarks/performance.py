@@ -162,6 +162,7 @@ def measure(sizes: Sizes, work: Path, results: Path, wanted: list[str]) -> None:
     """Measure the `wanted` sections and write results/SECTION.json for each, as soon as it is done."""
     work.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
+    machine.compile_modules()
     for name in wanted:
         before = machine.load()
         print(f"benchmarks: {name} (load {before:.1f})", file=sys.stderr, flush=True)

@@ -211,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write one JSON file; 0 on success, 1 where a run failed."""
     namespace = _parser().parse_args(arguments)
     namespace.work.mkdir(parents=True, exist_ok=True)
+    machine.compile_modules()
     master = namespace.input
     per_copy = 50
     if master is None:
