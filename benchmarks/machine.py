@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def compile_modules() -> None:
-    """As `pip install` does: from a checkout each process would compile them, where Python is told to keep no bytecode."""
+    """As `pip install` does: where Python is told to keep no bytecode, each process would compile a checkout's."""
     import bnl_mpi
 
     compileall.compile_dir(Path(bnl_mpi.__file__).parent, quiet=2)

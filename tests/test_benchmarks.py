@@ -168,14 +168,13 @@ def test_a_plan_with_10000_files_is_a_small_broadcast(tmp_path: Path) -> None:
 
 def test_rank_0_opens_one_data_file(simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    original = h5py.File.__init__
+    original = h5py.h5f.open
 
-    def counting(self: Any, name: Any, *arguments: Any, **more: Any) -> None:
-        if isinstance(name, str | os.PathLike):  # else it is a file that is open already
-            opened.append(os.path.basename(os.fspath(name)))
-        original(self, name, *arguments, **more)
+    def counting(name: bytes, *arguments: Any, **more: Any) -> Any:
+        opened.append(os.path.basename(os.fsdecode(name)))
+        return original(name, *arguments, **more)
 
-    monkeypatch.setattr(h5py.File, "__init__", counting)
+    monkeypatch.setattr(h5py.h5f, "open", counting)
     many_ranks.planned_job(inputs.multiplied(simulated, 3), compression="bslz4")
     assert {name for name in opened if "_data_" in name} == {"in_500k_16_4_x3_data_000001.h5"}
 
