@@ -124,29 +124,6 @@ def test_they_agree_where_little_is_made_anew(
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    st.lists(st.sampled_from([0.0, 0.3, 0.301, 1.0, 2.0, 2.01, 700.0, 30000.0]), min_size=2, max_size=4),
-    st.tuples(st.integers(1, 120), st.integers(1, 150)),
-    st.sampled_from([1, 2, 8]),
-    st.lists(st.integers(0, LEVEL_ONE + 2), min_size=2, max_size=2),
-)
-def test_what_an_image_leaves_for_the_next_changes_nothing(
-    means: list[float], shape: tuple[int, int], binning: int, window: list[int]
-) -> None:
-    of = background.Background(shape, binning, LIMIT)
-    of._passes.view(np.uint32)[:2] = window
-    for seed, mean in enumerate(means):
-        values, flags, state, discs = picture(shape, seed // 2, mean)
-        expected = values.copy()
-        *_, (before, after) = in_numpy(expected, flags, state.copy(), discs, binning, exact=False)
-        of.find(values, flags, state, discs)
-        applied = of.apply(values, state, LOW[False])
-        np.testing.assert_array_equal(values, expected)
-        assert applied[:2] == (before, after)
-
-
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.tuples(st.integers(1, 70), st.integers(1, 90)), st.integers(0, 1000), st.sampled_from([KEPT, AROUND]))
 def test_discs_are_the_same_in_both_implementations(shape: tuple[int, int], seed: int, bit: int) -> None:

@@ -122,8 +122,7 @@ class Background:
         if compiled is not None:
             self._indices = np.empty(ny * nx, np.uint32)
             sizes = compiled.background_room(ny, nx, self._how.cell_bits)
-            # Zeros: of the passes, what an image leaves is a hint to the next one.
-            self._grids, self._passes = (np.zeros(size // 8, np.float64) for size in sizes)
+            self._grids, self._passes = (np.empty(size // 8, np.float64) for size in sizes)
         self._stage = self._chunk = np.empty(0)
 
     def _words(self, values: Array, state: Array) -> tuple[Any, ...]:

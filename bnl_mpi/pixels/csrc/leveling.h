@@ -47,19 +47,8 @@ typedef struct {
     uint32_t at, n, any; /* its first pixel in the image; how many there are; their states' bits */
 } mixed_stretch;
 
-/* Fractions of levels, `from` to `to`, between which what is rounded up is expected to begin. */
-typedef struct {
-    uint32_t from, to;
-} window;
-
-static const window ANYWHERE = {0, LEVEL_ONE};
-
-/* How far from where it began in one image it is expected to begin in the next: that is right as a rule, unless the
- * background changes by some per cent. */
-enum { EXPECTED = 24 };
-
 /* Histograms of the levels' fractions, by fate, in two halves; whole levels of what is rounded and of what is moved; counts that are
- * kept, and that dithering replaces. Of what is rounded, much that is out of the window is among the whole levels. */
+ * kept, and that dithering replaces. */
 typedef struct {
     uint32_t n_of[OTHER_BINS + STRETCH], more[OTHER_BINS + STRETCH];
     uint64_t whole[2], kept, dithered;
@@ -70,7 +59,6 @@ enum { NARROW = UINT16_MAX - LEVEL_ONE };
 
 /* What the passes over an image share. */
 typedef struct {
-    window expected; /* what the image before left */
     const background *b;
     cell_grid g;
     uint32_t low;            /* below this level kept pixels stay */
@@ -99,9 +87,7 @@ static size_t leveling_open(leveling **l, const background *b, uint32_t *means, 
     made.narrow = from_room(room, &used, made.g.ny);
     made.kinds = from_room(room, &used, n);
     made.mixed = from_room(room, &used, n * sizeof *made.mixed);
-    if (!room) return used;
-    made.expected = (*l)->expected.from < (*l)->expected.to && (*l)->expected.to <= LEVEL_ONE ? (*l)->expected : ANYWHERE;
-    **l = made;
+    if (room) **l = made;
     return used;
 }
 
@@ -240,34 +226,20 @@ INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT 
 enum { ADDED = 2048 };
 
 #define DEFINE_PLAIN_LEVELS(T, NAME, AT_ONCE)                                                                \
-    /* Levels that are rounded alike wherever in the window rounding up begins are told by their counts; those  \
-     * of n, up to STRETCH, of which one isn't, by a histogram. */                                           \
-    INLINE void take_few_##NAME(const T *level, size_t n, window w, level_sums *sums) {                      \
-        const T least = (T)(LEVEL_ONE - w.to), most = (T)(LEVEL_ONE - w.from);                               \
-        T both = 0; /* the counts at least, times 2 * STRETCH, and how many may be one more */               \
-        for (size_t i = 0; i < n; i++)                                                                       \
-            both = (T)(both + (2 * STRETCH - 1) * ((T)(level[i] + least) >> LEVEL_BITS) +                    \
-                       ((T)(level[i] + most) >> LEVEL_BITS));                                                \
-        if (!(both & (2 * STRETCH - 1))) {                                                                   \
-            sums->whole[ROUNDED] += both / (2 * STRETCH);                                                    \
-            return;                                                                                          \
-        }                                                                                                    \
-        T whole = 0;                                                                                         \
-        for (size_t i = 0; i < n; i++) whole = (T)(whole + (level[i] >> LEVEL_BITS));                        \
-        sums->whole[ROUNDED] += whole;                                                                       \
+    /* Neighbours are alike: two histograms, lest each increment waits for the one before. */                \
+    INLINE void take_plain_##NAME(const T *level, size_t n, level_sums *sums) {                              \
         size_t i = 0;                                                                                        \
-        /* Neighbours are alike: two histograms, lest each increment waits for the one before. */            \
+        for (size_t k = 0; k < n; k += AT_ONCE) {                                                            \
+            const size_t end = n - k < AT_ONCE ? n : k + AT_ONCE;                                            \
+            T whole = 0;                                                                                     \
+            for (size_t j = k; j < end; j++) whole = (T)(whole + (level[j] >> LEVEL_BITS));                  \
+            sums->whole[ROUNDED] += whole;                                                                   \
+        }                                                                                                    \
         for (; i + 1 < n; i += 2) {                                                                          \
             sums->n_of[level[i] & (LEVEL_ONE - 1)]++;                                                        \
             sums->more[level[i + 1] & (LEVEL_ONE - 1)]++;                                                    \
         }                                                                                                    \
         if (i < n) sums->more[level[i] & (LEVEL_ONE - 1)]++;                                                 \
-    }                                                                                                        \
-                                                                                                             \
-    INLINE void take_plain_##NAME(const T *level, size_t n, window w, level_sums *sums) {                    \
-        size_t i = 0;                                                                                        \
-        for (; i + STRETCH <= n; i += STRETCH) take_few_##NAME(level + i, STRETCH, w, sums);                 \
-        take_few_##NAME(level + i, n - i, w, sums);                                                          \
     }                                                                                                        \
                                                                                                              \
     INLINE uint32_t round_plain_##NAME(const T *RESTRICT level, size_t n, uint32_t limit, uint32_t up,       \
@@ -325,9 +297,9 @@ static CLONES void take_levels(leveling *l) {
             const size_t x = k * STRETCH;
             end = kinds[k] == ALL_PLAIN ? alike(kinds, k, n_stretches) : k + 1;
             if (kinds[k] == ALL_PLAIN && narrow)
-                take_plain_u2(narrow + x, start_of(b, end) - x, l->expected, &l->sums);
+                take_plain_u2(narrow + x, start_of(b, end) - x, &l->sums);
             else if (kinds[k] == ALL_PLAIN)
-                take_plain_u4(l->level + x, start_of(b, end) - x, l->expected, &l->sums);
+                take_plain_u4(l->level + x, start_of(b, end) - x, &l->sums);
             if (kinds[k] != MIXED) continue;
             if (m->n == STRETCH) /* a constant length lets the compiler vectorise */
                 fill_mixed(m, b, l->level + x, narrow ? narrow + x : NULL, STRETCH);
@@ -346,7 +318,7 @@ static uint64_t levels_of(const level_sums *sums, int fate) {
 }
 
 /* What is added to levels before they are cut to whole counts so that their sum is `wanted`, nearly: about a half as
- * a rule. Of what is rounded alone, or of what is moved too. It is right where `is_expected`. */
+ * a rule. Of what is rounded alone, or of what is moved too. */
 static uint32_t rounding(const level_sums *sums, int moved_too, uint64_t wanted) {
     uint64_t up = sums->whole[ROUNDED] + (moved_too ? sums->whole[MOVED] : 0);
     uint32_t from = LEVEL_ONE;
@@ -457,55 +429,28 @@ static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, 
     return after;
 }
 
-/* Whether rounding up begins in the window, for certain, with so much added to levels. */
-static int is_expected(window w, uint32_t up) {
-    const uint32_t from = LEVEL_ONE - up;
-    return (from > w.from || !w.from) && (from < w.to || w.to == LEVEL_ONE);
-}
-
-/* Takes the levels and moves what is kept; returns what is added to the levels of the rest, and sets the window for the
- * next image, and `sure` to whether this one's was right: else all is to be done again, with the window that was set. */
-static uint32_t move_and_round(leveling *l, uint64_t rest, int noting, background_sums *sums, int *sure) {
-    const window w = l->expected;
-    memset(sums, 0, sizeof *sums);
-    take_levels(l);
-    const uint64_t moved = (levels_of(&l->sums, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
-    const uint32_t up = rounding(&l->sums, 1, rest - l->sums.dithered + moved);
-    l->expected = ANYWHERE;
-    *sure = is_expected(w, up);
-    if (!*sure) return up;
-    sums->sum_before = rest + l->sums.kept;
-    move_kept(l, up, noting, sums);
-    const uint64_t left = sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0;
-    const uint32_t up_rest = rounding(&l->sums, 0, left);
-    *sure = is_expected(w, up_rest);
-    if (!*sure) return up;
-    const uint32_t from = LEVEL_ONE - (up > up_rest ? up : up_rest), to = LEVEL_ONE - (up < up_rest ? up : up_rest);
-    l->expected.from = from > EXPECTED ? from - EXPECTED : 0;
-    l->expected.to = to + EXPECTED < LEVEL_ONE ? to + EXPECTED : LEVEL_ONE;
-    return up_rest;
-}
-
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
  * counts stays. `rest`: as background_find returns it. With a chunk the image goes there, and what is absent gets `mark`;
- * else it goes where it was, and what is kept is listed in place of the centres. `room`: leveling_room bytes, 0 at first:
- * what an image leaves there makes the next one quicker. */
+ * else it goes where it was, and what is kept is listed in place of the centres. `room`: leveling_room bytes. */
 static void background_apply(const background *b, uint32_t *means, uint64_t rest, uint32_t low, image_chunk *chunk,
                              uint16_t mark, uint8_t *room, background_sums *sums) {
     leveling *l;
-    uint32_t up;
-    int sure = 0;
-    while (!sure) {
-        leveling_open(&l, b, means, room);
-        l->low = low;
-        narrow_rows(l);
-        up = move_and_round(l, rest, chunk == NULL, sums, &sure);
-    }
+    leveling_open(&l, b, means, room);
+    l->low = low;
+    memset(sums, 0, sizeof *sums);
+    narrow_rows(l);
+    take_levels(l);
+    const uint64_t moved = (levels_of(&l->sums, MOVED) + LEVEL_ONE / 2) >> LEVEL_BITS;
+    const uint32_t up = rounding(&l->sums, 1, rest - l->sums.dithered + moved);
+    sums->sum_before = rest + l->sums.kept;
+    move_kept(l, up, chunk == NULL, sums);
+    const uint64_t left = sums->sum_before > sums->sum_after ? sums->sum_before - sums->sum_after : 0;
+    const uint32_t up_rest = rounding(&l->sums, 0, left);
     const mixed_stretch *m = l->mixed, *end = m + l->n_mixed;
     for (size_t y = 0; y < b->ny; y++) {
         while (m < end && m->at < y * b->nx) m++;
         uint16_t *out = chunk ? image_room(chunk) : b->values + y * b->nx;
-        sums->sum_after += round_row(l, y, m, up, chunk ? mark : -1, out);
+        sums->sum_after += round_row(l, y, m, up_rest, chunk ? mark : -1, out);
         if (chunk) image_row_done(chunk);
     }
     if (chunk) image_flush(chunk, chunk->have);
