@@ -103,8 +103,7 @@ class SetFiles:
         """The report of a sound block, as its files tell it."""
         plan = job.plan
         block = plan.block(number)
-        first, last = block.first_image, block.first_image + block.n_images - 1
-        report = self._new_report(number, block.n_images, plan.frames_of(last).stop - plan.frames_of(first).start)
+        report = self._new_report(number, block.n_images, len(plan.frames_of_block(block)))
         paths = resume.paths(job, number)
         report.files = {path: os.path.getsize(path) for path in paths}
         for name, value in record.read_counts(paths[0]).items():

@@ -173,7 +173,7 @@ def _blocks_of_share(job: Job, this: Process, numbers: Sequence[int], begin: flo
 
 
 def _make_missing(job: Job, this: Process, missing: Sequence[int]) -> list[BlockReport]:
-    line = reporting.ProgressLine(sum(len(job.plan.frames_of(i)) for k in missing for i in job.plan.block(k).images))
+    line = reporting.ProgressLine(sum(len(job.plan.frames_of_block(job.plan.block(k))) for k in missing))
     made = []
     for report in work_guided(job, missing, job.options.thread or 0, Guide(this, job_end_time(), line.advance)):
         made.append(report)

@@ -95,8 +95,7 @@ class Verifier:
         """Look at the block; what is wrong is a finding, and no error."""
         job, begin = self._job, time.perf_counter()
         overseer = overseer or Overseer()
-        images = block.images
-        n_frames = sum(len(job.plan.frames_of(image)) for image in images)
+        n_frames = len(job.plan.frames_of_block(block))
         report = VerifyReport(block.number, block.n_images, n_frames, rank=self._rank, host=self._host)
         report.chosen = job.is_chosen(block.number)
         if report.chosen:
@@ -194,7 +193,7 @@ class Verifier:
         if kept is None:
             return
         report.bad_frames = list(kept.bad_frames)
-        first = self._job.plan.frames_of(block.first_image).start + 1
+        first = self._job.plan.frames_of_block(block).start + 1
         for index, (before, now) in enumerate(zip(kept.frames_crc32, read.frames_crc32, strict=False)):
             if before != now:
                 wanted = "the stored bytes that the set was made of"

@@ -118,8 +118,7 @@ def _holds(job: VerifyJob, line: dict[str, Any], number: int) -> bool:
 
 def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
     block = job.plan.block(number)
-    images = block.images
-    report = VerifyReport(number, block.n_images, sum(len(job.plan.frames_of(image)) for image in images))
+    report = VerifyReport(number, block.n_images, len(job.plan.frames_of_block(block)))
     for name, value in line["counts"].items():
         if name in COUNTED:
             setattr(report, name, int(value))

@@ -58,7 +58,7 @@ class VerifySummary:
     ) -> VerifySummary:
         """Put together what all ranks have found; `of_masters` is None where a share leaves these to share 0."""
         chosen = [report for report in reports if report.chosen]
-        frames = sum(len(job.plan.frames_of(i)) for r in chosen for i in job.plan.block(r.number).images)
+        frames = sum(len(job.plan.frames_of_block(job.plan.block(r.number))) for r in chosen)
         raw_bytes = frames * math.prod(job.plan.shape_in) * _item_size(job)
         return cls(
             job.master,
