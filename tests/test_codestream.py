@@ -51,6 +51,21 @@ def checked(kind: str, data: bytes, shape: tuple[int, int]) -> None:
     (HTJ2K() if kind.startswith("htj2k") else J2K()).check_codestream(data, shape)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2)])
+def test_a_single_pixel_needs_no_decomposition(shape: tuple[int, int]) -> None:
+    """As OpenJPH 0.32 codes it; any other image has as many as it is to have."""
+    data = bytearray(coded("htj2k", np.full(shape, 7, np.uint16)))
+    data[COD + 9] = 0
+    # Of the quantiser's steps, one a band, the first is left.
+    steps = data.index(b"\xff\x5c") + 2
+    data[steps : steps + int.from_bytes(data[steps : steps + 2], "big")] = b"\x00\x05" + data[steps + 2 : steps + 5]
+    if shape == (1, 1):
+        checked("htj2k", bytes(data), shape)
+    else:
+        with pytest.raises(InputError, match="of 0 decompositions, where such an image has 1"):
+            checked("htj2k", bytes(data), shape)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_header_is_what_glymur_reads(kind: str, shape: tuple[int, int], tmp_path: Path) -> None:
