@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -22,21 +23,26 @@ AT_ONCE = 1 << 20
 WHOLE_CHUNK = 1 << 26
 """Bytes up to which whole chunks are read all the same: HDF5 decodes a chunk anew for each part of it."""
 
+Values = Mapping[int, np.ndarray[Any, Any]]
+"""All values of datasets that were read before, by their addresses, each of the very type that is stored."""
+NO_VALUES: Values = MappingProxyType({})
+
 
 def content_sha256(
     file: h5py.File,
     *,
     leave_out: Collection[str] = (),
     checked_elsewhere: Callable[[str], bool] = lambda path: False,
+    at_hand: Values = NO_VALUES,
 ) -> str:
     """The digest of an open file, in hexadecimal.
 
     `leave_out` has paths of datasets whose values don't count, and `PATH@NAME` of attributes that don't.  Of datasets
-    `checked_elsewhere` it is not the values that count, but the filters by which their stored form is read.  Raises
-    what h5py does where something can't be read.
+    `checked_elsewhere` it is not the values that count, but the filters by which their stored form is read.  Those
+    `at_hand` aren't read again.  Raises what h5py does where something can't be read.
     """
     digest = Digest()
-    walk(file, digest, leave_out=leave_out, checked_elsewhere=checked_elsewhere)
+    walk(file, digest, leave_out=leave_out, checked_elsewhere=checked_elsewhere, at_hand=at_hand)
     return digest.sha256.hexdigest()
 
 
@@ -71,17 +77,24 @@ def walk(
     *,
     leave_out: Collection[str] = (),
     checked_elsewhere: Callable[[str], bool] = lambda path: False,
+    at_hand: Values = NO_VALUES,
 ) -> None:
     """Tell `digest` all that counts in an open file; arguments as for `content_sha256`."""
-    _Walk(digest, frozenset(leave_out), checked_elsewhere).group(file, "")
+    _Walk(digest, frozenset(leave_out), checked_elsewhere, at_hand).group(file, "")
 
 
 class _Walk:
     """By HDF5's own calls, as few as can be: a master has hundreds of items, and each call costs microseconds."""
 
-    def __init__(self, digest: Digest, leave_out: frozenset[str], checked_elsewhere: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        digest: Digest,
+        leave_out: frozenset[str],
+        checked_elsewhere: Callable[[str], bool],
+        at_hand: Values,
+    ) -> None:
         self._digest = digest
-        self._leave_out, self._checked_elsewhere = leave_out, checked_elsewhere
+        self._leave_out, self._checked_elsewhere, self._at_hand = leave_out, checked_elsewhere, at_hand
         self._seen: dict[int, str] = {}
         """By address: all are in one file."""
 
@@ -188,6 +201,8 @@ class _Walk:
                 self._tell(name, _bounds(source))
         elif n_values and plist.get_layout() == h5py.h5d.COMPACT:
             self._at_once(dataset, kind, space)
+        elif address in self._at_hand:
+            self._values(self._at_hand[address], dataset)
         elif n_values:
             access.check_storage(h5py.Dataset(dataset))
             for part in _parts(h5py.Dataset(dataset)):

@@ -5,7 +5,6 @@ Source: section 2 of the NXmx definition for the axes; Dectris' FileWriter layou
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..hdf5 import access
 from ..hdf5.names import DETECTOR, SPECIFIC
+from ..pixels import maps
 from ..pixels.kernels_numpy import top_value
 from ..pixels.maps import bin_mask as bin_mask
 from ..pixels.maps import bin_mean as bin_mean
@@ -66,7 +66,7 @@ class Experiment:
     @cached_property
     def packed_mask(self) -> bytes | None:
         """Where the mask isn't 0, as deflated bits; None without a mask."""
-        return None if self.mask is None else zlib.compress(np.packbits(self.mask != 0).tobytes(), 1)
+        return None if self.mask is None else maps.packed(self.mask)
 
     @property
     def is_rotation(self) -> bool:

@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 
 from ..errors import InputError
-from ..hdf5 import access
-from ..hdf5.digest import content_sha256
+from ..hdf5 import access, steady
+from ..hdf5.digest import NO_VALUES, Values, content_sha256
 from ..pixels import kernels
 from .experiment import Experiment
 from .frames import FrameReader
@@ -44,7 +44,8 @@ def master_sha256(h5: h5py.File, source: Source, experiment: Experiment, content
     digest = hashlib.sha256()
     try:
         known = None if own else content
-        digest.update((known or content_sha256(h5, checked_elsewhere=holds_frames)).encode())
+        found = known or content_sha256(h5, checked_elsewhere=holds_frames, at_hand=_mask_of(h5, experiment))
+        digest.update(found.encode())
     except (OSError, RuntimeError, TypeError, ValueError, KeyError, NotImplementedError) as error:
         if "file read failed" in str(error):
             raise
@@ -57,6 +58,17 @@ def master_sha256(h5: h5py.File, source: Source, experiment: Experiment, content
         # A mask in the master has counted already, in full; one behind a link is held against changes by accident.
         digest.update(f"{experiment.mask.shape} {kernels.crc32(experiment.mask)}".encode())
     return digest.hexdigest()
+
+
+def _mask_of(h5: h5py.File, experiment: Experiment) -> Values:
+    """The mask, where it is what the master stores, as it stores it: most of what a master holds, and read already."""
+    mask = experiment.mask
+    stored = None if experiment.mask_path is None else access.get_dataset(h5, experiment.mask_path)
+    if mask is None or stored is None or stored.shape != mask.shape:
+        return NO_VALUES
+    same = steady.told(stored)[0].equal(h5py.h5t.py_create(mask.dtype))
+    number, address = access.identity(stored)
+    return {address: mask} if same and number == access.identity(h5)[0] else NO_VALUES
 
 
 def _bytes_sha256(path: str) -> bytes:

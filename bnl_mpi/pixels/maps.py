@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ def binned_shape(shape: tuple[int, int], binning: int) -> tuple[int, int]:
     return -(-shape[0] // binning), -(-shape[1] // binning)
 
 
+def packed(mask: Array) -> bytes:
+    """Where a mask isn't 0, as deflated bits."""
+    flat = mask.reshape(-1)
+    # In pieces that a cache holds, of whole bytes.
+    bits = [np.packbits(flat[at : at + STRIP_BYTES] != 0).tobytes() for at in range(0, len(flat), STRIP_BYTES)]
+    return zlib.compress(b"".join(bits), 1)
+
+
 def unpacked(packed: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """(ny, nx) uint8, 0 or 1: a mask of that shape, of deflated bits."""
     bits = np.frombuffer(zlib.decompress(packed), np.uint8)
@@ -27,16 +36,26 @@ def unpacked(packed: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 def _over_bins(ufunc: np.ufunc, values: Array, binning: int) -> Array:
     """Reduce b x b pixels by `ufunc`; a bin at the edge has fewer pixels, the absent ones don't count."""
-    return np.ascontiguousarray(_over_rows(ufunc, _over_rows(ufunc, values, binning).T, binning).T)
-
-
-def _over_rows(ufunc: np.ufunc, values: Array, binning: int) -> Array:
-    """One strided pass a row of the bin: several times as fast as ufunc.reduceat."""
-    result: Array = values[::binning].copy()
-    for row in range(1, binning):
-        part = values[row::binning]
-        ufunc(result[: len(part)], part, out=result[: len(part)])
+    # One strided pass a row or column of the bin: several times as fast as ufunc.reduceat.
+    rows: Array = values[::binning].copy()
+    for k in range(1, binning):
+        part = values[k::binning]
+        ufunc(rows[: len(part)], part, out=rows[: len(part)])
+    result: Array = rows[:, ::binning].copy()
+    for k in range(1, binning):
+        part = rows[:, k::binning]
+        ufunc(result[:, : part.shape[1]], part, out=result[:, : part.shape[1]])
     return result
+
+
+def _strips(values: Array, binning: int, item_bytes: int) -> Iterator[tuple[slice, Array]]:
+    """Rows of a map that a cache holds as items of so many bytes, and the rows of bins that they make.
+
+    So no other map of that size is ever in memory.
+    """
+    rows = max(1, STRIP_BYTES // (item_bytes * binning * values.shape[1]))
+    for at in range(0, -(-len(values) // binning), rows):
+        yield slice(at, at + rows), values[at * binning : (at + rows) * binning]
 
 
 def bin_mask(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint32]:
@@ -44,19 +63,17 @@ def bin_mask(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint32]:
 
     The part of an edge bin that lies outside of the detector is absent, not masked.
     """
-    bits = np.ascontiguousarray(mask).astype(np.uint32, copy=False)
-    return _over_bins(np.bitwise_or, bits, binning)
+    binned = np.empty(binned_shape((mask.shape[0], mask.shape[1]), binning), np.uint32)
+    for rows, strip in _strips(mask, binning, 4):
+        binned[rows] = _over_bins(np.bitwise_or, strip.astype(np.uint32, copy=False), binning)
+    return binned
 
 
 def mask_blank(mask: npt.NDArray[Any], binning: int) -> npt.NDArray[np.uint8]:
     """1 where every one of the b x b pixels is flagged, else 0: the pixels that no sum can fill."""
-    ny, nx = binned_shape((mask.shape[0], mask.shape[1]), binning)
-    blank = np.empty((ny, nx), np.uint8)
-    # In strips, so that no other map of the mask's size is ever in memory.
-    rows = max(1, STRIP_BYTES // (binning * mask.shape[1]))
-    for at in range(0, ny, rows):
-        flagged = mask[at * binning : (at + rows) * binning] != 0
-        blank[at : at + rows] = _over_bins(np.logical_and, flagged, binning)
+    blank = np.empty(binned_shape((mask.shape[0], mask.shape[1]), binning), np.uint8)
+    for rows, strip in _strips(mask, binning, 1):
+        blank[rows] = _over_bins(np.logical_and, strip != 0, binning)
     return blank
 
 
@@ -65,12 +82,11 @@ def bin_mean(values: npt.NDArray[Any], mask: npt.NDArray[Any] | None, binning: i
 
     A bin without a finite value gives 0.
     """
-    rows = max(1, STRIP_BYTES // (8 * binning * values.shape[1])) * binning
-    strips = [
-        _mean_of_strip(values[at : at + rows], None if mask is None else mask[at : at + rows], binning)
-        for at in range(0, len(values), rows)
-    ]
-    return np.concatenate(strips)
+    mean = np.empty(binned_shape((values.shape[0], values.shape[1]), binning))
+    for rows, strip in _strips(values, binning, 8):
+        under = None if mask is None else mask[rows.start * binning : rows.stop * binning]
+        mean[rows] = _mean_of_strip(strip, under, binning)
+    return mean
 
 
 def _mean_of_strip(values: Array, mask: Array | None, binning: int) -> npt.NDArray[np.float64]:
