@@ -201,3 +201,12 @@ def test_whole_chunks_and_a_few_rows_make_one_digest(tmp_path: Path, monkeypatch
                 monkeypatch.setattr(digest, "WHOLE_CHUNK", whole)
                 found.add(digest.content_sha256(file))
     assert len(found) == 1
+
+
+def test_values_at_hand_are_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with make(path, chunks=(7, 9)) as file:
+        whole, address = content_sha256(file), h5py.h5o.get_info(file["big"].id).addr
+        values = file["big"][()]
+        assert content_sha256(file, at_hand={address: values}) == whole
+        assert content_sha256(file, at_hand={address: values + 1}) != whole

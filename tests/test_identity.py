@@ -17,8 +17,10 @@ from running import bnl, needs_mpi, outputs
 from small_sets import FILTERS, random_frames, random_mask, write_set
 
 import bnl_mpi
+from bnl_mpi import job as jobs
 from bnl_mpi.errors import BnlError
 from bnl_mpi.input import identity
+from bnl_mpi.options import Options
 from bnl_mpi.run import work
 from bnl_mpi.tasks.reduction import Pipeline
 
@@ -271,3 +273,40 @@ def test_bad_frames_over_ranks_and_shares(tmp_path: Path) -> None:
 def made(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     return folder
+
+
+def stored_otherwise(how: str) -> Any:
+    def edit(h5: h5py.File) -> None:
+        mask = h5[f"{SPECIFIC}/pixel_mask"][()]
+        del h5[f"{SPECIFIC}/pixel_mask"]
+        if how == "linked":
+            h5["mask"] = mask
+            h5[f"{SPECIFIC}/pixel_mask"] = h5py.SoftLink("/mask")
+        elif how == "elsewhere":
+            with h5py.File(Path(h5.filename).with_name("mask.h5"), "w") as other:
+                other["mask"] = mask
+            h5[f"{SPECIFIC}/pixel_mask"] = h5py.ExternalLink("mask.h5", "/mask")
+        elif how == "packed":
+            h5.create_dataset(f"{SPECIFIC}/pixel_mask", data=mask, chunks=(7, 26), compression="gzip")
+        elif how == "fewer bits":
+            kind = h5py.h5t.STD_U32LE.copy()
+            kind.set_precision(20)
+            space = h5py.h5s.create_simple(mask.shape)
+            h5py.h5d.create(h5.id, f"{SPECIFIC}/pixel_mask".encode(), kind, space)
+            h5[f"{SPECIFIC}/pixel_mask"][...] = mask
+        else:
+            h5[f"{SPECIFIC}/pixel_mask"] = mask.astype(how).reshape((1, *SHAPE) if how == "<i4" else SHAPE)
+
+    return edit
+
+
+@pytest.mark.parametrize("how", ["<u4", ">u4", "<i4", "u1", "linked", "elsewhere", "packed", "fewer bits"])
+def test_a_mask_counts_as_stored_however_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The digest of a master whose mask was read before is the one that is found by reading all of it."""
+    master = raw(tmp_path)
+    with h5py.File(master, "r+") as h5:
+        stored_otherwise(how)(h5)
+    options = Options(infile=str(master), out_file=str(tmp_path / "out"))
+    found = jobs.prepare(options).job.identity
+    monkeypatch.setattr(identity, "_mask_of", lambda h5, experiment: {})
+    assert jobs.prepare(options).job.identity == found

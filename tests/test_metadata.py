@@ -17,6 +17,7 @@ import bnl_mpi
 from bnl_mpi.errors import InputError, OutputError
 from bnl_mpi.hdf5 import access, names
 from bnl_mpi.input import experiment as metadata
+from bnl_mpi.pixels import maps
 
 U2 = np.dtype("uint16")
 
@@ -270,6 +271,17 @@ def test_binned_maps(binning: int, shape: tuple[int, int]) -> None:
 def test_binned_mean_passes_over_what_is_not_finite() -> None:
     values = np.array([[1.0, np.nan, np.nan, np.nan], [3.0, np.inf, np.nan, np.nan]])
     np.testing.assert_array_equal(metadata.bin_mean(values, None, 2), [[2.0, 0.0]])
+
+
+@pytest.mark.parametrize("binning", [1, 2, 3])
+def test_masks_of_many_strips(monkeypatch: pytest.MonkeyPatch, binning: int) -> None:
+    mask = np.random.default_rng(binning).choice(np.array([0, 0, 1, 8], dtype=np.uint32), (101, 37))
+    whole = metadata.bin_mask(mask, binning), metadata.mask_blank(mask, binning), maps.packed(mask)
+    monkeypatch.setattr(maps, "STRIP_BYTES", 512)
+    np.testing.assert_array_equal(metadata.bin_mask(mask, binning), whole[0])
+    np.testing.assert_array_equal(metadata.mask_blank(mask, binning), whole[1])
+    assert maps.packed(mask) == whole[2]
+    np.testing.assert_array_equal(maps.unpacked(whole[2], mask.shape), mask != 0)
 
 
 def test_a_map_of_many_strips_is_averaged_alike() -> None:
