@@ -301,3 +301,15 @@ def test_what_is_no_file_of_reflections_is_one_line(tmp_path: Path, content: byt
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read(tmp_path / "gone.refl")
+
+
+@pytest.mark.parametrize(
+    "content", [b"1 2\n", b"1 nan 3\n", b"", b"\x87\xa3refl", b"!FORMAT=XDS_ASCII\n!END_OF_HEADER\n"]
+)
+def test_the_line_begins_with_the_option_that_named_the_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "about --keep.txt"
+    path.write_bytes(content)
+    for option, found in (("--spots", ["--spots"]), ("--keep", [])):
+        with pytest.raises(InputError) as raised:
+            read_reflections(str(path), *found)
+        assert str(raised.value).startswith(f"{option} {path}: ")

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import job as jobs
 from ..arguments import options_from
-from ..errors import InputError, UsageError
+from ..errors import UsageError
 from ..input.opening import open_master
 from ..input.reflections.reading import read_reflections
 from ..job import PreparedReduction
@@ -299,10 +299,7 @@ def wall_seconds(estimate: Estimate, frames: int, workers: int) -> float:
 
 def predicted_in(path: str, option: str) -> Predicted:
     """The spots that the file of reflections tells of that an option names."""
-    try:
-        _, found = read_reflections(path)
-    except InputError as error:
-        raise InputError(str(error).replace("--keep", option, 1)) from error
+    _, found = read_reflections(path, option)
     return Predicted(found.x, found.y, (found.first + found.last + 1) / 2, (found.last - found.first + 1) / 2)
 
 

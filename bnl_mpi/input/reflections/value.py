@@ -65,4 +65,4 @@ def check_finite(path: str, positions: Array) -> None:
     """`positions`, (n, 3), are numbers; the first that isn't is named, counted from 1."""
     finite = np.isfinite(positions).all(axis=1)
     if not finite.all():
-        raise InputError(f"--keep {path}: reflection {int(np.argmin(finite)) + 1} has no position; make the file again")
+        raise InputError(f"{path}: reflection {int(np.argmin(finite)) + 1} has no position; make the file again")
