@@ -16,6 +16,7 @@ from .codecs import guarding, registry
 from .errors import UsageError
 from .pixels.limits import MAX_BINNING
 from .pixels.patterns import ZeroPattern
+from .plan import block_path
 
 COMPRESSIONS = ("bslz4", "bszstd", "bshuf", "zstd", "none", "htj2k")
 LEVELS = {"zstd": (0, 9), "bszstd": (1, 22)}
@@ -332,10 +333,10 @@ class Options:
         return f"{(self.out_master or '').removesuffix('_master')}.nxs"
 
     def data_path(self, block: int) -> str:
-        return f"{self.out_file}_{block:06d}.h5"
+        return block_path(self.out_file, block)
 
     def squash_path(self, block: int) -> str:
-        return f"{self.out_squash}_{block:06d}.h5"
+        return block_path(str(self.out_squash), block)
 
     def identity(self) -> dict[str, Any]:
         """The options that determine what is computed, as JSON can hold them; for hashes and provenance."""

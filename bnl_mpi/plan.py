@@ -14,6 +14,14 @@ AUTO_BLOCKS = 512
 
 AUTO_LARGEST_BYTES = 1 << 30
 
+BLOCK_ENDING = r"_(\d{6})\.h5"
+"""What a block's file has after its stem, as a regular expression."""
+
+
+def block_path(stem: str, number: int) -> str:
+    """Of the file of block `number`, counted from 1."""
+    return f"{stem}_{number:06d}.h5"
+
 
 @dataclass(frozen=True)
 class Block:

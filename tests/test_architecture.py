@@ -126,7 +126,7 @@ ROOMS = {
     "spots": "pixels",
     "hdf5": "errors",
     "codecs": "errors pixels",
-    "options": "errors pixels codecs",
+    "options": "errors plan pixels codecs",
     "input": "errors plan pixels hdf5",
     "output.record": "errors plan hdf5",
     "job": "_version errors plan pixels hdf5 codecs options input output.record",

@@ -275,3 +275,26 @@ def test_the_longest_name_that_is_possible(here: Path, master: Path) -> None:
     name = "x" * 150
     reduce(master, out_file=name)
     assert (here / f"{name}_master.h5").exists()
+
+
+def test_a_folder_of_thousands_of_sets_is_not_listed_for_each_question(
+    here: Path, master: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def listed(real: Any) -> Any:
+        def list_it(folder: str = ".") -> Any:
+            looked.append(os.path.realpath(folder))
+            return real(folder)
+
+        return list_it
+
+    monkeypatch.setattr(os, "listdir", listed(os.listdir))
+    monkeypatch.setattr(os, "scandir", listed(os.scandir))
+    # For other runs' locks, older blocks, and temporary files.
+    reduce(master)
+    assert looked.count(str(here)) <= 3
+    # For the size of the blocks that are there, and those beyond the job's, too.
+    looked.clear()
+    reduce(master, resume=True)
+    assert looked.count(str(here)) <= 4

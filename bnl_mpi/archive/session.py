@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import BnlError, UsageError
 from ..hdf5.memory import Memory
 from ..input.discovery import Leniency
-from ..plan import counted
+from ..plan import block_path, counted
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
 from .facts import Facts
@@ -199,7 +199,7 @@ def _is_there(entry: Entry, wish: Wish) -> bool:
     stem = os.path.join(wish.to, entry.stem)
     data, squash = _sizes(stem), _sizes(f"{stem}_squash")
     whole = sum(data) + sum(squash) == entry.bytes_out
-    thrown_away = not any(os.path.exists(_block(stem, number)) for number in range(1, len(squash) + 1))
+    thrown_away = not any(os.path.exists(block_path(stem, number)) for number in range(1, len(squash) + 1))
     return (whole or (bool(squash) and thrown_away)) and os.path.exists(f"{stem}_master.h5")
 
 
@@ -208,12 +208,8 @@ def _sizes(stem: str) -> list[int]:
     sizes: list[int] = []
     with contextlib.suppress(FileNotFoundError):
         while True:
-            sizes.append(os.path.getsize(_block(stem, len(sizes) + 1)))
+            sizes.append(os.path.getsize(block_path(stem, len(sizes) + 1)))
     return sizes
-
-
-def _block(stem: str, number: int) -> str:
-    return f"{stem}_{number:06d}.h5"
 
 
 def known_entries(wish: Wish) -> dict[str, Entry]:

@@ -24,6 +24,7 @@ from ..hdf5 import access, writing
 from ..hdf5.names import IMAGES
 from ..hdf5.writing import WriteError
 from ..pixels import kernels
+from ..plan import BLOCK_ENDING
 from . import record as records
 from .filters import Filter
 from .record import BlockRecord
@@ -313,37 +314,30 @@ class SquashWriter(_Writer):
         self._note(codestream, image, frames)
 
 
-def existing_blocks(stem: str) -> Sequence[str]:
-    """Paths of the files STEM_NNNNNN.h5 that are there, in order, and of their temporary ones."""
-    return _matching(stem, r"_\d{6}\.h5" + f"({_TEMPORARY})?")
-
-
-_TEMPORARY = r"(?:\.[^/]*)?" + re.escape(PARTIAL)
-
-
-def _matching(stem: str, pattern: str) -> list[str]:
-    """Paths that begin with `stem` and go on as `pattern` says, in order."""
+def existing_blocks(stem: str) -> Mapping[int, str]:
+    """The files of `stem`'s blocks that are there under their final names, by number, in order."""
     folder, base = os.path.split(os.path.abspath(stem))
-    # Without the stem, so that an archive's thousand sets have one pattern, which is compiled once.
-    ending = re.compile(pattern)
     if not os.path.isdir(folder):
-        return []
-    names = [name for name in os.listdir(folder) if name.startswith(base) and ending.fullmatch(name, len(base))]
-    return sorted(os.path.join(folder, name) for name in names)
+        return {}
+    # Without the stem, so that an archive's thousand sets have one pattern, which is compiled once.
+    ending, at = re.compile(BLOCK_ENDING), len(base)
+    # An archive's folder may hold the files of thousands of sets: those of others are passed over at once.
+    found = [m for name in os.listdir(folder) if name.startswith(base) and (m := ending.fullmatch(name, at))]
+    return {int(m[1]): os.path.join(folder, m.string) for m in sorted(found, key=lambda m: m.string)}
 
 
 def remove_partial_files(stems: Sequence[str], whole: Sequence[str] = ()) -> None:
     """Remove the temporary files of the blocks of `stems`, and of the files named `whole`: nobody writes them."""
     names = {os.path.abspath(path) for path in whole}
-    temporary = re.compile(r"(.+\.(?:h5|nxs))" + _TEMPORARY + "$")
-    block, places = re.compile(r"_\d{6}\.h5"), [os.path.abspath(stem) for stem in stems]
+    temporary = re.compile(r"(.+\.(?:h5|nxs))(?:\.[^/]*)?" + re.escape(PARTIAL))
+    block, places = re.compile(BLOCK_ENDING), [os.path.abspath(stem) for stem in stems]
 
     def is_ours(path: str) -> bool:
         return path in names or any(path.startswith(at) and block.fullmatch(path, len(at)) for at in places)
 
     for folder in sorted({os.path.dirname(os.path.abspath(path)) for path in [*stems, *whole]}):
-        for path in (os.path.join(folder, name) for name in os.listdir(folder)):
-            m = temporary.match(path)
+        for path in (os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(PARTIAL)):
+            m = temporary.fullmatch(path)
             if m and is_ours(m[1]):
                 with contextlib.suppress(OSError):
                     os.unlink(path)

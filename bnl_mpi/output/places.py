@@ -20,6 +20,7 @@ from ..hdf5 import access
 from ..hdf5.names import PROCESS
 from ..job import Job, share_blocks
 from ..options import Options
+from ..plan import BLOCK_ENDING, block_path
 from . import blockfile
 from . import record as records
 from .text import STANDARD_OUTPUT
@@ -45,7 +46,7 @@ def check_places(job: Job) -> None:
     """Refuse paths that lie where nothing can be written, that meet one another, or that are the input's."""
     options = job.options
     written = [options.master_path, options.nxs_path]
-    written += [f"{stem}_{k:06d}.h5" for stem in _output_stems(options) for k in (1, job.plan.n_blocks)]
+    written += [block_path(stem, k) for stem in _output_stems(options) for k in (1, job.plan.n_blocks)]
     for path in written:
         _check_name(path)
         _check_folder(path)
@@ -129,7 +130,7 @@ def _check_apart(options: Options) -> None:
         if not _is_file_or_none(path):
             continue
         for place in {_where(path), os.path.realpath(path)}:
-            stem = re.sub(r"_\d{6}\.h5(\..*)?$", "", place)
+            stem = re.sub(BLOCK_ENDING + r"(\..*)?$", "", place)
             other = taken.get(place) or (blocks.get(stem) if stem != place else None)
             if other is not None:
                 raise OutputError(f"{path}: {option} names a file that {other} writes too; choose another name")
@@ -142,19 +143,22 @@ def _is_file_or_none(path: str) -> bool:
 
 
 def _check_not_input(job: Job, written: Iterable[str]) -> None:
-    old = [p for stem in _output_stems(job.options) for p in blockfile.existing_blocks(stem)]
+    old: list[str] = []
+    for stem in _output_stems(job.options):
+        if job.options.force:
+            old += blockfile.existing_blocks(stem).values()
+        elif job.options.resume:
+            old += [block_path(stem, k) for k in range(1, job.plan.n_blocks + 1)]
+        # Else `check_existing` refuses them, whatever they are.
     # As a rule nothing is there, and no input needs to be looked at.
     there = [p for p in [*written, *old] if os.path.exists(p)]
     if not there:
         return
-    inputs = {_file_number(path) for path in (job.source.master, job.options.infile, *_data_files(job))}
+    data_files = {segment.path for segment in job.source.segments}
+    inputs = {_file_number(path) for path in (job.source.master, job.options.infile, *data_files)}
     for path in there:
         if _file_number(path) in inputs:
             raise OutputError(f"{path}: is a file of the input; choose another name with -o or -m")
-
-
-def _data_files(job: Job) -> list[str]:
-    return list(dict.fromkeys(s.path for s in job.source.segments))
 
 
 def _file_number(path: str) -> tuple[int, int] | None:
@@ -220,7 +224,7 @@ def is_ours(path: str, options: Options) -> bool:
     if path in (options.master_path, options.nxs_path):
         return _names_stem(path, options.out_file)
     for stem in _output_stems(options):
-        m = re.fullmatch(re.escape(os.path.abspath(stem)) + r"_(\d{6})\.h5", os.path.abspath(path))
+        m = re.fullmatch(re.escape(os.path.abspath(stem)) + BLOCK_ENDING, os.path.abspath(path))
         if m is not None:
             return blockfile.is_block(path, options.out_file, int(m[1]), is_squash=stem == options.out_squash)
     return False
@@ -247,11 +251,11 @@ def check_existing(job: Job, *, share: int | None = None) -> None:
         return
     stems = _output_stems(options)
     masters = [p for p in (options.master_path, options.nxs_path) if os.path.lexists(p)]
-    blocks = [p for stem in stems for p in blockfile.existing_blocks(stem) if not p.endswith(blockfile.PARTIAL)]
+    blocks = [p for stem in stems for p in blockfile.existing_blocks(stem).values()]
     if share is not None:
         if not options.force:
             _check_neighbours(job, blocks)
-        own = {os.path.abspath(f"{stem}_{k:06d}.h5") for stem in stems for k in share_blocks(job, share)}
+        own = {os.path.abspath(block_path(stem, k)) for stem in stems for k in share_blocks(job, share)}
         # With --force, share 0 removes what lies beyond the last block.
         blocks = [p for p in blocks if p in own or (share == 0 and options.force)]
         masters = masters if share == 0 else []
@@ -341,8 +345,6 @@ def remove_partial_files(job: Job, share: int | None = None) -> None:
 def remove_surplus_blocks(job: Job) -> None:
     """`--force`'s last act: blocks of an older run beyond those of this one."""
     for stem in _output_stems(job.options):
-        kept = {os.path.abspath(f"{stem}_{k:06d}.h5") for k in range(1, job.plan.n_blocks + 1)}
-        for path in blockfile.existing_blocks(stem):
-            # Temporary files may be those of other shares, at work.
-            if path not in kept and not path.endswith(blockfile.PARTIAL) and is_ours(path, job.options):
+        for number, path in blockfile.existing_blocks(stem).items():
+            if not 1 <= number <= job.plan.n_blocks and is_ours(path, job.options):
                 os.unlink(path)

@@ -83,11 +83,9 @@ class SetFiles:
                 os.unlink(path)
 
     def remove_foreign(self, job: Job) -> None:
-        options = job.options
-        for path in (
-            p for stem in (options.out_file, options.out_squash) if stem for p in blockfile.existing_blocks(stem)
-        ):
-            if not path.endswith(blockfile.PARTIAL) and record.read_plan_sha256(path) != job.sha256:
+        stems = filter(None, (job.options.out_file, job.options.out_squash))
+        for path in (p for stem in stems for p in blockfile.existing_blocks(stem).values()):
+            if record.read_plan_sha256(path) != job.sha256:
                 _bury(path, job.sha256)
 
     def remove_old_masters(self, job: Job) -> None:

@@ -125,11 +125,12 @@ class Lock:
         self._content = json.dumps(self._mine())
         try:
             now = self._write(candidate)
-            self._sweep(candidate, now)
             self._link(candidate, now)
             # Only after one's own is in place, or two could each miss the other's.
-            for other in self._rivals():
+            near = self._near()
+            for other in self._rivals(near):
                 self._refuse_if_alive(other, now)
+            self._sweep(near, candidate, now)
         except BaseException:
             self.release()
             raise
@@ -148,16 +149,20 @@ class Lock:
         except OSError as error:
             raise OutputError.unwritten(self.path, error) from error
 
-    def _sweep(self, candidate: str, now: float) -> None:
+    def _near(self) -> list[str]:
+        """Paths of all files whose names begin with the stem and a dot."""
+        folder, base = os.path.split(self._stem)
+        # The folder may hold thousands of sets.
+        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(f"{base}.")]
+
+    def _sweep(self, near: Sequence[str], candidate: str, now: float) -> None:
         """Remove what runs left that were killed while they took this lock, or took it over."""
-        folder, base = os.path.split(self.path)
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if path == candidate or not name.startswith(f"{base}."):
+        for path in near:
+            if path == candidate or not path.startswith(f"{self.path}."):
                 continue
             with contextlib.suppress(OSError):
                 found = os.lstat(path)
-                holder = _read(path) or _named(name.removeprefix(f"{base}."))
+                holder = _read(path) or _named(path.removeprefix(f"{self.path}."))
                 if stat.S_ISREG(found.st_mode) and _is_dead(holder, now - found.st_mtime):
                     os.unlink(path)
 
@@ -198,16 +203,14 @@ class Lock:
             except FileExistsError:
                 self._refuse_if_alive(self.path, now)
 
-    def _rivals(self) -> list[str]:
+    def _rivals(self, near: Sequence[str]) -> list[str]:
         """Locks of this stem that would exclude this one: all but those of the plan's other shares."""
-        folder, base = os.path.split(self._stem)
         found = []
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if path == self.path or not (name.startswith(f"{base}.") and name.endswith(".lock")):
+        for path in near:
+            if path == self.path or not path.endswith(".lock"):
                 continue
-            m = SHARE.match(name[len(base) :])
-            if (m or name == f"{base}.lock") and not (m and self._is_neighbour(path, int(m[2]))):
+            m = SHARE.match(path.removeprefix(self._stem))
+            if (m or path == f"{self._stem}.lock") and not (m and self._is_neighbour(path, int(m[2]))):
                 found.append(path)
         return found
 

@@ -28,11 +28,10 @@ SIZES, MASTER = "sizes_sha256", "master_sha256"
 def stored_block_size(job: Job) -> int | str | None:
     """The `-d` with which the blocks that are there were made; None if there are none of ours."""
     options = job.options
-    for path in blockfile.existing_blocks(options.out_file):
-        if not path.endswith(blockfile.PARTIAL):
-            size = records.read_plan(path).get("options", {}).get("data_block_size")
-            if size is not None:
-                return size if size == "auto" else int(size)
+    for path in blockfile.existing_blocks(options.out_file).values():
+        size = records.read_plan(path).get("options", {}).get("data_block_size")
+        if size is not None:
+            return size if size == "auto" else int(size)
     return None
 
 
@@ -60,8 +59,8 @@ def inspect(
 def check_neighbours(job: Job) -> None:
     """Refuse where any block of that stem, of whatever share, belongs to another job."""
     stems = [job.options.out_file, job.options.out_squash]
-    for path in [p for stem in stems if stem for p in blockfile.existing_blocks(stem)]:
-        if not path.endswith(blockfile.PARTIAL) and (line := _foreign(job, path)):
+    for path in [p for stem in stems if stem for p in blockfile.existing_blocks(stem).values()]:
+        if line := _foreign(job, path):
             raise OutputError(line)
 
 
@@ -126,8 +125,7 @@ def check_masters(job: Job) -> bool:
         if os.path.exists(path) and _master_sha256(path) != job.sha256:
             raise OutputError(f"{path}: belongs to another job; choose another -o, or --force to overwrite it")
     for stem in filter(None, (options.out_file, options.out_squash)):
-        for path in blockfile.existing_blocks(stem):
-            number = int(path.removesuffix(".h5")[-6:]) if path.endswith(".h5") else 0
+        for number, path in blockfile.existing_blocks(stem).items():
             if number > job.plan.n_blocks:
                 raise OutputError(
                     f"{path}: belongs to another job, this one has {job.plan.n_blocks} blocks; choose another -o, "

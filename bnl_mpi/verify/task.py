@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,8 +11,8 @@ from ..errors import BnlError, OutputError
 from ..input import checks
 from ..job import Job
 from ..options import Options
-from ..output import contents
-from ..plan import Block, counted
+from ..output import blockfile, contents
+from ..plan import Block, block_path, counted
 from ..run.files import NoFiles
 from ..run.task import BlockReport, Kept, Masters, Outcome, Overseer
 from . import certificate, journal, metadata
@@ -156,7 +155,7 @@ def _surplus(job: VerifyJob) -> list[Finding]:
     """Files of the set's own naming that its plan doesn't have."""
     stem = job.options.out_file
     wanted = {os.path.realpath(path) for path in job.data_files}
-    there = sorted(glob.glob(f"{glob.escape(stem)}_[0-9][0-9][0-9][0-9][0-9][0-9].h5"))
+    there = [block_path(stem, number) for number in blockfile.existing_blocks(stem)]
     return [
         Finding(EXTRA, path, "file", f"{job.plan.n_blocks} data files", "one more")
         for path in there
