@@ -59,6 +59,8 @@ class VerifyReport(BlockReport):
     """The codec's, image by image, where there is a codec."""
     errors_by_shell: list[Errors] = field(default_factory=list)
     """The same by resolution, of all the block's images; [] where nothing tells the geometry."""
+    shell_limits: tuple[float, ...] = ()
+    """Of these, as in `losses.Shells`."""
     bad_frames: list[int] = field(default_factory=list)
     """Raw frames, from 1, that couldn't be read, and count as invalid."""
 
@@ -249,6 +251,7 @@ class Verifier:
             whole, by_shell = losses.errors(before, stored, invalid, self._pipeline.kept, self._shells)
             report.errors.append(whole)
             report.errors_by_shell = losses.added(report.errors_by_shell, by_shell)
+            report.shell_limits = self._shells.limits if self._shells else ()
 
     def _independent(self, image: int, *, restart: bool) -> Sampled:
         with kernels.by_numpy():

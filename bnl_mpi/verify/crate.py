@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from ..output.places import VERIFIER
 from .blocks import VerifyReport
 from .files import Hashed
 from .job import VerifyJob
-from .losses import added, read_shells
+from .losses import added
 from .replaying import checked_words, read_record
 from .summary import VerifySummary, codec_errors
 
@@ -197,10 +198,9 @@ def _codec_errors(parts: Parts) -> Entity:
         "greatestCodecErrorOfImages": json.dumps([one.greatest for one in by_image]),
         "rmsCodecErrorOfImages": json.dumps([round(one.rms, 4) for one in by_image]),
     }
-    shells = read_shells(parts.job.master, parts.job.plan.shape_out)
     by_shell = functools.reduce(added, [report.errors_by_shell for report in reports])
-    if shells is not None and by_shell:
-        limits = zip(shells.limits[:-1], shells.limits[1:], strict=True)
+    if by_shell:
+        limits = itertools.pairwise(reports[0].shell_limits)
         told["codecErrorOfShells"] = json.dumps(
             [
                 {

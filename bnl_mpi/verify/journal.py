@@ -35,8 +35,9 @@ def folder_of(job: VerifyJob) -> str:
 
 
 ERRORS = ("errors", "errors_by_shell")
-FORMAT = 3
-"""Of lines: 2 since they have `counts_before` and `bad_frames`, 3 since errors are image by image and by shell."""
+FORMAT = 4
+"""Of lines: 2 since they have `counts_before` and `bad_frames`, 3 since errors are image by image and by shell, 4 since
+they have the shells' limits."""
 
 
 def _key(job: VerifyJob) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class Journal:
             "stamp": _stamp(self._job.data_files[report.number - 1]),
             "counts": {name: getattr(report, name) for name in COUNTED},
             **{name: [astuple(one) for one in getattr(report, name)] for name in ERRORS},
+            "shell_limits": report.shell_limits,
             "bad_frames": report.bad_frames,
             "hashed": [asdict(one) for one in report.hashed],
         }
@@ -124,6 +126,7 @@ def _report(job: VerifyJob, line: dict[str, Any], number: int) -> VerifyReport:
             setattr(report, name, int(value))
     for name in ERRORS:
         setattr(report, name, [Errors(*map(int, one)) for one in line[name]])
+    report.shell_limits = tuple(map(float, line["shell_limits"]))
     report.bad_frames = [int(frame) for frame in line["bad_frames"]]
     report.hashed = [Hashed(**one) for one in line["hashed"]]
     return report
