@@ -9,8 +9,11 @@
 
 #include "common.h"
 
-/* Room past the end of an output buffer that lets copies go in whole 16-byte pieces. */
+/* Room past the end of an output buffer that lets copies go in whole pieces. */
 #define LZ4_SLACK 64
+
+/* So far from the ends of both buffers a short sequence needs no checks. */
+#define LZ4_SHORT 32
 
 INLINE void copy16(uint8_t *dst, const uint8_t *src) {
     uint8_t piece[16];
@@ -47,80 +50,92 @@ INLINE int lz4_length(const uint8_t **src, const uint8_t *end, size_t *length) {
 #define LZ4_LITTLE_ENDIAN 0
 #endif
 
-/* The bytes of a period of d < 8, repeated: the period's bytes times the first number; from one 8-byte piece
- * to the next it goes on by the second, the most whole periods that fit. */
-static const uint64_t lz4_repeat[8] = {
+/* Of a period of d bytes, 8 standing for all from 8 on: what its bytes are multiplied with to repeat them in 8 bytes;
+ * and the least multiple of it that is no less than 8. */
+static const uint64_t lz4_repeat[9] = {
     0, UINT64_C(0x0101010101010101), UINT64_C(0x0001000100010001), UINT64_C(0x0001000001000001),
     UINT64_C(0x0000000100000001), UINT64_C(0x0000010000000001), UINT64_C(0x0001000000000001),
-    UINT64_C(0x0100000000000001)};
-static const uint8_t lz4_advance[8] = {0, 8, 8, 6, 8, 5, 6, 7};
+    UINT64_C(0x0100000000000001), 1};
+static const uint8_t lz4_back[9] = {0, 8, 8, 9, 8, 10, 12, 14, 8};
 
-/* Repeats what lies `distance` bytes back, `length` times a byte. `room` bytes may be written: with 16
- * more than asked for, copies go in pieces and overshoot. */
-INLINE void lz4_match(uint8_t *dst, size_t distance, size_t length, size_t room) {
-    const uint8_t *from = dst - distance;
+/* Of a period below 16 bytes, its greatest multiple that is no more than 16. */
+static const uint8_t lz4_advance[16] = {0, 16, 16, 15, 16, 15, 12, 14, 16, 9, 10, 11, 12, 13, 14, 15};
+
+/* Writes 16 bytes that repeat what lies `distance` bytes back, by the same instructions for all distances: which come
+ * can't be foreseen, and a wrong guess costs more than many such copies. */
+INLINE void lz4_match_16(uint8_t *dst, size_t distance) {
+    const size_t d = distance < 8 ? distance : 8;
+    const uint64_t piece = (load_u64(dst - distance) & (~UINT64_C(0) >> (64 - 8 * d))) * lz4_repeat[d];
+    memcpy(dst, &piece, 8);
+    const uint64_t next = load_u64(dst + 8 - lz4_back[d] - (distance - d));
+    memcpy(dst + 8, &next, 8);
+}
+
+/* Goes on with a match of which 16 bytes are written, to less than 64 bytes past its end. */
+INLINE void lz4_match_on(uint8_t *dst, size_t distance, size_t length) {
     uint8_t *const end = dst + length;
-    if (UNLIKELY(room < length + 16) || (!LZ4_LITTLE_ENDIAN && distance < 8)) {
-        while (dst < end) *dst++ = *from++;
-    } else if (distance >= 16) {
-        do {
-            copy16(dst, from);
-            dst += 16;
-            from += 16;
-        } while (dst < end);
-    } else if (distance >= 8) {
-        do {
-            memcpy(dst, from, 8);
-            dst += 8;
-            from += 8;
-        } while (dst < end);
-    } else if (distance == 1 && length > 32) {
-        memset(dst, *from, length);
-    } else {
-        const uint64_t bytes = load_u64(from) & (~UINT64_C(0) >> (64 - 8 * distance));
-        const uint64_t piece = bytes * lz4_repeat[distance];
+    if (distance < 16) {
+        const uint64_t first = load_u64(dst), second = load_u64(dst + 8);
         const size_t advance = lz4_advance[distance];
-        do {
-            memcpy(dst, &piece, 8);
-            dst += advance;
-        } while (dst < end);
+        for (dst += advance; dst < end;)
+            for (int i = 0; i < 4; i++, dst += advance) {
+                memcpy(dst, &first, 8);
+                memcpy(dst + 8, &second, 8);
+            }
+    } else {
+        for (dst += 16; dst < end; dst += 64)
+            for (size_t i = 0; i < 64; i += 16) copy16(dst + i, dst + i - distance);
     }
+}
+
+/* Copies literals, of which there may be many; `room` bytes may be written, `more` read. */
+INLINE void lz4_literals(uint8_t *dst, const uint8_t *src, size_t n, size_t room, size_t more) {
+    if (n <= 64 && more >= 64 && room >= 64)
+        for (size_t i = 0; i < 64; i += 16) copy16(dst + i, src + i);
+    else
+        memcpy(dst, src, n);
 }
 
 /* Decodes one block into dst, of which `size` bytes are wanted and `slack` more may be overwritten.
  * Returns the bytes made, or -1 where the stream is corrupt; touches nothing outside the buffers. */
 static ptrdiff_t lz4_decode_block(const uint8_t *src, size_t n, uint8_t *dst, size_t size, size_t slack) {
-    const uint8_t *const end = src + n;
-    uint8_t *out = dst;
-    size_t left = size; /* bytes still wanted */
+    const uint8_t *const end = src + n, *const src_safe = n > LZ4_SHORT ? end - LZ4_SHORT : src;
+    uint8_t *out = dst, *const out_end = dst + size;
+    const uint8_t *const out_safe = LZ4_LITTLE_ENDIAN && size > LZ4_SHORT ? out_end - LZ4_SHORT : dst;
     for (;;) {
         if (UNLIKELY(src >= end)) return -1;
         const uint8_t token = *src++;
-        size_t literals = token >> 4;
-        if (literals == 15 && !lz4_length(&src, end, &literals)) return -1;
-        if (UNLIKELY(literals > left || literals > (size_t)(end - src))) return -1;
-        if (LIKELY(literals <= 16 && end - src >= 16 && left + slack >= 16)) {
+        size_t literals = token >> 4, length = token & 15;
+        if (LIKELY(literals < 15 && src < src_safe && out < out_safe)) {
             copy16(out, src);
-        } else if (literals <= 64 && end - src >= 64 && left + slack >= 64) {
-            for (size_t i = 0; i < 64; i += 16) copy16(out + i, src + i);
         } else {
-            memcpy(out, src, literals);
+            if (literals == 15 && !lz4_length(&src, end, &literals)) return -1;
+            const size_t left = (size_t)(out_end - out), more = (size_t)(end - src);
+            if (UNLIKELY(literals > left || literals > more)) return -1;
+            lz4_literals(out, src, literals, left + slack, more);
+            if (more == literals) return out + literals - dst;
+            if (UNLIKELY(more - literals < 2)) return -1;
         }
         out += literals;
         src += literals;
-        left -= literals;
-        if (src == end) return out - dst;
-        if (UNLIKELY(end - src < 2)) return -1;
         const size_t distance = src[0] | (size_t)src[1] << 8;
         src += 2;
         if (UNLIKELY(distance == 0 || distance > (size_t)(out - dst))) return -1;
-        size_t length = token & 15;
+        const int begun = out < out_safe;
+        if (LIKELY(begun)) lz4_match_16(out, distance);
+        if (LIKELY(begun && length <= 12)) {
+            out += length + 4;
+            continue;
+        }
         if (length == 15 && !lz4_length(&src, end, &length)) return -1;
         length += 4;
+        const size_t left = (size_t)(out_end - out);
         if (UNLIKELY(length > left)) return -1;
-        lz4_match(out, distance, length, left + slack);
+        if (LIKELY(begun && left + slack >= length + 64))
+            lz4_match_on(out, distance, length);
+        else
+            for (size_t i = 0; i < length; i++) out[i] = out[i - distance];
         out += length;
-        left -= length;
     }
 }
 
