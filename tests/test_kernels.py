@@ -396,6 +396,52 @@ def test_lz4_decodes_what_the_hdf5_filter_stored(content: str, nbytes: int) -> N
         np.testing.assert_array_equal(decoded, array)
 
 
+def lz4_sequence(literals: bytes, distance: int = 0, length: int = 0) -> bytes:
+    """A sequence of an LZ4 block; the last one has no match."""
+
+    def more(n: int) -> bytes:
+        return b"" if n < 15 else b"\xff" * ((n - 15) // 255) + bytes([(n - 15) % 255])
+
+    n, extra = len(literals), max(length - 4, 0)
+    match = distance.to_bytes(2, "little") + more(extra) if length else b""
+    return bytes([min(n, 15) << 4 | min(extra, 15)]) + more(n) + literals + match
+
+
+def repeated(made: bytes, distance: int, length: int) -> bytes:
+    start = len(made) - distance
+    return made + bytes(made[start + i % distance] for i in range(length))
+
+
+def chunk_of(n_bytes: int, block: bytes) -> bytes:
+    """Of filter 32004 or 32008, in one block."""
+    return b"".join((n_bytes.to_bytes(8, "big"), n_bytes.to_bytes(4, "big"), len(block).to_bytes(4, "big"), block))
+
+
+@compiled_only
+@pytest.mark.parametrize("tail", [0, 5, 40, 200])
+def test_lz4_repeats_from_any_distance(tail: int) -> None:
+    """Each distance with lengths about the pieces that are copied, near the block's end and far from it.
+
+    Under bitshuffle there is room past the end to write to; the same bytes without a repeat are held against it.
+    """
+    rng = np.random.default_rng(tail)
+    for distance in [*range(1, 40), 63, 64, 65, 300]:
+        for length in (4, 8, 12, 15, 16, 17, 18, 19, 20, 31, 33, 64, 79, 80, 81, 130, 252, 600):
+            first, again = rng.bytes(distance + int(rng.integers(0, 3))), int(rng.integers(1, distance + 1))
+            made = repeated(repeated(first, distance, length), again, 7)
+            last = rng.bytes(tail + -(len(made) + tail) % 8)
+            whole = made + last
+            block = lz4_sequence(first, distance, length) + lz4_sequence(b"", again, 7) + lz4_sequence(last)
+            target, plain = fuzz.Guarded((1, len(whole)), "u1"), np.zeros((1, len(whole)), "u1")
+            if len(block) != len(whole):  # which would say that it isn't compressed
+                kernels.lz4_decode(chunk_of(len(whole), block), target.array)
+                assert target.array.tobytes() == whole, (distance, length)
+            kernels.bslz4_decode(chunk_of(len(whole), block), target.array)
+            kernels.bslz4_decode(chunk_of(len(whole), lz4_sequence(whole)), plain)
+            np.testing.assert_array_equal(target.array, plain, f"{distance}, {length}")
+            assert target.is_untouched()
+
+
 @compiled_only
 def test_bytes_after_the_last_block_are_ignored() -> None:
     array = make_array("poisson", (20, 30), "u2")
