@@ -95,4 +95,6 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from bnl_mpi import cli
+
+    cli.end(main(sys.argv[1:]))

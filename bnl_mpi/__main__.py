@@ -6,7 +6,7 @@ import sys
 if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from bnl_mpi.cli import main
+from bnl_mpi.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -6,6 +6,7 @@ Ctrl-C, however early, is told of in a line.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -14,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import FULL, BnlError, UsageError
 from .output.text import drop, make_streams_good
@@ -158,3 +159,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(sys.argv[1:])
     finally:
         gc.freeze()
+
+
+def program() -> NoReturn:
+    """The command `bnl-mpi`: `main`, then the end of the process."""
+    end(main())
+
+
+def end(status: int) -> NoReturn:
+    """End this process, all of whose files are closed, and leave its memory to the system.
+
+    Python's own end takes every module and library to pieces first, for as long as three frames take.  A rank needs
+    that time: MPICH's mpiexec may lose the status of one that ends just when MPI does.
+    """
+    from .run import launch
+
+    if launch.launched() or sys.gettrace() or sys.getprofile() or sys.flags.inspect:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)

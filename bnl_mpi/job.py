@@ -15,7 +15,7 @@ from . import codecs
 from ._version import __version__
 from .errors import InputError, UsageError
 from .hdf5 import guard
-from .hdf5.memory import UNKNOWN, Known, Memory
+from .hdf5.known import UNKNOWN, Known
 from .input import experiment as metadata
 from .input import identity as identities
 from .input import opening, reading
@@ -30,6 +30,7 @@ from .plan import Plan, auto_block_size
 if TYPE_CHECKING:
     import h5py
 
+    from .hdf5.memory import Memory
     from .input.reflections.reading import ReflectionFile
 
 

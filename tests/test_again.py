@@ -18,9 +18,10 @@ from small_sets import FILTERS, random_frames, random_mask, shared_data, write_s
 
 from bnl_mpi.arguments import options_from
 from bnl_mpi.errors import BnlError
-from bnl_mpi.hdf5 import access, digest, form
+from bnl_mpi.hdf5 import access, alike, digest, form
 from bnl_mpi.hdf5.image import checksum
-from bnl_mpi.hdf5.memory import LARGE, Known, Memory
+from bnl_mpi.hdf5.known import Known
+from bnl_mpi.hdf5.memory import LARGE, Memory
 from bnl_mpi.output import master, provenance
 from bnl_mpi.run import driver
 from bnl_mpi.run.signals import StopRequest
@@ -77,7 +78,7 @@ def timeless(path: Path) -> bytes:
     recorder = form.Recorder()
     with access.open_read(path) as file:
         digest.walk(file, recorder, checked_elsewhere=lambda path: path.startswith("/entry/data/"))
-    told = form.form_of(recorder, bytes(image))
+    told = alike.form_of(recorder, bytes(image))
     assert told is not None, path
     for at in told.times:
         image[at : at + 4] = bytes(4)
@@ -455,7 +456,7 @@ def test_a_form_digests_as_the_walk_does(a_file: Path) -> None:
     with access.open_read(a_file) as h5:
         digest.walk(h5, recorder)
         told = digest.content_sha256(h5)
-    made = form.form_of(recorder, a_file.read_bytes())
+    made = alike.form_of(recorder, a_file.read_bytes())
     assert made is not None
     assert made.sha256 == told == made.digest_of(a_file.read_bytes())
     with h5py.File(a_file, "r+", locking=False) as h5:

@@ -100,12 +100,24 @@ def test_a_plain_job_imports_nothing_that_it_does_not_use(tmp_path: Path) -> Non
         "import sys, bnl_mpi.cli\n"
         "assert bnl_mpi.cli.main(sys.argv[1:]) == 0\n"
         "found = {'numpy.ma', 'astropy', 'imagecodecs', 'mpi4py', 'sqlite3'} & set(sys.modules)\n"
-        "rooms = ('input.reflections', 'input.cbf.series', 'spots', 'check', 'tasks.guard', 'tasks.keeping')\n"
+        "found |= {'importlib.metadata', 'subprocess', 'socket', 'secrets', 'multiprocessing'} & set(sys.modules)\n"
+        "rooms = ('input.reflections', 'input.cbf.series', 'spots', 'check', 'tasks.guard', 'tasks.keeping',\n"
+        "    'hdf5.memory', 'hdf5.layout', 'output.again', 'run.shares', 'run.watch')\n"
         "found |= {name for name in sys.modules if name.startswith(tuple('bnl_mpi.' + room for room in rooms))}\n"
         "assert not found, found"
     )
     words = ["-i", str(master), "-b", "2", "-s", "2", "-c", "bslz4", "-H", "16", "-o", str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", code, *words], check=True)
+
+
+def test_importing_h5py_starts_no_program() -> None:
+    code = (
+        "import platform, sys\n"
+        "sys.addaudithook(lambda event, args: print(event, args) if event == 'subprocess.Popen' else None)\n"
+        "import bnl_mpi.hdf5\n"
+        "assert 'h5py' in sys.modules and 'processor' not in vars(platform.uname())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b""
 
 
 def test_no_test_imports_another() -> None:

@@ -16,6 +16,7 @@ import pytest
 from running import MAIN, PATIENCE, background, bnl, needs_mpi, wait_for
 from small_sets import random_frames, write_set
 
+from bnl_mpi import cli
 from bnl_mpi.run import guard
 from bnl_mpi.run.launch import mpiexec_command
 
@@ -302,3 +303,26 @@ def test_ranks_killed_while_they_wait_leave_nothing_in_shared_memory(
         return bool(left)
 
     assert not all(is_left(killed()) for _ in range(4))
+
+
+def test_the_end_of_a_process_says_all_and_does_what_was_put_off() -> None:
+    code = (
+        "import atexit, sys; from bnl_mpi import cli\n"
+        "atexit.register(print, 'put off')\n"
+        "print('said', end=' '); print('told', end='', file=sys.stderr)\n"
+        "cli.end(3)\n"
+        "print('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said put off\n", "told")
+
+
+def test_a_rank_and_a_profile_end_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mpiexec may lose a status that comes with MPI's own end, and a profile is printed after it."""
+    monkeypatch.setenv("PMI_RANK", "0")
+    with pytest.raises(SystemExit) as ended:
+        cli.end(3)
+    assert ended.value.code == 3
+    code = "import cProfile; from bnl_mpi import cli; cProfile.run('cli.end(3)')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "function calls" in done.stdout

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import BnlError, InputError
 from ..hdf5 import access
-from ..hdf5.memory import UNKNOWN, Memory
+from ..hdf5.known import UNKNOWN
+from ..hdf5.memory import Memory
 from ..hdf5.names import PROCESS
 from ..input import opening
 from ..input.axes import RotationAxis, all_rotations

@@ -6,8 +6,6 @@ section 10.4.4. Codestreams come from astropy, whose decoded pixels the fast rou
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..pixels import kernels
 from ..pixels.fused import Tiling
 from .contract import Image, LossyCodec, join_numcodecs
 from .registry import DEFAULT_SCALE
+from .versions import version
 
 MIN_SIDE = 4
 
@@ -48,12 +47,6 @@ def tile_rows(shape: tuple[int, int]) -> int:
     return next((rows for rows in _TILE_ROWS if _leaves_good_tile(ny, rows)), _LAST_RESORT)
 
 
-@functools.cache
-def _astropy_version() -> str:
-    # Looked up on the disk, once.
-    return importlib.metadata.version("astropy")
-
-
 class HCompress(LossyCodec):
     """HCompress of int32 images of 0 to 2**31 - 1; a codestream is a FITS file with the one compressed image.
 
@@ -73,7 +66,7 @@ class HCompress(LossyCodec):
 
     @classmethod
     def libraries(cls) -> dict[str, str]:
-        return {"astropy": _astropy_version()}
+        return {"astropy": version("astropy")}
 
     @property
     def level(self) -> int:

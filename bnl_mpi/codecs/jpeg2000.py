@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from . import codestream as headers
 from . import openjpeg
 from .contract import AT_END, Image, LossyCodec, Passed, join_numcodecs
 from .registry import DEFAULT_RATIO
+from .versions import version
 
 LADDER_TOP = 8000
 """Every ratio of the ladder but a target of its own is below this."""
@@ -50,7 +50,7 @@ class _Jpeg2000(LossyCodec):
 
     @classmethod
     def libraries(cls) -> dict[str, str]:
-        return {"glymur": importlib.metadata.version("glymur"), "openjpeg": openjpeg.version()}
+        return {"glymur": version("glymur"), "openjpeg": openjpeg.version()}
 
     @property
     def level(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from functools import cache
 from types import ModuleType
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import BnlError, UsageError
 from . import codestream as headers
+from . import versions
 from .contract import PEAK, Image
 
 MOST_DECOMPOSITIONS = 8
@@ -43,7 +43,7 @@ def version() -> str:
 
 def libraries() -> dict[str, str]:
     """The versions of the binding and of the library behind it."""
-    return {"imagecodecs": importlib.metadata.version("imagecodecs"), "openjph": version()}
+    return {"imagecodecs": versions.version("imagecodecs"), "openjph": version()}
 
 
 def decompositions(shape: tuple[int, ...]) -> int:

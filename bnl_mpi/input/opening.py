@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from ..hdf5 import access
-from ..hdf5.memory import UNKNOWN, Known
+from ..hdf5.known import UNKNOWN, Known
 from ..hdf5.names import SPECIFIC
 from . import discovery
 from .cbf.naming import names_series

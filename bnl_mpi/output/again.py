@@ -13,11 +13,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..hdf5.alike import Form, form_of
 from ..hdf5.draft import Draft
-from ..hdf5.form import Form, Named, Place, form_of
+from ..hdf5.form import Named, Place
 from ..hdf5.image import H5Image, checksum, virtual_block
+from ..hdf5.known import Known
 from ..hdf5.layout import LayoutError
-from ..hdf5.memory import Known
 from ..input.experiment import Experiment
 from ..plan import Plan
 from . import digest

@@ -11,7 +11,6 @@ import errno
 import itertools
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -53,7 +52,7 @@ def whole_files(*paths: str, optional: Sequence[str] = ()) -> Iterator[list[str]
     What goes wrong before is put down to the first.
     """
     # Unique, so that a run that was thought dead can't write into the file of the one that took over.
-    partial = [f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{PARTIAL}" for path in paths]
+    partial = [f"{path}.{os.uname().nodename[:32]}-{os.getpid()}{PARTIAL}" for path in paths]
     _in_hand.update(partial)
     try:
         yield partial

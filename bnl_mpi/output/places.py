@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -67,7 +66,7 @@ def _check_folder(path: str, lead: str = "") -> None:
 def _check_name(path: str) -> None:
     """Refuse what the system takes no file of that name, or no temporary one, for."""
     folder, name = os.path.split(os.path.abspath(path))
-    needed = len(os.fsencode(f"{name}{LONGEST_ENDING}{socket.gethostname()[:64]}"))
+    needed = len(os.fsencode(f"{name}{LONGEST_ENDING}{os.uname().nodename[:64]}"))
     try:
         longest, longest_path = os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
     except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from .._version import __version__
 from ..codecs import registry
+from ..codecs.versions import version
 from ..errors import BnlError
 from ..hdf5 import access
 from ..hdf5.names import PROCESS
@@ -19,21 +19,13 @@ from ..job import Job
 LIBRARIES = ("numpy", "h5py", "hdf5plugin", "numcodecs")
 
 
-@functools.lru_cache
-def _version(name: str) -> str:
-    # Imported late: it takes as long as a dozen frames.
-    import importlib.metadata
-
-    return importlib.metadata.version(name)
-
-
 def libraries(codec: registry.Entry | None) -> dict[str, str]:
     """Versions of what had a hand in the output's pixels and files."""
     import h5py
 
     from ..pixels import kernels
 
-    versions = {name: _version(name) for name in LIBRARIES}
+    versions = {name: version(name) for name in LIBRARIES}
     versions["hdf5"] = h5py.version.hdf5_version
     versions["kernels"] = "compiled" if kernels.COMPILED else "numpy"
     return versions if codec is None else {**versions, **codec.load().libraries()}

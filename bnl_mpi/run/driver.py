@@ -26,7 +26,7 @@ from ..errors import BnlError, Interrupted, OutputError, UsageError
 from ..job import Job, Prepared
 from ..options import Options
 from ..plan import counted_are
-from . import launch, shares, world
+from . import launch, world
 from . import report as reporting
 from .agreement import agree_on_job
 from .log import RunLog
@@ -51,6 +51,8 @@ def main(task: AnyTask, options: Options, words: Sequence[str]) -> int:
         return launch.run_mpiexec(n_workers + 1, words)
     request = StopRequest()
     if options.thread is not None:
+        from . import shares
+
         request.install()
         return shares.main(task, options, request)
     try:

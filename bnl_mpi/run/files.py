@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Sequence
 
 from ..errors import BnlError
@@ -140,7 +139,7 @@ def _is_as_made(path: str, made: Stamp | None) -> bool:
 
 def _bury(path: str, sha256: str) -> None:
     """Remove a block of another job, unless a share at work puts this job's in its place just now."""
-    grave = f"{path}.{socket.gethostname()[:32]}-{os.getpid()}{blockfile.PARTIAL}"
+    grave = f"{path}.{os.uname().nodename[:32]}-{os.getpid()}{blockfile.PARTIAL}"
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, grave)
         if record.read_plan_sha256(grave) == sha256:

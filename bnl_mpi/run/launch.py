@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,6 +52,11 @@ def told_rank() -> int:
     """This process's place among those that the launcher started; 0 where it says nothing."""
     ranks = [os.environ.get(name, "") for name in (*RANK_VARIABLES, "SLURM_PROCID")]
     return next((int(n) for n in ranks if n.isdigit()), 0)
+
+
+def is_left_alone() -> bool:
+    """Whether nobody tells this rank of another's death (`watch`): srun started this step with --mpi=pmi2."""
+    return "SLURM_STEP_ID" in os.environ and "PMI_FD" in os.environ
 
 
 LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS", "OPJ_NUM_THREADS")
@@ -182,6 +186,8 @@ def run_mpiexec(n_ranks: int, words: Sequence[str]) -> int:
     sys.stdout.flush()
     if not _is_open_mpi(command[0]):
         os.execvpe(command[0], command, environment)
+    import subprocess
+
     # In a session of its own, so that a terminal's Ctrl-C doesn't reach it directly.
     with subprocess.Popen(command, env=environment, start_new_session=True) as child:
         count = 0

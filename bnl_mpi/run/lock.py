@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import re
-import socket
 import stat
 import time
 from collections.abc import Sequence
@@ -121,7 +120,7 @@ class Lock:
         """Take the lock or raise OutputError, which says who has it.  Nothing happens if it is held already."""
         if self._held:
             return
-        candidate = f"{self.path}.{socket.gethostname()}-{os.getpid()}"
+        candidate = f"{self.path}.{os.uname().nodename}-{os.getpid()}"
         self._content = json.dumps(self._mine())
         try:
             now = self._write(candidate)
@@ -169,7 +168,7 @@ class Lock:
     def _mine(self) -> dict[str, Any]:
         job, restarts = _batch_job()
         return {
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "pid": os.getpid(),
             "start": _process_start(os.getpid()),
             "space": _process_space(),
@@ -241,7 +240,7 @@ class Lock:
             )
         # Renamed first: of two that find it dead, one alone can do that.  The other may get the first one's new lock,
         # and puts it back.
-        grave = f"{path}.{socket.gethostname()}-{os.getpid()}.dead"
+        grave = f"{path}.{os.uname().nodename}-{os.getpid()}.dead"
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, grave)
             if _text_of(grave) != content:
@@ -294,7 +293,7 @@ def _holder(content: str) -> dict[str, Any]:
 
 def _is_dead(holder: dict[str, Any], age: float) -> bool:
     pid, told_restarts = holder.get("pid"), holder.get("restarts")
-    if holder.get("host") == socket.gethostname() and holder.get("space") == _process_space() and isinstance(pid, int):
+    if holder.get("host") == os.uname().nodename and holder.get("space") == _process_space() and isinstance(pid, int):
         # The process itself is the witness; how old its file looks is none.
         return _process_start(pid) != holder.get("start")
     job, restarts = _batch_job()

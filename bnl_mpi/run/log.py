@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import socket
 import sys
 import time
 from typing import Any
@@ -60,7 +59,7 @@ class RunLog:
             images=n_images,
             blocks=n_blocks,
             workers=n_workers,
-            host=socket.gethostname(),
+            host=os.uname().nodename,
             pid=os.getpid(),
             slurm_job=os.environ.get("SLURM_JOB_ID"),
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -60,6 +59,8 @@ def job_end_time() -> float | None:
     job, squeue = os.environ.get("SLURM_JOB_ID"), shutil.which("squeue")
     if not job or squeue is None:
         return None
+    import subprocess
+
     try:
         done = subprocess.run(
             [squeue, "--noheader", "--jobs", job, "--format", "%L"],

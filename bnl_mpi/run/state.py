@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BnlError, Interrupted
 from ..job import Job
 from ..options import Options
 from ..output import blockfile
-from . import watch
+from . import launch
 from .lock import Locks, Share, Ticket
 from .log import RunLog
 from .signals import StopRequest
 from .task import AnyTask, BlockReport, Masters
 from .world import World
+
+if TYPE_CHECKING:
+    from . import watch
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ class Process:
     def keep_watch(self) -> None:
         """From now on, notice the death of rank 0, or on rank 0 of any worker, if the launcher wouldn't."""
         ranks = self.ranks
-        if ranks.size == 1 or not ranks.broadcast(watch.is_needed() if ranks.rank == 0 else None):
+        if ranks.size == 1 or not ranks.broadcast(launch.is_left_alone() if ranks.rank == 0 else None):
             return
+        from . import watch
+
         if ranks.rank == 0:
             with contextlib.suppress(OSError):
                 self.listener = watch.Listener()
@@ -104,7 +108,7 @@ class Process:
         dead = self.listener.dead() if self.listener else None
         if dead is not None or (self.lifeline and self.lifeline.is_cut()):
             who = "rank 0" if dead is None else f"rank {dead}"
-            host = socket.gethostname()
+            host = os.uname().nodename
             os.write(2, f"bnl-mpi: rank {self.ranks.rank} on {host}: {who} died; the run ends\n".encode())
             self.let_go()
             self.ranks.abort(BnlError.exit_status)
@@ -179,4 +183,4 @@ def tell_failure(ranks: World, error: BaseException) -> None:
 def failure_line(ranks: World, error: BaseException) -> str:
     """Which rank failed, where and why."""
     text = str(error) if isinstance(error, BnlError) else f"{type(error).__name__}: {error}"
-    return f"rank {ranks.rank} on {socket.gethostname()}: {text}"
+    return f"rank {ranks.rank} on {os.uname().nodename}: {text}"

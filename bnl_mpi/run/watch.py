@@ -8,22 +8,15 @@ watch, and `srun -K` must do.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
 
 CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 BACKLOG = 4096
 TOKEN_BYTES, NUMBER_BYTES = 16, 4
 GOODBYE = b"."
-
-
-def is_needed(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this is a step that srun started with --mpi=pmi2."""
-    return "SLURM_STEP_ID" in environment and "PMI_FD" in environment
 
 
 class _Pace:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -68,7 +67,7 @@ class ExportMaker:
         """Write the block's files; each appears whole or not at all."""
         overseer = overseer or Overseer()
         begin, read = time.perf_counter(), self._reader.bytes_read
-        report = BlockReport(block.number, block.n_images, block.n_images, rank=self._rank, host=socket.gethostname())
+        report = BlockReport(block.number, block.n_images, block.n_images, rank=self._rank, host=os.uname().nodename)
         for image in self._job.images_of(block.number):
             path = self._job.template.path(image)
             data = self._image(image, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -89,7 +89,7 @@ class ImageMaker:
         options = job.options
         self._filter = Filter(options.compression, options.compression_level, kept=job.of_kept)
         self._encode = self._filter.encoder()
-        self._host = socket.gethostname()
+        self._host = os.uname().nodename
         self._watch = Stopwatch()
         self._bytes_read = 0
 

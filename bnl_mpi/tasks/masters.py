@@ -9,12 +9,12 @@ import numpy as np
 
 from ..hdf5 import guard
 from ..hdf5.draft import Draft
-from ..hdf5.memory import UNKNOWN, Known, laid
+from ..hdf5.known import UNKNOWN, Known, laid
 from ..hdf5.writing import write_bytes
 from ..input import opening
 from ..input.experiment import Experiment
 from ..job import Job
-from ..output import again, digest, master, nexus, provenance, reduction
+from ..output import digest, master, nexus, provenance, reduction
 from ..output.places import listed
 from ..run.task import Masters
 from . import inputs
@@ -28,16 +28,18 @@ def make_masters(job: Job, experiment: Experiment, new_master: str, new_nxs: str
     data = listed(job, job.options.data_path)
     squash = listed(job, job.options.squash_path) if job.options.out_squash else []
     told = provenance.describe(job) | inputs.told_of_input(job)
-    given = again.given(job.plan, data, squash, told)
     # Regions differ from set to set, and an experiment that isn't remembered may depend on what isn't either.
-    is_known = job.keeping is None and known.has(experiment)
-    pair: again.Pair | None = known.answer(given.key) if is_known else None
-    filled = None if pair is None else pair.filled(known, given)
-    if pair is not None and filled is not None:
-        write_bytes(new_master, filled[0])
-        if filled[1] is not None:
-            write_bytes(new_nxs, filled[1])
-        return _masters(job, pair.lacking)
+    if is_known := job.keeping is None and known.has(experiment):
+        from ..output import again
+
+        given = again.given(job.plan, data, squash, told)
+        pair: again.Pair | None = known.answer(given.key)
+        filled = None if pair is None else pair.filled(known, given)
+        if pair is not None and filled is not None:
+            write_bytes(new_master, filled[0])
+            if filled[1] is not None:
+                write_bytes(new_nxs, filled[1])
+            return _masters(job, pair.lacking)
     both: dict[str, Any] = {
         "data_files": data,
         "experiment": experiment,

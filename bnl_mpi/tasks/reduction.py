@@ -14,7 +14,6 @@ from .. import job as jobs
 from ..codecs import registry
 from ..codecs.passed import Passed
 from ..errors import BnlError
-from ..hdf5.memory import Memory
 from ..input import checks, identity
 from ..input.frames import FrameError, FrameReader
 from ..input.identity import BlockInput
@@ -33,6 +32,7 @@ from .report import ImageReport
 
 if TYPE_CHECKING:
     from ..codecs.contract import LossyCodec
+    from ..hdf5.memory import Memory
     from .guard import Guard
     from .keeping import Keeper
 

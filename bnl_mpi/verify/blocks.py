@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -71,7 +70,7 @@ class Verifier:
     def __init__(self, job: VerifyJob, rank: int) -> None:
         import hdf5plugin  # noqa: F401  (HDF5 learns its filters)
 
-        self._job, self._rank, self._host = job, rank, socket.gethostname()
+        self._job, self._rank, self._host = job, rank, os.uname().nodename
         self._hasher = Hasher()
         self._pipeline: losses.Remembering | None = None
         self._stores = job.options.stores_codestreams
