@@ -19,6 +19,7 @@ import bnl_mpi
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2
 from bnl_mpi.errors import BnlError
+from bnl_mpi.options import COMPRESSIONS
 
 SHAPE = (47, 61)
 
@@ -175,6 +176,14 @@ def test_zstd_levels(tmp_path: Path, level: int) -> None:
     master = write_set(tmp_path, frames)
     got = reduced(master, compression="zstd", compression_level=level)
     np.testing.assert_array_equal(got, oracle.reduce_set(frames, None, sum=1, binning=1, satval=9000))
+
+
+@pytest.mark.parametrize("kind", [{"uint": 2}, {"uint": -2}, {"uint": 4}, {"uint": -4}, {"float": 2}, {"float": 4}])
+def test_every_type_goes_through_every_filter(tmp_path: Path, kind: dict[str, int]) -> None:
+    master = write_set(tmp_path, random_frames(3, SHAPE), mask=random_mask(SHAPE), cutoff=9000)
+    plain = reduced(master, sum=2, bin=2, **kind)
+    for name in set(COMPRESSIONS) - {"none", "htj2k"}:
+        np.testing.assert_array_equal(reduced(master, sum=2, bin=2, compression=name, **kind), plain)
 
 
 def test_float_output_logarithm_and_back(tmp_path: Path) -> None:

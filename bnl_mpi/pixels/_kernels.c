@@ -39,7 +39,7 @@ static char kind_of(const char *format) {
     if (*format == 0 || format[1] != 0) return 0;
     if (strchr("BHILQN?", *format)) return 'u';
     if (strchr("bhilqn", *format)) return 'i';
-    return strchr("fd", *format) ? 'f' : 0;
+    return strchr("efd", *format) ? 'f' : 0;
 }
 
 /* For PyArg_ParseTuple's O&: a whole number from 0 to 2^64-1; "K" would wrap what doesn't fit. */
