@@ -51,7 +51,8 @@ class _Once(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         given = getattr(parser, "given", {})
-        if given.setdefault(self.dest, values) != values:
+        # As texts: nan is nan, too.
+        if str(given.setdefault(self.dest, values)) != str(values):
             raise argparse.ArgumentError(self, f"given twice, as {given[self.dest]} and {values}; give it once")
         setattr(namespace, self.dest, values)
 

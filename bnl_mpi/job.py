@@ -265,7 +265,8 @@ def output_limit(options: Options, satval: float, warnings: list[str]) -> float:
     if options.dtype.startswith("float"):
         greatest = float(np.finfo(options.dtype).max)
         if transformed > greatest:
-            warnings.append(f"counts above {greatest:g} don't fit {options.dtype} and are clipped; -f 4 keeps them")
+            wider = "-f 4" if options.dtype == "float16" else "a smaller --scale"
+            warnings.append(f"counts above {greatest:g} don't fit {options.dtype} and are clipped; {wider} keeps them")
             return greatest
         return transformed
     limit = (

@@ -124,8 +124,8 @@ class Options:
     def _check_frames(self) -> None:
         for name in ("first_image", "sum", "bin", "channel"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+            if value is not None and not 1 <= value < 1 << 63:
+                raise UsageError(f"--{name} {value}: {'must be 1 or more' if value < 1 else 'is too large'}")
         if self.bin > MAX_BINNING:
             raise UsageError(f"--bin {self.bin}: must be {MAX_BINNING} or less")
         if self.last_image is not None and self.last_image < self.first_image:
@@ -294,7 +294,7 @@ class Options:
             value = getattr(self, name)
             if value is not None:
                 stem = value.removesuffix(".h5")
-                if os.path.basename(stem) in ("", "-"):
+                if os.path.basename(stem) in ("", "-", ".", ".."):
                     raise UsageError(f"--{name} '{value}': needs a name, not a folder or a stream")
                 fix(name, stem)
         if self.out_master in (None, "out_file"):

@@ -211,6 +211,17 @@ def test_two_byte_floats_are_clipped_where_they_end(tmp_path: Path) -> None:
     assert (reduced(master, sum=2, float=4) == 120000).all()
 
 
+def test_an_exponential_beyond_all_floats_is_clipped_with_a_saturation_value_that_fits(tmp_path: Path) -> None:
+    master = write_set(tmp_path, np.full((2, 8, 8), 80, np.uint16), cutoff=9000)
+    out, greatest = str(tmp_path / "out"), np.finfo(np.float32).max
+    summary = bnl_mpi.reduce(str(master), out_file=out, float=4, exponential=math.e, compression="none")
+    assert summary is not None
+    assert "a smaller --scale keeps them" in "".join(summary.warnings)
+    assert (read_images(f"{out}_master.h5") == np.float32(np.expm1(80.0))).all()
+    with h5py.File(f"{out}.nxs") as file:
+        assert file["/entry/instrument/detector/saturation_value"][()] == greatest
+
+
 def test_exponential_takes_float_input(tmp_path: Path) -> None:
     frames, mask = random_frames(2, SHAPE, marks=False), random_mask(SHAPE)
     master = write_set(tmp_path, frames, mask=mask, cutoff=9000)

@@ -197,7 +197,9 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
         detector["pixel_mask"][...] = binned
     if "saturation_value" not in detector:
         limit = run.plan.limit
-        detector["saturation_value"] = np.int64(limit) if float(limit).is_integer() else np.float64(limit)
+        detector["saturation_value"] = (
+            np.int64(limit) if float(limit).is_integer() and limit < 1 << 63 else np.float64(limit)
+        )
     if "bit_depth_readout" not in detector and run.data_dtype.kind == "u":
         detector["bit_depth_readout"] = np.uint8(run.data_dtype.itemsize * 8)
     if run.data_dtype.kind in "iu":

@@ -26,7 +26,7 @@ def parse_zero_pattern(text: str, axis: int) -> ZeroPattern:
 
     `axis` names the direction where the text does not: 0 for `-R`, 1 for `-C`.
     """
-    number = r"(-?\d*)"
+    number = r"(-?\d+|)"
     if m := re.fullmatch(rf"(?:(columns|rows)_)?{number}:{number}(?::{number})?", text):
         word, *numbers = m.groups()
         cut = tuple(int(n) if n else None for n in numbers)
