@@ -14,7 +14,7 @@ from typing import Any
 
 from .codecs import guarding, registry
 from .errors import UsageError
-from .pixels.limits import MAX_BINNING
+from .pixels.limits import LARGEST_RADIUS, MAX_BINNING
 from .pixels.patterns import ZeroPattern
 from .plan import block_path
 
@@ -23,9 +23,6 @@ LEVELS = {"zstd": (0, 9), "bszstd": (1, 22)}
 DEFAULT_LEVEL = 3
 XDS_COMPRESSIONS = ("bslz4", "none")
 """What XDS's plugin reads."""
-
-LARGEST_RADIUS = 100
-"""Pixels of a frame, of what is kept about a reflection."""
 
 MARKED_DTYPES = {2: "uint16", 4: "uint32", -2: "int16", -4: "int32"}
 FLOAT_DTYPES = {2: "float16", 4: "float32"}
@@ -41,6 +38,13 @@ Real = float
 """Within `Options` the name `float` is the option's."""
 
 Bytes = int | None
+
+
+def _straight(path: str) -> str:
+    """A path that means the same when `link/..` in it is struck out, as all that follows takes it."""
+    folder, name = os.path.split(path)
+    real = os.path.realpath(folder) if os.pardir in folder else ""
+    return path if real in ("", os.path.realpath(os.path.abspath(folder))) else os.path.join(real, name)
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,7 @@ class Options:
     @property
     def error_target(self) -> tuple[str, Real] | None:
         """(name, value) of the bound that takes a target ratio's place, if one was given."""
-        given = [(name, value) for name in registry.bounds() if (value := getattr(self, name)) is not None]
-        return given[0] if given else None
+        return next(((name, value) for name in registry.bounds() if (value := getattr(self, name)) is not None), None)
 
     @property
     def stores_codestreams(self) -> bool:
@@ -271,11 +274,9 @@ class Options:
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must be 0 or more")
         if not self.keep:
-            given = [
-                f"--{name}" for name in ("keep_radius", "keep_frames", "keep_also", "keep_exact") if getattr(self, name)
-            ]
-            if given:
-                raise UsageError(f"{given[0]} goes with --keep FILE, whose reflections are kept: give it too")
+            for name in ("keep_radius", "keep_frames", "keep_also", "keep_exact"):
+                if getattr(self, name):
+                    raise UsageError(f"--{name} goes with --keep FILE, whose reflections are kept: give it too")
             return
         if self.keep_radius is not None and not 0 < self.keep_radius <= LARGEST_RADIUS:
             raise UsageError(f"--keep_radius {self.keep_radius:g}: give pixels of a frame, up to {LARGEST_RADIUS}")
@@ -296,7 +297,8 @@ class Options:
                 stem = value.removesuffix(".h5")
                 if os.path.basename(stem) in ("", "-", ".", ".."):
                     raise UsageError(f"--{name} '{value}': needs a name, not a folder or a stream")
-                fix(name, stem)
+                fix(name, _straight(stem))
+        fix("infile", _straight(self.infile))
         if self.out_master in (None, "out_file"):
             fix("out_master", f"{self.out_file}_master")
         if self.out_squash == "out_file":
@@ -307,8 +309,7 @@ class Options:
             value = getattr(self, name)
             if value and folder and not os.path.dirname(value):
                 fix(name, os.path.join(folder, value))
-        stems = [self.out_file, self.out_master, self.out_squash]
-        named = [os.path.abspath(s) for s in stems if s is not None]
+        named = [os.path.abspath(s) for s in (self.out_file, self.out_master, self.out_squash) if s is not None]
         if len(set(named)) != len(named):
             raise UsageError("-o, -m and -q must name different files")
 
@@ -340,8 +341,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """The options that determine what is computed, as JSON can hold them; for hashes and provenance."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        kept = {k: v for k, v in values.items() if k not in NOT_IN_IDENTITY}
+        kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in NOT_IN_IDENTITY}
         kept["zero"] = [f"{'RC'[p.axis]} {p.text}" for p in self.zero]
         kept["omit"] = [list(r) for r in self.omit]
         kept["keep"] = [os.path.basename(path) for path in self.keep]

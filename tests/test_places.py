@@ -277,6 +277,23 @@ def test_the_longest_name_that_is_possible(here: Path, master: Path) -> None:
     assert (here / f"{name}_master.h5").exists()
 
 
+def test_the_parent_of_a_link_is_the_parent_of_what_it_leads_to(here: Path, master: Path) -> None:
+    (here / "deep" / "in").mkdir(parents=True)
+    Path("link").symlink_to("deep/in")
+    Path("deep/set_000002.h5").write_bytes(b"somebody's")
+    for name, message in (("link/../set", "is there already"), ("link/../../deep/set", "is there already")):
+        refused(master, message, out_file=name)
+    refused(master, "is not overwritten", out_file="link/../set", force=True)
+    Path("deep/set_000002.h5").unlink()
+    shutil.copytree(master.parent, "deep/raw")
+    options = Options(f"link/../raw/{master.name}", out_file="link/../set")
+    bnl_mpi.reduce(options.infile, out_file=options.out_file)
+    assert sorted(os.listdir("deep")) == ["in", "raw", "set.nxs", "set_000001.h5", "set_master.h5"]
+    assert sorted(os.listdir()) == ["deep", "link"]
+    # What leads nowhere else is told as it was given.
+    assert Options("deep/../in_master.h5", out_file="../there/set").out_file == "../there/set"
+
+
 def test_a_folder_of_thousands_of_sets_is_not_listed_for_each_question(
     here: Path, master: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
