@@ -467,6 +467,8 @@ def copy_set(master: Path, folder: Path) -> Path:
 def test_each_rule_holds_and_fails(
     reader: str, name: str, which: str, break_it: Callable[[Path], None], kept: dict[str, Path], tmp_path: Path
 ) -> None:
+    if name.endswith("layout-version") and h5py.version.hdf5_version_tuple < (2, 0, 0):
+        pytest.skip("HDF5 1.14 writes no layout that XDS's plugin can't read")
     master = copy_set(kept[which], tmp_path)
     before = seen(master, reader, name)
     assert before

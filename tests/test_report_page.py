@@ -294,7 +294,9 @@ def grid(folder: Path) -> tuple[Path, Path]:
 
 
 def test_a_grid_scan_without_geometry_is_shown_too(tmp_path: Path) -> None:
-    raw, out = grid(tmp_path)
+    # A path with nowhere to break it must not make the page wider.
+    (folder := tmp_path / ("without_geometry" * 5)).mkdir()
+    raw, out = grid(folder)
     text = reported(tmp_path, raw, out)
     assert "shells are of the radius in pixels" in text
     assert len(text.encode()) < 1_500_000
@@ -314,6 +316,14 @@ def test_without_spots_the_background_speaks(tmp_path: Path) -> None:
     text = reported(tmp_path, raw, tmp_path / "out_master.h5")
     assert "no spots were found" in text
     assert "judged by the background alone" in text
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.png"])
+def test_a_wholly_masked_detector_has_a_page_too(tmp_path: Path, name: str) -> None:
+    raw = write_set(tmp_path, random_frames(4, (40, 50)), mask=np.ones((40, 50), np.uint32))
+    assert main(["-i", str(raw), "-s", "2", "-H", "4", "-o", str(tmp_path / "out")]) == 0
+    reported(tmp_path, raw, tmp_path / "out_master.h5", name)
+    assert (tmp_path / name).stat().st_size > 10_000
 
 
 def test_a_poster_is_a_png_of_many_colours(rotation: tuple[Path, Path, Path]) -> None:
@@ -356,16 +366,17 @@ def test_the_page_of_settings_is_drawn_too(rotation: tuple[Path, Path, Path], tm
         ("{out} --against {raw} -o /nowhere/at/all/r.html", "no such folder"),
         ("{out} --against nothing.h5 -o r.html", "nothing.h5"),
         ("{floats} --against {raw} -o r.html", "holds no counts"),
+        ("{nothing} --against {raw} -o r.html", "holds no counts"),
     ],
 )
 def test_wrong_words_are_one_line(words: str, message: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     raw = write_set(tmp_path, random_frames(4, (40, 50)))
     other = write_set(tmp_path, random_frames(6, (44, 50)), name="other")
-    for name, more in (("out", ["-b", "2"]), ("floats", ["-f", "4", "-L", "2"])):
+    for name, more in (("out", ["-b", "2"]), ("floats", ["-f", "4", "-L", "2"]), ("nothing", ["-S", "0"])):
         assert main(["-i", str(raw), *more, "-o", str(tmp_path / name)]) == 0
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
-    places = {"raw": raw, "other": other, "out": "out_master.h5", "floats": "floats_master.h5"}
+    places = {"raw": raw, "other": other, **{name: f"{name}_master.h5" for name in ("out", "floats", "nothing")}}
     assert main(["report", *words.format(**places).split()]) != 0
     told = capsys.readouterr().err
     assert message in told

@@ -51,8 +51,6 @@ ABSENT = regex("doesn't exist|not found|can't open file|too many links|empty str
 UNWRITTEN_BYTES, MOST_PACKED = 1 << 28, 2000
 """A larger dataset is taken for a lie where no filter can have packed it as it is stored."""
 
-NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-
 MOST_LEVELS = 8
 """Links of files to files to files."""
 
@@ -81,7 +79,7 @@ def _check_kind(name: str) -> None:
     except ValueError:
         raise InputError(f"{name}: no such file") from None
     except OSError as error:
-        if error.errno in NOTHING_THERE:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise InputError(f"{name}: no such file") from None
         return  # who opens it learns why
     if stat.S_ISDIR(mode):
@@ -196,15 +194,14 @@ def places(filename: str, name: str) -> list[str]:
 
 
 def leads_to_no_file(group: h5py.Group, path: str, levels: int = MOST_LEVELS) -> bool:
-    """Whether a link on the way names a pipe or a device, which HDF5 would wait for, or a folder.
+    """Whether a link on the way, or in the files that it leads to, `levels` of them one after the other, names a pipe
+    or a device, which HDF5 would wait for, or a folder."""
+    return any(_is_no_file(group, part, levels) for part in _on_the_way(path))
 
-    In files that links lead to as well, `levels` of them, one after the other.
-    """
-    end = -1
-    while (end := path.find("/", end + 1)) >= 0:
-        if path[:end] and _is_no_file(group, path[:end], levels):
-            return True
-    return _is_no_file(group, path, levels)
+
+def _on_the_way(path: str) -> list[str]:
+    """The path, and before it each part that ends before a slash."""
+    return [*(path[:end] for end in range(1, len(path)) if path[end] == "/"), path]
 
 
 def _is_no_file(group: h5py.Group, path: str, levels: int) -> bool:
@@ -222,6 +219,13 @@ def _is_no_file(group: h5py.Group, path: str, levels: int) -> bool:
     return False
 
 
+def _dangles(group: h5py.Group, path: str) -> bool:
+    """Whether the last link leads to another file, or one on the way to none, of which HDF5 1.14 doesn't tell."""
+    links = {part: found for part in _on_the_way(path) if isinstance(found := link(group, part), h5py.ExternalLink)}
+    near = group.file.filename
+    return path in links or not all(any(map(os.path.exists, places(one.filename, near))) for one in links.values())
+
+
 def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
     """What `path` leads to, through links of any kind; None where it is dangling, or leads to no file or a named type.
 
@@ -234,7 +238,7 @@ def resolve(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
                 return None
             found = group[path]
     except (KeyError, OSError, RuntimeError, ValueError) as error:
-        if ABSENT.search(str(error)) or isinstance(link(group, path), h5py.ExternalLink):
+        if ABSENT.search(str(error)) or _dangles(group, path):
             return None
         raise InputError(f"{group.file.filename}: {path} can't be read ({first_line(error)})") from error
     return found if isinstance(found, (h5py.Group, h5py.Dataset)) else None

@@ -108,8 +108,9 @@ class Shown:
 def gather(master: str, against: str, words: Sequence[str], progress: Progress = lambda _: None) -> Shown:
     """Read both sets; `words` are the run's, as `replay` tells them, with `against` as the input."""
     options = options_from(list(words))
-    if options.logarithm is not None or options.exponential is not None or options.dtype.startswith("float"):
-        raise InputError(f"{master}: holds no counts (-L, -X or -f); report compares counts")
+    transformed = options.logarithm is not None or options.exponential is not None
+    if transformed or options.dtype.startswith("float") or not options.scale:
+        raise InputError(f"{master}: holds no counts (-L, -X, -f or -S 0); report compares counts")
     # The plan is the same without what --keep kept, whose files may lie elsewhere by now.
     bare: dict[str, Any] = {field.name: field.default for field in fields(Options) if field.name.startswith("keep")}
     prepared = jobs.prepare(replace(options, **bare), trust_counts=False)
@@ -258,7 +259,10 @@ class _Gathering:
         for k, number in enumerate(numbers):
             self._progress(f"image {k + 1} of {len(numbers)} of the sweep")
             image = self._images.get(int(number))
-            exact, stored = (a.astype(np.float64)[good] for a in (image.exact, image.pixels))
+            # Of a wholly masked detector there is nothing to tell.
+            exact, stored = (
+                a.astype(np.float64)[good] if good.any() else np.zeros(1) for a in (image.exact, image.pixels)
+            )
             unit = plan.binning**2 * len(image.frames) * plan.scale
             rows.append((exact.mean() / unit, stored.mean() / unit, np.sqrt(np.mean((stored - exact) ** 2))))
         table = np.array(rows)
@@ -340,6 +344,7 @@ def radial(view: View, geometry: Geometry | None, plan: Plan) -> tuple[Array, Ar
     number = np.bincount(ring, minlength=1)
     enough = number > 20
     unit = plan.binning**2 * plan.scale * np.maximum(number, 1)
-    means = [np.bincount(ring, image[usable].astype(np.float64)) / unit for image in (view.exact, view.stored)]
+    sums = [np.bincount(ring, image[usable], minlength=len(number)) for image in (view.exact, view.stored)]
+    means = [one / unit for one in sums]
     at = (np.arange(len(number)) + 0.5) * step
     return at[enough], means[0][enough], means[1][enough]

@@ -11,7 +11,7 @@ CSS = """
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}
 h1{font-size:clamp(1.25rem,3.2vw,1.9rem);margin:.1em 0 .2em;overflow-wrap:anywhere;line-height:1.2}
-h2{font-size:1.15rem;margin:2.2em 0 .6em}p{margin:.4em 0 .8em;max-width:74ch}
+h2{font-size:1.15rem;margin:2.2em 0 .6em}p{margin:.4em 0 .8em;max-width:74ch;overflow-wrap:anywhere}
 .soft,figcaption{color:var(--soft);font-size:.9rem}
 .verdict{border-left:6px solid var(--tone);background:var(--card);padding:14px 18px;margin:18px 0;border-radius:4px}
 .verdict strong{font-size:1.5rem;color:var(--tone);display:block;line-height:1.25}
