@@ -18,13 +18,14 @@
 
 typedef struct {
     uint32_t scale, half; /* quantiser step; what is added before the division rounds down */
-    int exact;            /* scale <= 1: nothing is lost */
+    int divides;          /* scale is no power of two, which takes more than a mask; 1, which loses nothing, is one */
     uint64_t magic;       /* n / scale = n * magic >> shift for n < 2**31 (Granlund and Montgomery 1994) */
     int shift;
 } hc_step;
 
 static hc_step hc_step_of(int64_t scale) {
-    hc_step q = {.scale = scale > 1 ? (uint32_t)scale : 1, .exact = scale <= 1};
+    hc_step q = {.scale = scale > 1 ? (uint32_t)scale : 1};
+    q.divides = (q.scale & (q.scale - 1)) != 0;
     q.half = (q.scale + 1) / 2 - 1;
     q.shift = 31;
     while (((uint64_t)1 << (q.shift - 31)) < q.scale) q.shift++;
@@ -33,14 +34,14 @@ static hc_step hc_step_of(int64_t scale) {
 }
 
 /* Rounds to a multiple of the step, halves (of an even step) towards zero. */
-INLINE int32_t hc_quantise_32(int32_t x, hc_step q) {
+INLINE int32_t hc_divide_32(int32_t x, hc_step q) {
     const int32_t sign = x >> 31;
     const uint32_t size = (uint32_t)((x ^ sign) - sign) + q.half;
     const uint32_t kept = (uint32_t)((uint64_t)size * (uint32_t)q.magic >> q.shift) * q.scale;
     return ((int32_t)kept ^ sign) - sign;
 }
 
-INLINE int64_t hc_quantise_64(int64_t x, hc_step q) {
+INLINE int64_t hc_divide_64(int64_t x, hc_step q) {
     return (x > 0 ? x + q.half : x - q.half) / q.scale * q.scale;
 }
 

@@ -1,7 +1,13 @@
 /* One level of the H-transform, and a tile's round trip, for the integer type T; see hcompress.h. */
 
 #define SIGN(x) ((x) >> (sizeof(T) * 8 - 1))
-#define QUANTISE(x) (q.exact ? (x) : HC(hc_quantise)(x, q))
+
+/* A multiple of the step. Where this is a power of two, halves of negative numbers need one more to be rounded up. */
+INLINE T HC(hc_quantise)(T x, hc_step q, int divides) {
+    return divides ? HC(hc_divide)(x, q) : (x + (T)q.half + (SIGN(x) & (q.scale > 1))) & -(T)q.scale;
+}
+
+#define QUANTISE(x) HC(hc_quantise)(x, q, divides)
 
 /* The sum loses two bits, a difference along one axis one: the others' low bits tell them again. Ties go
  * away from zero. At level k both are k bits higher. */
@@ -9,7 +15,7 @@ INLINE T HC(hc_round_sum)(T h, T bit) { return (h + 2 * bit + SIGN(h)) & (-4 * b
 INLINE T HC(hc_round_diff)(T h, T bit) { return (h + (bit & ~SIGN(h))) & (-2 * bit); }
 
 INLINE void HC(hc_forward)(const T *RESTRICT in, size_t ny, size_t nx, T *RESTRICT sum, T *RESTRICT dx,
-                           T *RESTRICT dy, T *RESTRICT dc, int k, hc_step q) {
+                           T *RESTRICT dy, T *RESTRICT dc, int k, hc_step q, int divides) {
     const size_t wide = (nx + 1) / 2, full = nx / 2;
     const T bit = (T)1 << k;
     const int shift = k > 0; /* every level but the first halves its sums */
@@ -87,7 +93,7 @@ INLINE void HC(hc_inverse)(T *RESTRICT out, size_t ny, size_t nx, const T *RESTR
 
 /* Forward and back, in place. `work` holds, level after level, the bands dx, dy, dc and the sums; the
  * way back writes a level's pixels where they stood, in the sums of the level before. */
-static CLONES void HC(hc_tile)(T *tile, size_t ny, size_t nx, hc_step q, T *work) {
+INLINE void HC(hc_tile_by)(T *tile, size_t ny, size_t nx, hc_step q, T *work, int divides) {
     size_t sides[HC_LEVELS + 1][2] = {{ny, nx}};
     T *bands[HC_LEVELS + 1] = {NULL}, *pixels[HC_LEVELS + 1] = {tile};
     const int levels = hc_levels(ny, nx);
@@ -99,10 +105,10 @@ static CLONES void HC(hc_tile)(T *tile, size_t ny, size_t nx, hc_step q, T *work
         sides[k + 1][0] = rows;
         sides[k + 1][1] = columns;
         if (k == 0)
-            HC(hc_forward)(pixels[0], ny, nx, pixels[1], bands[0], bands[0] + n, bands[0] + 2 * n, 0, q);
+            HC(hc_forward)(pixels[0], ny, nx, pixels[1], bands[0], bands[0] + n, bands[0] + 2 * n, 0, q, divides);
         else
             HC(hc_forward)(pixels[k], sides[k][0], sides[k][1], pixels[k + 1], bands[k], bands[k] + n,
-                           bands[k] + 2 * n, k, q);
+                           bands[k] + 2 * n, k, q, divides);
     }
     T *all = pixels[levels];
     *all = HC(hc_snap)(QUANTISE(*all), (T)2 << levels);
@@ -114,6 +120,13 @@ static CLONES void HC(hc_tile)(T *tile, size_t ny, size_t nx, hc_step q, T *work
             HC(hc_inverse)(pixels[k], sides[k][0], sides[k][1], pixels[k + 1], bands[k], bands[k] + n,
                            bands[k] + 2 * n, k);
     }
+}
+
+static CLONES void HC(hc_tile)(T *tile, size_t ny, size_t nx, hc_step q, T *work) {
+    if (q.divides)
+        HC(hc_tile_by)(tile, ny, nx, q, work, 1);
+    else
+        HC(hc_tile_by)(tile, ny, nx, q, work, 0);
 }
 
 #undef SIGN
