@@ -920,11 +920,12 @@ print(zlib.crc32(np.array(told).tobytes()))
 
 @compiled_only
 @needs_compiler
-def test_bits_are_transposed_alike_with_all_instructions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", ["BNL_NO_GFNI", "BNL_NO_AVX512"])
+def test_bits_are_transposed_alike_with_all_instructions(tmp_path: Path, without: str) -> None:
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
         exec(TRANSPOSED, {"np": np, "kernels": kernels})
-    assert run_with_build(tmp_path, "BNL_NO_GFNI", PORTABLE + TRANSPOSED)[-1] == told.getvalue().strip()
+    assert run_with_build(tmp_path, without, PORTABLE + TRANSPOSED)[-1] == told.getvalue().strip()
 
 
 @needs_compiler

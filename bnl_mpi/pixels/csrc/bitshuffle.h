@@ -20,6 +20,9 @@
 /* -DBNL_NO_GFNI builds what processors without these instructions run, to test it here. */
 #if !defined(BNL_NO_GFNI) && (defined(__clang__) ? __clang_major__ >= 11 : __GNUC__ >= 11)
 #define BNL_GFNI 1
+#ifndef BNL_NO_AVX512 /* the same for these */
+#define BNL_AVX512 1
+#endif
 #endif
 #endif
 
@@ -247,8 +250,61 @@ DEFINE_STRIPS(avx2, "avx2", TO_PLANE_AVX2, TO_ROWS_AVX2)
 DEFINE_STRIPS(gfni, "avx2,gfni", TO_PLANE_GFNI, TO_ROWS_GFNI)
 #endif
 
+#ifdef BNL_AVX512
+#undef UNPACK_LOW
+#undef UNPACK_HIGH
+#undef VEC
+#define UNPACK_LOW(a, b) _mm512_unpacklo_epi8(a, b)
+#define UNPACK_HIGH(a, b) _mm512_unpackhi_epi8(a, b)
+#define VEC __m512i
+#define WIDE __attribute__((target("avx512bw,gfni"))) static
+
+/* Where columns go, two by two, lest they must be moved after shuffles, which stay within 16 bytes. */
+static const uint16_t dealt[32] = {0, 4, 8,  12, 16, 20, 24, 28, 1, 5, 9,  13, 17, 21, 25, 29,
+                                   2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31};
+
+/* 64 columns of 8 rows as bytes in the elements' order. */
+WIDE inline void to_plane_wide(const uint8_t *rows, size_t stride, VEC *v) {
+    const VEC order = _mm512_loadu_si512(dealt), unit = _mm512_set1_epi64((long long)UINT64_C(0x8040201008040201));
+    for (int j = 0; j < 8; j++)
+        v[j] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(rows + (size_t)(7 - j) * stride));
+    SHUFFLE(v);
+    SHUFFLE(v);
+    SHUFFLE(v);
+    for (int j = 0; j < 8; j++) v[j] = _mm512_gf2p8affine_epi64_epi8(unit, v[j], 0);
+}
+
+WIDE inline int zero_wide(const uint8_t *rows, size_t stride) {
+    VEC any = _mm512_setzero_si512();
+    for (size_t j = 0; j < 8; j++) any = _mm512_or_si512(any, _mm512_loadu_si512(rows + j * stride));
+    return !_mm512_test_epi64_mask(any, any);
+}
+
+/* 32 bytes as the low ones of elements. */
+#define WIDENED(V, HALF) _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(V, HALF))
+#define JOINED(LOW, HIGH, HALF) _mm512_or_si512(WIDENED(LOW, HALF), _mm512_slli_epi16(WIDENED(HIGH, HALF), 8))
+
+WIDE void elements_2_wide(const uint8_t *rows, size_t stride, size_t step, void *to) {
+    uint16_t *const out = to;
+    VEC low[8], high[8];
+    to_plane_wide(rows, stride, low);
+    if (zero_wide(rows + step, stride)) {
+        for (int j = 0; j < 8; j++) {
+            _mm512_storeu_si512(out + 64 * j, WIDENED(low[j], 0));
+            _mm512_storeu_si512(out + 64 * j + 32, WIDENED(low[j], 1));
+        }
+        return;
+    }
+    to_plane_wide(rows + step, stride, high);
+    for (int j = 0; j < 8; j++) {
+        _mm512_storeu_si512(out + 64 * j, JOINED(low[j], high[j], 0));
+        _mm512_storeu_si512(out + 64 * j + 32, JOINED(low[j], high[j], 1));
+    }
+}
+#endif
+
 static strip_function to_plane = to_plane_sse2, to_rows = to_rows_sse2;
-static elements_function elements_2 = NULL, elements_4 = NULL;
+static elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL;
 
 static void bitshuffle_choose(void) {
     __builtin_cpu_init();
@@ -265,6 +321,9 @@ static void bitshuffle_choose(void) {
         elements_2 = elements_2_gfni;
         elements_4 = elements_4_gfni;
     }
+#endif
+#ifdef BNL_AVX512
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("gfni")) wide_elements_2 = elements_2_wide;
 #endif
 }
 
@@ -302,7 +361,7 @@ static void to_rows(const uint8_t *plane, size_t stride, uint8_t *rows) {
     }
 }
 
-static const elements_function elements_2 = NULL, elements_4 = NULL;
+static const elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL;
 
 static void bitshuffle_choose(void) {}
 
@@ -371,6 +430,8 @@ static CLONES void split_4(const uint32_t *RESTRICT in, uint8_t *RESTRICT p, siz
 static void unshuffle_strips(elements_function elements, const uint8_t *rows, size_t n, size_t size, uint8_t *out) {
     const size_t width = STRIP_BYTES / 8, stride = n / 8;
     size_t c = 0;
+    for (; size == 2 && wide_elements_2 && c + 2 * width <= stride; c += 2 * width)
+        wide_elements_2(rows + c, stride, n, out + 8 * c * size);
     for (; c + width <= stride; c += width) elements(rows + c, stride, n, out + 8 * c * size);
     if (c < stride) {
         uint8_t in[4 * STRIP_BYTES] = {0}, made[4 * STRIP_BYTES];
