@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from re import compile as regex
 from typing import Any
@@ -16,25 +15,8 @@ import h5py
 import numpy as np
 
 from ..errors import InputError, OutputError
-from . import steady
+from . import plugins, steady
 from .items import Item
-
-
-def _leave_plugins_to_hdf5plugin() -> None:
-    """Take hdf5plugin's own folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need.
-
-    hdf5plugin registers the same filters itself; loaded twice, some of them fail when a dataset is made.
-    """
-    found = find_spec("hdf5plugin")
-    own = {
-        os.path.join(os.path.realpath(place), "plugins") for place in (found and found.submodule_search_locations) or ()
-    }
-    for index in reversed(range(h5py.h5pl.size())):
-        if os.path.realpath(os.fsdecode(h5py.h5pl.get(index))) in own:
-            h5py.h5pl.remove(index)
-
-
-_leave_plugins_to_hdf5plugin()
 
 LIBVER = ("earliest", "v110")
 """Every object gets the oldest form that can hold it; v110 is needed for virtual datasets alone.
@@ -326,8 +308,10 @@ def check_storage(dataset: h5py.Dataset) -> None:
 
 def enable_filters(dataset: h5py.Dataset) -> None:
     """Load the plugins for filters that HDF5 doesn't bring along, where the dataset has a filter at all."""
-    if steady.told(dataset)[2]:
-        import hdf5plugin  # noqa: F401  (registers the filters)
+    if n_filters := steady.told(dataset)[2]:
+        pipeline = dataset.id.get_create_plist()
+        for k in range(n_filters):
+            plugins.enable(pipeline.get_filter(k)[0])
 
 
 def read(dataset: h5py.Dataset, part: Any = ()) -> Any:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..hdf5 import plugins
+from ..hdf5.names import BITSHUFFLE, BITSHUFFLE_LZ4
 from ..pixels import kernels
 
 Encoder = Callable[[np.ndarray[Any, Any]], Any]
@@ -31,10 +33,13 @@ class Filter:
 
     def dataset_options(self) -> dict[str, Any]:
         """What `h5py.Group.create_dataset` needs to declare the filter."""
-        import hdf5plugin
-
         if self.name == "none":
             return {}
+        if self.name == "bslz4":
+            plugins.enable(BITSHUFFLE)
+            return {"compression": BITSHUFFLE, "compression_opts": (0, BITSHUFFLE_LZ4)}
+        import hdf5plugin
+
         if self.name == "zstd":
             shuffle = hdf5plugin.Blosc.SHUFFLE if self.kept else hdf5plugin.Blosc.NOSHUFFLE
             return dict(hdf5plugin.Blosc(cname="zstd", clevel=self.level, shuffle=shuffle))
@@ -42,7 +47,7 @@ class Filter:
             return dict(_htj2k_filter()())
         if self.name == "bszstd":
             return dict(hdf5plugin.Bitshuffle(cname="zstd", clevel=self.level))
-        return dict(hdf5plugin.Bitshuffle(cname={"bslz4": "lz4", "bshuf": "none"}[self.name]))
+        return dict(hdf5plugin.Bitshuffle(cname="none"))
 
     def check(self) -> None:
         """Raise a UsageError where a library that the filter needs is absent or too old."""
