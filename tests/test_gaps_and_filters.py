@@ -141,7 +141,7 @@ def test_gaps_found_once_and_pixels_of_one_image_fill_as_all_at_once(share: floa
         np.testing.assert_array_equal(values, expected)
 
 
-@pytest.mark.parametrize("dtype", ["u2", "u4", "i4", "f4"])
+@pytest.mark.parametrize("dtype", ["u2", "u4", "i4", "f2", "f4"])
 @pytest.mark.parametrize(
     ("name", "level"),
     [("none", None), ("bslz4", None), ("bshuf", None), ("bszstd", 1), ("bszstd", 22), ("zstd", 0), ("zstd", 9)],
@@ -155,6 +155,15 @@ def test_chunks_read_back_through_hdf5(name: str, level: int | None, dtype: str)
         for k in range(2):
             d.id.write_direct_chunk((k, 0, 0), encode(image + k))
         np.testing.assert_array_equal(d[()], [image, image + 1])
+
+
+@pytest.mark.parametrize(("name", "level"), [("bszstd", 3), ("bshuf", None)])
+def test_an_encoder_of_an_earlier_run_is_in_no_ones_way(name: str, level: int | None) -> None:
+    """Its run may have failed, and the error hold it."""
+    image = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    encoders = [Filter(name, level).encoder() for _ in range(2)]
+    first, second = (bytes(encode(image)) for encode in encoders)
+    assert first == second
 
 
 @pytest.mark.parametrize("compression", ["zstd", "bslz4", "bszstd", "bshuf"])

@@ -87,6 +87,15 @@ def test_without_force_no_master_over_another_plans_blocks(tmp_path: Path, words
     assert not (tmp_path / "set_master.h5").exists()
 
 
+def test_no_blocks_below_another_plans_master(tmp_path: Path, words: list[str]) -> None:
+    share(words, tmp_path, 0, status=75)
+    for more in ((), ("--resume",)):
+        told = share(words, tmp_path, 1, "-S", "2", *more, status=1)
+        assert "set_master.h5: belongs to another job" in told
+    assert not list(tmp_path.glob("set_0*.h5"))
+    share(words, tmp_path, 1)
+
+
 def test_shares_write_their_summary(tmp_path: Path, words: list[str]) -> None:
     for number in (1, 2, 3):
         share(words, tmp_path, number, "--json", f"{number}.json")

@@ -113,7 +113,9 @@ class _HDF5Encoder:
         import h5py
 
         self._filter = final
-        self._file = h5py.File("encoder", "w", driver="core", backing_store=False, libver=("earliest", "v108"))
+        # A name of its own: that of an earlier run that failed may not be closed yet.
+        name = f"encoder-{id(self)}"
+        self._file = h5py.File(name, "w", driver="core", backing_store=False, libver=("earliest", "v108"))
         self._datasets: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, image: np.ndarray[Any, Any]) -> bytes:

@@ -55,6 +55,9 @@ class SetFiles:
 
     def check_existing(self, job: Job, *, share: int | None = None) -> None:
         places.check_existing(job, share=share)
+        if share and not (job.options.force or job.options.resume):
+            # Share 0 may have come first.
+            resume.check_whose_masters(job)
 
     def stored_block_size(self, job: Job) -> int | str | None:
         return resume.stored_block_size(job)

@@ -57,11 +57,12 @@ def inspect(
 
 
 def check_neighbours(job: Job) -> None:
-    """Refuse where any block of that stem, of whatever share, belongs to another job."""
+    """Refuse where any block of that stem, of whatever share, or its masters belong to another job."""
     stems = [job.options.out_file, job.options.out_squash]
     for path in [p for stem in stems if stem for p in blockfile.existing_blocks(stem).values()]:
         if line := _foreign(job, path):
             raise OutputError(line)
+    check_whose_masters(job)
 
 
 def paths(job: Job, number: int) -> list[str]:
@@ -85,7 +86,7 @@ def _foreign(job: Job, path: str) -> str | None:
 
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """How two jobs differ, in a few words: the first options, or else the input or the version."""
-    parts = []
+    parts: list[str] = []
     for section in ("options", "input", "plan"):
         a, b = there.get(section, {}), here.get(section, {})
         differ = [k for k in sorted(b) if a.get(k) != b.get(k)]
@@ -95,7 +96,9 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
         if MASTER in differ:
             differ.remove(MASTER)
             parts.append("the input's master told something else")
-        parts += [f"{k} {a.get(k)} there, {b.get(k)} here" for k in differ]
+        told = [f"{k} {a.get(k)} there, {b.get(k)} here" for k in differ]
+        # What an option says, the plan says again.
+        parts += [line for line in told if line not in parts]
     if there.get("version") != here.get("version"):
         parts.insert(0, f"version {there.get('version')} there, {here.get('version')} here")
     return ", ".join(parts[:2]) or "another plan"
@@ -121,9 +124,7 @@ def check_masters(job: Job) -> bool:
     OutputError if another job's are, or blocks beyond this job's.
     """
     options = job.options
-    for path in (options.master_path, options.nxs_path):
-        if os.path.exists(path) and _master_sha256(path) != job.sha256:
-            raise OutputError(f"{path}: belongs to another job; choose another -o, or --force to overwrite it")
+    check_whose_masters(job)
     for stem in filter(None, (options.out_file, options.out_squash)):
         for number, path in blockfile.existing_blocks(stem).items():
             if number > job.plan.n_blocks:
@@ -132,6 +133,13 @@ def check_masters(job: Job) -> bool:
                     "or --force to overwrite it"
                 )
     return _links_all(job, options.master_path) and _links_all(job, options.nxs_path)
+
+
+def check_whose_masters(job: Job) -> None:
+    """OutputError where masters of another job are there."""
+    for path in (job.options.master_path, job.options.nxs_path):
+        if os.path.exists(path) and _master_sha256(path) != job.sha256:
+            raise OutputError(f"{path}: belongs to another job; choose another -o, or --force to overwrite it")
 
 
 def _links_all(job: Job, path: str) -> bool:
