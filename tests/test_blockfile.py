@@ -17,7 +17,7 @@ import bnl_mpi
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.errors import BnlError, InputError, OutputError
 from bnl_mpi.hdf5 import writing
-from bnl_mpi.output.blockfile import whole_file, whole_files
+from bnl_mpi.output.whole import whole_file, whole_files
 
 SHAPE = (40, 44)
 
@@ -152,8 +152,8 @@ def test_files_that_belong_together_are_on_the_disk_before_either_is_named(
 ) -> None:
     other = tmp_path / "other" if apart else tmp_path
     other.mkdir(exist_ok=True)
-    with whole_files(str(other / "first"), str(tmp_path / "last")) as partial:
-        for name in partial:
+    with whole_files(str(other / "first"), str(tmp_path / "last")) as new:
+        for name in new.partial:
             Path(name).write_text("x")
     assert done == ["file", "file", "first", *["folder"] * apart, "last", "folder"]
 
@@ -161,10 +161,10 @@ def test_files_that_belong_together_are_on_the_disk_before_either_is_named(
 @pytest.mark.parametrize("fails", ["first", "last"])
 def test_of_files_that_belong_together_none_is_named_unless_all_can_be(tmp_path: Path, fails: str) -> None:
     def make() -> None:
-        with whole_files(str(tmp_path / "first"), str(tmp_path / "last")) as partial:
-            for name in partial:
+        with whole_files(str(tmp_path / "first"), str(tmp_path / "last")) as new:
+            for name in new.partial:
                 Path(name).write_text("x")
-            os.unlink(next(name for name in partial if Path(name).name.startswith(fails)))
+            os.unlink(next(name for name in new.partial if Path(name).name.startswith(fails)))
 
     with pytest.raises(OutputError, match="can't be written: No such file"):
         make()
@@ -173,8 +173,8 @@ def test_of_files_that_belong_together_none_is_named_unless_all_can_be(tmp_path:
 
 def test_an_optional_file_may_stay_away(tmp_path: Path) -> None:
     maybe, last = str(tmp_path / "maybe"), str(tmp_path / "last")
-    with whole_files(maybe, last, optional=[maybe]) as partial:
-        Path(partial[1]).write_text("x")
+    with whole_files(maybe, last, optional=[maybe]) as new:
+        Path(new.partial[1]).write_text("x")
     assert left(tmp_path) == ["last"]
 
 

@@ -24,7 +24,7 @@ from bnl_mpi.plan import Block
 from bnl_mpi.run import driver
 from bnl_mpi.run.files import NoFiles
 from bnl_mpi.run.launch import mpiexec_command
-from bnl_mpi.run.task import BlockReport, Masters, Outcome, Overseer
+from bnl_mpi.run.task import BlockReport, Made, Masters, Outcome, Overseer
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Looker:
         self._plan, self._rank = job.plan, rank
         self._reader = FrameReader(job.source)
 
-    def make(self, block: Block, overseer: Overseer | None = None) -> Findings:
+    def make(self, block: Block, overseer: Overseer | None = None) -> Made:
         overseer, frame = overseer or Overseer(), np.zeros(self._plan.shape_in, self._plan.dtype_in)
         report = Findings(block.number, block.n_images, 0, rank=self._rank)
         for image in range(block.first_image, block.first_image + block.n_images):
@@ -48,7 +48,7 @@ class Looker:
                 report.n_frames += 1
             overseer.after_image(1)
         overseer.before_naming()
-        return report
+        return Made(report)
 
     def close(self) -> None:
         self._reader.close()

@@ -66,7 +66,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def _write(path: str, content: bytes) -> None:
-    from ..output.blockfile import whole_file
+    from ..output.whole import whole_file
 
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(content)

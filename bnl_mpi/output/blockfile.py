@@ -1,133 +1,29 @@
-"""One output data file: images as chunks, and beside them what tells whether they are sound.
-
-A file is written under a temporary name beside its final one, flushed to the disk, and renamed when it is
-whole; so a name without that ending always belongs to a complete file.
-"""
+"""One output data file: images as chunks, and beside them what tells whether they are sound."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ..errors import BnlError, InputError, OutputError
+from ..errors import BnlError, InputError
 from ..hdf5 import access, writing
 from ..hdf5.names import IMAGES
-from ..hdf5.writing import WriteError
 from ..pixels import kernels
 from ..plan import BLOCK_ENDING
 from . import record as records
 from .filters import Filter
 from .record import BlockRecord
+from .whole import PARTIAL
 
-PARTIAL = ".partial"
 HEAD = 1 << 16
 """Bytes within which a block file tells its job's identity."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-@contextlib.contextmanager
-def whole_file(path: str, *, optional: bool = False) -> Iterator[str]:
-    """Give a temporary name to write; on success flush the file to the disk and rename it, else remove it.
-
-    Nothing happens where the file is `optional` and was not written.  What goes wrong with the new file is an
-    OutputError that names it: a WriteError of those who write it too.  All other errors are somebody else's, and pass.
-    """
-    with whole_files(path, optional=[path] if optional else []) as (partial,):
-        yield partial
-
-
-@contextlib.contextmanager
-def whole_files(*paths: str, optional: Sequence[str] = ()) -> Iterator[list[str]]:
-    """The same of files that belong together: they get their names in this order when all of them are whole.
-
-    What goes wrong before is put down to the first.
-    """
-    # Unique, so that a run that was thought dead can't write into the file of the one that took over.
-    partial = [f"{path}.{os.uname().nodename[:32]}-{os.getpid()}{PARTIAL}" for path in paths]
-    _in_hand.update(partial)
-    try:
-        yield partial
-        named = list(zip(partial, paths, strict=True))
-        _name_for_good([(p, path) for p, path in named if path not in optional or os.path.exists(p)])
-    except BaseException as error:
-        for one in partial:
-            with contextlib.suppress(OSError):
-                os.unlink(one)
-        if isinstance(error, WriteError):
-            raise OutputError(f"{paths[0]}: can't be written: {error}; make room and start again") from error
-        raise
-    finally:
-        _in_hand.difference_update(partial)
-
-
-def _name_for_good(files: Sequence[tuple[str, str]]) -> None:
-    """Rename files (from, to) that are whole, in order, so that neither they nor their names are lost with the power.
-
-    No name is given before the content of all is on the disk, or it might be found with half of that.  All contents
-    are waited for together.  The names are waited for when all of a folder are given: whoever finds the last may count
-    on the others, for a file system that keeps a journal keeps what became of a folder in order, and one that doesn't
-    is waited for before anybody hears that the files are there.
-    """
-    with writing.writing():
-        _flush([partial for partial, _ in files])
-        for folder, those in itertools.groupby(files, lambda one: os.path.dirname(one[1])):
-            for partial, path in those:
-                os.replace(partial, path)
-            _sync_folder(folder or ".")
-
-
-def _flush(paths: Sequence[str]) -> None:
-    """Wait until the disk has what is in these files, all at once.  Raises one of the errors where there are some."""
-    errors: list[OSError] = []
-
-    def flush(path: str) -> None:
-        try:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            errors.append(error)
-
-    others = [threading.Thread(target=flush, args=(path,)) for path in paths[1:]]
-    for thread in others:
-        thread.start()
-    for path in paths[:1]:
-        flush(path)
-    for thread in others:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some file systems can't, and need it not.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-_in_hand: set[str] = set()
-"""Temporary files that this process is writing."""
-
-
-def drop_files_in_hand() -> None:
-    """Remove what this process is writing, on its way to an abrupt end."""
-    for partial in list(_in_hand):
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
 
 
 def _group(parent: Any, name: str, nx_class: str) -> Any:

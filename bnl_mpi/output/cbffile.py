@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError
 from ..hdf5 import writing
 from ..input.cbf.header import STARTER, open_to_pixels, read_header
 from ..pixels import kernels
-from .blockfile import PARTIAL, whole_file
+from .whole import PARTIAL, whole_file
 
 PADDING = 4095
 TEMPLATE = re.compile(r"([^#]*[^#/])(#+)([^#/]*\.cbf)")

@@ -210,11 +210,15 @@ def _work(prepared: Prepared, job: Job, this: Process, finished: Masters | None)
     ranks = this.ranks
     with ExitStack() as files:
         masters = Later(lambda: this.task.write_masters(prepared, files))
-        if ranks.size > 1 and finished is None and not job.options.skip_bad_frames:
-            # While the workers work; of an error nobody hears before they have ended.  Which frames are bad, the
-            # masters tell only when all blocks are there.
-            masters.attempt()
-        reports = gather_reports(job, this) if ranks.size > 1 else make_blocks_alone(job, this)
+        # While the workers work, or the last block's files get their names; of an error nobody hears before.  Which
+        # frames are bad, the masters tell only when all blocks are there.
+        early = finished is None and not job.options.skip_bad_frames
+        meanwhile = masters.attempt if early else lambda: None
+        if ranks.size > 1:
+            meanwhile()
+            reports = gather_reports(job, this)
+        else:
+            reports = make_blocks_alone(job, this, meanwhile)
         _check_complete(job, this, len(reports))
         made = finished if finished is not None else masters.result()
         _check_unchanged(job, this, reports)

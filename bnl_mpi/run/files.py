@@ -10,7 +10,7 @@ from ..errors import BnlError
 from ..hdf5 import access
 from ..hdf5.writing import Stamp, WriteError, stamp_of
 from ..job import Job
-from ..output import blockfile, places, record
+from ..output import blockfile, places, record, whole
 from . import resume
 from .task import BlockReport, Kept, Masters
 
@@ -142,7 +142,7 @@ def _is_as_made(path: str, made: Stamp | None) -> bool:
 
 def _bury(path: str, sha256: str) -> None:
     """Remove a block of another job, unless a share at work puts this job's in its place just now."""
-    grave = f"{path}.{os.uname().nodename[:32]}-{os.getpid()}{blockfile.PARTIAL}"
+    grave = f"{path}.{os.uname().nodename[:32]}-{os.getpid()}{whole.PARTIAL}"
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, grave)
         if record.read_plan_sha256(grave) == sha256:

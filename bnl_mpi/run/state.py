@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BnlError, Interrupted
 from ..job import Job
 from ..options import Options
-from ..output import blockfile
+from ..output import whole
 from . import launch
 from .lock import Locks, Share, Ticket
 from .log import RunLog
@@ -133,7 +133,7 @@ class Process:
 
     def let_go(self) -> None:
         """Leave nothing behind; on the way to an abrupt end too."""
-        blockfile.drop_files_in_hand()
+        whole.drop_files_in_hand()
         if self.locks is not None:
             self.locks.release()
 

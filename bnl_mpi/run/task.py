@@ -6,6 +6,8 @@ whether files come of it, is the task's own affair.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -48,13 +50,68 @@ class Overseer:
         """Called after each image with the number of frames that it was made of."""
 
     def before_naming(self) -> None:
-        """Called when the block is whole, before its files get their names."""
+        """Called when the block is on the disk, before its files get their names, by whatever thread gives them."""
+
+    def made(self, report: BlockReport) -> None:
+        """Called with what is known of a block when its images are made, and again when its files have their names."""
+
+
+class Made:
+    """A block all of whose images are made; its files may get their names in the background."""
+
+    def __init__(self, report: BlockReport, end: Callable[[], None] | None = None, stage: str = "") -> None:
+        """`end` names the files, in a thread: it may use neither MPI nor HDF5.  Who waits for it spends that time in
+        the `stage`."""
+        self.so_far = report
+        self._stage = stage
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        if end is not None:
+            self._begin(end)
+
+    def _begin(self, end: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                end()
+            except BaseException as error:
+                self._error = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads are to be had.
+            run()
+        else:
+            self._thread = thread
+
+    @property
+    def number(self) -> int:
+        return self.so_far.number
+
+    def wait(self) -> None:
+        """Until nothing goes on in the background any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def report(self) -> BlockReport:
+        """Wait until all files have their names.  Raises what went wrong; none has its own then."""
+        begin, report = time.perf_counter(), self.so_far
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        if self._thread is not None:
+            waited = time.perf_counter() - begin
+            self._thread = None
+            report.seconds += waited
+            report.stages[self._stage] = report.stages.get(self._stage, 0.0) + waited
+        return report
 
 
 class BlockMaker(Protocol):
     """Makes one block after another, on one rank."""
 
-    def make(self, block: Block, overseer: Overseer = ...) -> BlockReport:
+    def make(self, block: Block, overseer: Overseer = ...) -> Made:
         """Make the block; its files appear whole or not at all."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BnlError, Interrupted
@@ -12,7 +13,7 @@ from ..job import Job
 from . import report as reporting
 from .signals import job_end_time
 from .state import Dropped, Ended, Process, tell_failure, unless_stopped
-from .task import AnyTask, BlockReport, Overseer
+from .task import AnyTask, BlockReport, Made, Overseer
 from .world import World
 
 REPORT_SECONDS = 1.0
@@ -73,12 +74,15 @@ class Guide(Overseer):
         self._seconds_per_image = max(self._seconds_per_image, report.seconds / max(1, report.n_images))
 
 
-def make_blocks_alone(job: Job, this: Process) -> list[BlockReport]:
-    """Make all blocks that aren't kept in this one process; the reports of those that were made."""
+def make_blocks_alone(job: Job, this: Process, meanwhile: Callable[[], None]) -> list[BlockReport]:
+    """Make all blocks that aren't kept in this one process; the reports of those that were made.
+
+    `meanwhile` is done while the last one's files get their names, if all blocks were begun.
+    """
     line = reporting.ProgressLine(_frames_to_make(job, this), quiet=this.quiet)
     guide = Guide(this, job_end_time() if len(this.kept) < job.plan.n_blocks else None, line.advance)
     reports = []
-    for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide):
+    for report in work_guided(job, _still_to_make(job, this, 1, 1), 0, guide, meanwhile):
         reports.append(report)
         tell(job, report, this)
     line.finish()
@@ -93,16 +97,16 @@ def _still_to_make(job: Job, this: Process, worker: int, n_workers: int) -> list
     return [k for k in job.plan.owned(worker, n_workers) if k not in this.kept]
 
 
-def work_guided(job: Job, numbers: Sequence[int], rank: int, guide: Guide) -> Iterator[Any]:
+def work_guided(
+    job: Job, numbers: Sequence[int], rank: int, guide: Guide, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
     """The reports of the blocks made, as far as `guide` lets them be; a block that is dropped ends it."""
 
     def may_begin(number: int) -> bool:
         return guide.may_begin(job.plan.block(number).n_images)
 
     try:
-        for report in make_blocks(guide.task, job, numbers, rank, guide, may_begin):
-            guide.made(report)
-            yield report
+        yield from make_blocks(guide.task, job, numbers, rank, guide, may_begin, meanwhile)
     except Dropped:
         return
 
@@ -214,33 +218,94 @@ def make_blocks(
     rank: int,
     overseer: Overseer | None = None,
     may_begin: Callable[[int], bool] = lambda number: True,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[BlockReport]:
     """Make the blocks `numbers`, yielding the report of each; an error says which block it was.
 
-    `may_begin` is asked with each block's number; the first refusal ends the work.
+    A block's files get their names while the next one's images are made, and it is reported then; of the last one,
+    while `meanwhile` is done, once, when the images of all blocks are made.  `may_begin` is asked with each block's
+    number; the first refusal ends the work.
     """
     if not numbers:
         return
+    overseer = overseer or Overseer()
+    before: Made | _Failed | None = None
+    made: Made | _Failed | None = None
+    try:
+        for made in _made_in_turn(task, job, numbers, rank, overseer, may_begin, meanwhile):
+            if before is not None:
+                yield _report_of(before, task, job, overseer)
+            before = made
+        if before is not None:
+            yield _report_of(before, task, job, overseer)
+    finally:
+        # Whoever goes on after an error may write the same files again.
+        for one in (before, made):
+            if one is not None:
+                one.wait()
+
+
+@dataclass
+class _Failed:
+    """In the place of a block: making its images ended with this error."""
+
+    number: int
+    error: Exception
+
+    def wait(self) -> None:
+        """Nothing goes on."""
+
+    def report(self) -> BlockReport:
+        raise self.error
+
+
+def _made_in_turn(
+    task: AnyTask,
+    job: Job,
+    numbers: Sequence[int],
+    rank: int,
+    overseer: Overseer,
+    may_begin: Callable[[int], bool],
+    meanwhile: Callable[[], None],
+) -> Iterator[Made | _Failed]:
+    """One block after another, until one fails or mustn't be begun; arguments as for `make_blocks`."""
     maker = task.maker(job, rank)
     try:
         for number in numbers:
             if not may_begin(number):
                 return
             try:
-                yield maker.make(job.plan.block(number), overseer or Overseer())
-            except BnlError as error:
-                # The same kind of error, its text led by the block.
-                error.args = (f"block {number}: {error}",)
-                raise
-            except MemoryError as error:
-                raise BnlError(
-                    f"block {number}: {task.files.path(job, number)}: out of memory; start fewer ranks on a node, or "
-                    "ask for more memory"
-                ) from error
-            except Dropped:
-                raise
+                made = maker.make(job.plan.block(number), overseer)
             except Exception as error:
-                what = f"{type(error).__name__}: {error}"
-                raise RuntimeError(f"block {number}: {task.files.path(job, number)}: {what}") from error
+                yield _Failed(number, error)
+                return
+            overseer.made(made.so_far)
+            yield made
     finally:
         maker.close()
+        # Its buffers are given back before anything else is done.
+        del maker
+    meanwhile()
+
+
+def _report_of(made: Made | _Failed, task: AnyTask, job: Job, overseer: Overseer) -> BlockReport:
+    """Wait for a block's end; errors are the same, with the block that they are of."""
+    number = made.number
+    try:
+        report = made.report()
+    except BnlError as error:
+        # The same kind of error, its text led by the block.
+        error.args = (f"block {number}: {error}",)
+        raise
+    except MemoryError as error:
+        raise BnlError(
+            f"block {number}: {task.files.path(job, number)}: out of memory; start fewer ranks on a node, or "
+            "ask for more memory"
+        ) from error
+    except Dropped:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise RuntimeError(f"block {number}: {task.files.path(job, number)}: {what}") from error
+    overseer.made(report)
+    return report

@@ -21,9 +21,10 @@ from ..hdf5.names import DATA, HTJ2K, PROCESS, SQUASH
 from ..hdf5.treecopy import Item, Keep, TreeCopy, copy_attributes
 from ..input.experiment import read_experiment
 from ..job import Job
-from ..output import blockfile, digest, nexus, provenance
+from ..output import digest, nexus, provenance
 from ..output.master import DataFiles, add_data_links, add_provenance, add_virtual
 from ..output.places import listed
+from ..output.whole import whole_files
 from ..run.task import Masters
 
 
@@ -39,7 +40,8 @@ def write_masters(job: Job, new: ExitStack) -> Masters:
     nxs = f"{small.removesuffix('.h5').removesuffix('_master')}.nxs"
     warnings: list[str] = []
     paths = options.nxs_path, options.master_path
-    new_nxs, new_master = new.enter_context(blockfile.whole_files(*paths, optional=paths[:1]))
+    new_files = new.enter_context(whole_files(*paths, optional=paths[:1]))
+    new_nxs, new_master = new_files.partial
     missing: list[str] = []
     if os.path.exists(nxs):
         warnings += relink(nxs, new_nxs, files, told, job.plan.shape_out)
@@ -50,6 +52,7 @@ def write_masters(job: Job, new: ExitStack) -> Masters:
     warnings += relink(small, new_master, files, told, job.plan.shape_out)
     if not missing:
         digest.join(new_master, new_nxs)
+    new_files.flush()
     return Masters(not missing, tuple(warnings))
 
 

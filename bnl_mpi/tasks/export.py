@@ -27,7 +27,7 @@ from ..output.cbffile import Template
 from ..output.cbfheader import header
 from ..plan import Block
 from ..run.report import by_rank
-from ..run.task import BlockReport, Masters, Outcome, Overseer
+from ..run.task import BlockReport, Made, Masters, Outcome, Overseer
 from .exportfiles import CbfFiles
 from .exportjob import BAD, IMAGES_A_BLOCK, Export, prepare
 
@@ -63,7 +63,7 @@ class ExportMaker:
         self._marks = job.marks()
         self._frame = np.empty(job.plan.shape_in, job.plan.dtype_in)
 
-    def make(self, block: Block, overseer: Overseer | None = None) -> BlockReport:
+    def make(self, block: Block, overseer: Overseer | None = None) -> Made:
         """Write the block's files; each appears whole or not at all."""
         overseer = overseer or Overseer()
         begin, read = time.perf_counter(), self._reader.bytes_read
@@ -77,7 +77,7 @@ class ExportMaker:
             overseer.after_image(1)
         report.bytes_read = self._reader.bytes_read - read
         report.seconds = time.perf_counter() - begin
-        return report
+        return Made(report)
 
     def _image(self, image: int, path: str) -> bytes:
         fetched = self._reader.fetch(image, self._frame)

@@ -13,12 +13,13 @@ import numpy as np
 from ..hdf5.writing import stamp_of
 from ..job import Job
 from ..options import Options
-from ..output.blockfile import BlockWriter, SquashWriter, whole_files
+from ..output.blockfile import BlockWriter, SquashWriter
 from ..output.filters import Filter
 from ..output.record import COUNTS, BlockRecord, stem_of
+from ..output.whole import NewFiles
 from ..plan import Block
 from ..run.files import SetFiles
-from ..run.task import BlockReport, Outcome, Overseer
+from ..run.task import BlockReport, Made, Outcome, Overseer
 from . import beginning
 from . import report as words
 from .report import ImageReport, SetSummary
@@ -96,20 +97,23 @@ class ImageMaker:
     def close(self) -> None:
         """Let go of the input's files."""
 
-    def make(self, block: Block, overseer: Overseer | None = None) -> ImageReport:
-        """Make the block's data file, and squash file if wanted; both appear whole or not at all."""
+    def make(self, block: Block, overseer: Overseer | None = None) -> Made:
+        """Make the block's data file, and squash file if wanted; both appear whole or not at all.
+
+        The disk is waited for in the background.
+        """
         options, overseer = self._job.options, overseer or Overseer()
         begin = time.perf_counter()
         self._watch, self._bytes_read = Stopwatch(), 0
         report = ImageReport(block.number, block.n_images, 0, rank=self._rank, host=self._host)
-        with ExitStack() as files:
-            # The data file is renamed last: it tells that the block is whole.
-            paths = [options.squash_path(block.number)] if options.out_squash else []
-            paths.append(options.data_path(block.number))
-            partial = files.enter_context(whole_files(*paths))
-            writer = self._writer(partial[-1], block)
+        # The data file is renamed last: it tells that the block is whole.
+        paths = [options.squash_path(block.number)] if options.out_squash else []
+        paths.append(options.data_path(block.number))
+        new = NewFiles(*paths)
+        with new.gone_on_error(), ExitStack() as files:
+            writer = self._writer(new.partial[-1], block)
             files.callback(writer.discard)
-            squash = self._squash_writer(partial[0], block) if options.out_squash else None
+            squash = self._squash_writer(new.partial[0], block) if options.out_squash else None
             if squash is not None:
                 files.callback(squash.discard)
             self._make_images(block, writer, squash, report, overseer.after_image)
@@ -117,13 +121,14 @@ class ImageMaker:
                 writer.close()
                 if squash is not None:
                     squash.close()
-                report.stamps = {path: stamp_of(name) for path, name in zip(paths[::-1], partial[::-1], strict=True)}
-                report.files = {path: stamp.size for path, stamp in report.stamps.items()}
-                overseer.before_naming()
                 files.close()
+                report.stamps = {
+                    path: stamp_of(name) for path, name in zip(paths[::-1], new.partial[::-1], strict=True)
+                }
+                report.files = {path: stamp.size for path, stamp in report.stamps.items()}
         report.seconds = time.perf_counter() - begin
         report.stages = dict(self._watch.seconds)
-        return report
+        return Made(report, lambda: new.name(overseer.before_naming), "write")
 
     def _writer(self, partial: str, block: Block) -> BlockWriter:
         plan = self._job.plan

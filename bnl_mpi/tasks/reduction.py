@@ -19,9 +19,10 @@ from ..input.frames import FrameError, FrameReader
 from ..input.identity import BlockInput
 from ..job import Job, PreparedReduction
 from ..options import Options
-from ..output.blockfile import SquashWriter, whole_files
+from ..output.blockfile import SquashWriter
 from ..output.filters import Filter
 from ..output.record import BlockRecord
+from ..output.whole import whole_files
 from ..pixels import fused, kernels
 from ..plan import Block
 from ..run.task import Masters
@@ -334,17 +335,16 @@ class ReductionTask(ImageTask):
 
 
 def write_masters(prepared: PreparedReduction, files: ExitStack) -> Masters:
-    """Write the new master, and the NXmx file beside it.
-
-    Both get their names when `files` closes, the master last.
-    """
+    """Write the new master, and the NXmx file beside it; both get their names when `files` closes, the master last."""
     options = prepared.job.options
     paths = options.nxs_path, options.master_path
-    new_nxs, new_master = files.enter_context(whole_files(*paths, optional=paths[:1]))
+    new = files.enter_context(whole_files(*paths, optional=paths[:1]))
     # Imported late: workers make none, and a process alone makes its images first.
     from .masters import make_masters
 
-    return make_masters(prepared.job, prepared.experiment, new_master, new_nxs, prepared.known)
+    made = make_masters(prepared.job, prepared.experiment, new.partial[1], new.partial[0], prepared.known)
+    new.flush()
+    return made
 
 
 REDUCTION = ReductionTask()

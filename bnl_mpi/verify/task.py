@@ -14,7 +14,7 @@ from ..options import Options
 from ..output import blockfile, contents
 from ..plan import Block, block_path, counted
 from ..run.files import NoFiles
-from ..run.task import BlockReport, Kept, Masters, Outcome, Overseer
+from ..run.task import BlockReport, Kept, Made, Masters, Outcome, Overseer
 from . import certificate, journal, metadata
 from .blocks import Verifier, VerifyReport
 from .findings import DIFFERS, EXTRA, MISSING, UNREADABLE, Finding
@@ -60,10 +60,10 @@ class Noting:
     def __init__(self, job: VerifyJob, rank: int) -> None:
         self._verifier, self._journal = Verifier(job, rank), journal.Journal(job, rank)
 
-    def make(self, block: Block, overseer: Overseer | None = None) -> VerifyReport:
+    def make(self, block: Block, overseer: Overseer | None = None) -> Made:
         report = self._verifier.make(block, overseer)
         self._journal.write(report)
-        return report
+        return Made(report)
 
     def close(self) -> None:
         self._verifier.close()
