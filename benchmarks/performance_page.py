@@ -25,8 +25,8 @@ interquartile range. All input lies in the system's cache. Raw data are the deco
 _STAGES_TEXT = """`-b 2 -s 2 -H 16 -c bslz4`, one worker. *decode* includes the sum and the image made of it
 (saturation, scale): the chunks of all its frames are decoded and added up a few rows at a time, in the processor's
 cache, so that neither frames nor sums are ever in memory. *reduce* is the marks on what a codec gave back, *code*
-HCompress and its inverse, *encode* bitshuffle and LZ4, *write* HDF5, checksums, and the flush to the disk at the end
-of a file.
+HCompress and its inverse, *encode* bitshuffle and LZ4, *write* HDF5, checksums, and the wait for a file's flush to the
+disk, as far as it takes longer than the next file's images.
 """
 
 _FLOOR_TEXT = """The floor reads and decodes the same frames and encodes the same images, with the program's own

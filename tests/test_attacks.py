@@ -32,7 +32,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("limit", "message"),
-    [("ulimit -f 8", "File too large"), ("ulimit -n 5", None), ("export TMPDIR=/nowhere", None)],
+    [("ulimit -f 8", "File too large"), ("ulimit -n 6", None), ("export TMPDIR=/nowhere", None)],
 )
 def test_limits(master: Path, tmp_path: Path, limit: str, message: str | None) -> None:
     words = [sys.executable, MAIN, "-i", str(master), "-c", "none", "-d", "2", "-o", "set"]

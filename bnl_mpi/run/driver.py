@@ -7,7 +7,7 @@ The order of events, the same for every task and every number of ranks:
      looks at its blocks that are there already.
   3. rank 0 says go, or stops everybody; nothing was written so far.
   4. workers make their blocks and report each; rank 0 writes the masters under temporary names meanwhile, and
-     waits for the workers, asleep.
+     waits for the workers, asleep.  One process alone does so while the last block's files get their names.
   5. when all blocks are there, the masters get their names, and the user is told.
 
 An error that rank 0 tells all ranks of is `Told`, and they end in step.  Any other, on any rank, ends them all.
