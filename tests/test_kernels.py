@@ -625,8 +625,34 @@ def test_chunks_on_the_way_refuse_what_does_not_fit() -> None:
     ):
         with pytest.raises(ValueError, match=r"too small|has shape"):
             compiled.bslz4_image(words, *wrong)
-    with pytest.raises(ValueError, match="HCompress takes int32"):
+    packed = kernels.packed(ending._replace(values=rows.view("i2"), limit=30_000, invalid=0))
+    with pytest.raises(ValueError, match="HCompress takes uint16 or int32"):
         compiled.bslz4_image(words, packed, 1, (16, 60_000, 65_535), stage, room)
+
+
+@compiled_only
+@pytest.mark.skipif(not fused.have_images(), reason="needs carry-less multiplication")
+@pytest.mark.parametrize("scale", [1, 2, 3, 16, 100, 1000, 4000])
+def test_hcompress_in_16_bits_is_that_in_32(scale: int) -> None:
+    """About the greatest counts that the first level takes in 16 bits, in patterns that make differences largest."""
+    rng = np.random.default_rng(scale)
+    for shape in ((16, 96), (7, 33), (1, 50), (2, 2), (1, 1)):
+        levels = max(side - 1 for side in shape).bit_length()
+        edge = (32767 - 64 - 32 * levels - 8 * scale) // 4
+        for top in (9, edge, edge + 1, 8_300, 12_000, 32_000, 65_000):
+            for pick in range(4):
+                y, x = np.indices(shape)
+                patterns = (rng.random(shape) < 0.5, (x + y) % 2, x % 2, rng.random(shape))
+                frame = (patterns[pick] * max(top, 0)).astype(np.uint16)
+                ending = kernels.Ending(None, None, 1.0, 65_534, False, np.empty((0, 0), "u2"), 65_535)
+                sums = fused.Sums(None, 1, np.zeros(shape, "u4"), np.zeros(shape, "u1"), first=True)
+                maker = fused.ImageChunks(shape, np.dtype("u2"), fused.Tiling(scale, shape[0]))
+                made = maker.make([bytes(kernels.bslz4_encode(frame))], shape, frame.dtype, sums, ending)
+                values, image = frame.astype(np.int32), np.empty(shape, "u2")
+                kernels.hcompress_roundtrip(values, scale, shape[0])
+                kernels_numpy.mark(values, np.zeros(shape, "u1"), None, 65_534, 65_535, image)
+                kernels.bslz4_decode(made.chunk, frame)
+                np.testing.assert_array_equal(frame, image, f"{shape}, {top}, {pick}")
 
 
 @compiled_only

@@ -547,15 +547,18 @@ static int image_codes(image_chunk *c, PyObject *coding, const ending *e, const 
     const int is_signed = kind_of(stage->view.format) == 'i';
     const uint64_t greatest = (stage->view.itemsize == 2 ? UINT16_MAX : UINT32_MAX) >> is_signed;
     if (!PyArg_ParseTuple(coding, "LO&L", &scale, whole_number, &limit, &mark)) return 0;
-    if (kind_of(e->values.view.format) != 'i' || e->values.view.itemsize != 4 || scale < 0 || scale > INT32_MAX ||
-        limit > greatest || mark > (int64_t)greatest || mark < (is_signed ? -(int64_t)greatest - 1 : 0)) {
-        PyErr_SetString(PyExc_ValueError, "HCompress takes int32, a scale of 0 to 2147483647, and what fits the stage");
+    const int is_wide = e->values.view.itemsize == 4;
+    if (kind_of(e->values.view.format) != (is_wide ? 'i' : 'u') || scale < 0 || scale > INT32_MAX || limit > greatest ||
+        mark > (int64_t)greatest || mark < (is_signed ? -(int64_t)greatest - 1 : 0)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "HCompress takes uint16 or int32, a scale of 0 to 2147483647, and what fits the stage");
         return 0;
     }
     c->codes = 1;
     c->tile_rows = (size_t)e->values.view.shape[0];
     c->values = e->values.view.buf;
-    c->limit = limit < INT32_MAX ? limit : INT32_MAX;
+    c->value_size = is_wide ? 4 : 2;
+    c->limit = limit;
     c->mark = (uint64_t)mark;
     if (hc_memory_hold(&c->memory, c->tile_rows < c->ny ? c->tile_rows : c->ny, c->nx, scale)) return 1;
     PyErr_NoMemory();

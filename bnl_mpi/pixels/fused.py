@@ -150,7 +150,8 @@ class ImageChunks:
         ny, nx = shape
         self._tiling, self._dtype = tiling, dtype
         self._rows = 1 if tiling is None else min(tiling.rows, ny)
-        self._values = np.empty((self._rows, nx), dtype if tiling is None else np.int32)
+        coded = np.uint16 if dtype.itemsize == 2 else np.int32
+        self._values = np.empty((self._rows, nx), dtype if tiling is None else coded)
         self._flags = np.zeros((self._rows, nx), np.uint8)
         self._stage = np.empty(BLOCKS_AT_ONCE * (BLOCK_BYTES // dtype.itemsize) + nx, dtype)
         self._room = kernels.bslz4_room(ny * nx, dtype.itemsize)

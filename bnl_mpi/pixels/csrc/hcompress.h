@@ -45,6 +45,8 @@ INLINE int64_t hc_divide_64(int64_t x, hc_step q) {
     return (x > 0 ? x + q.half : x - q.half) / q.scale * q.scale;
 }
 
+INLINE int16_t hc_divide_16(int16_t x, hc_step q) { return (int16_t)hc_divide_32(x, q); }
+
 /* log2 of the longer side, rounded up: the number of levels. */
 static int hc_levels(size_t ny, size_t nx) {
     const size_t side = ny > nx ? ny : nx;
@@ -64,17 +66,49 @@ static size_t hc_workspace(size_t ny, size_t nx) {
     return n;
 }
 
+#define T int16_t
+#define HC(name) name##_16
+#include "hcompress_level.h"
+#undef T
+#undef HC
+
 #define T int32_t
 #define HC(name) name##_32
 #include "hcompress_level.h"
+#include "hcompress_tile.h"
 #undef T
 #undef HC
 
 #define T int64_t
 #define HC(name) name##_64
 #include "hcompress_level.h"
+#include "hcompress_tile.h"
 #undef T
 #undef HC
+
+/* A tile whose first level, of most pixels, needs 16 bits alone; `work` as for 32 bits, whose first level it shares. */
+INLINE void hc_tile_16_by(int16_t *tile, size_t ny, size_t nx, hc_step q, int32_t *work, int divides) {
+    const size_t rows = (ny + 1) / 2, columns = (nx + 1) / 2, n = rows * columns;
+    int16_t *const bands = (int16_t *)(work + n), *const sums = bands + 3 * n;
+    hc_forward_16(tile, ny, nx, sums, bands, bands + n, bands + 2 * n, 0, q, divides);
+    for (size_t i = 0; i < n; i++) work[i] = sums[i];
+    hc_levels_by_32(work, rows, columns, 1, q, work + 4 * n, divides);
+    for (size_t i = 0; i < n; i++) sums[i] = (int16_t)work[i];
+    hc_inverse_16(tile, ny, nx, sums, bands, bands + n, bands + 2 * n, 0);
+}
+
+static CLONES void hc_tile_16(int16_t *tile, size_t ny, size_t nx, hc_step q, int32_t *work) {
+    if (q.divides)
+        hc_tile_16_by(tile, ny, nx, q, work, 1);
+    else
+        hc_tile_16_by(tile, ny, nx, q, work, 0);
+}
+
+static CLONES uint32_t hc_greatest_u2(const uint16_t *image, size_t n) {
+    uint16_t all = 0;
+    for (size_t i = 0; i < n; i++) all = image[i] > all ? image[i] : all;
+    return all;
+}
 
 static CLONES uint32_t hc_greatest(const int32_t *image, size_t n) {
     uint32_t all = 0;
@@ -93,17 +127,26 @@ static int hc_fits_32(uint64_t v, int n, int64_t scale) {
            ((uint64_t)1 << 31);
 }
 
+/* Whether the first of n levels stays within 16 bits. Its sums reach 4v + 2 on the way there. On the way back each
+ * level adds up to 3 halves of a step, and less than 12 times its lowest bit for roundings, to the error of its sums,
+ * and halves it: four times a pixel is rebuilt to within 3 steps and 12n + 16. Twice that is kept free. */
+static int hc_fits_16(uint64_t v, int n, int64_t scale) {
+    return n > 0 && 4 * v + 8 * (uint64_t)(scale > 1 ? scale : 1) + 32 * (uint64_t)n + 64 <= INT16_MAX;
+}
+
 /* Memory for tiles of up to so many rows. */
 typedef struct {
     hc_step q;
     int64_t scale;
     size_t rows, nx;
     int32_t *narrow;
+    int32_t *widened; /* a tile of 16-bit pixels */
     int64_t *wide, *wide_tile;
 } hc_memory;
 
 static void hc_memory_drop(hc_memory *m) {
     free(m->narrow);
+    free(m->widened);
     free(m->wide);
     free(m->wide_tile);
 }
@@ -128,6 +171,21 @@ static int hc_tile(hc_memory *m, int32_t *pixels, size_t n_rows) {
     hc_tile_64(m->wide_tile, n_rows, m->nx, m->q, m->wide);
     for (size_t i = 0; i < n; i++) pixels[i] = (int32_t)(uint32_t)(uint64_t)m->wide_tile[i];
     return 1;
+}
+
+/* The same of 16-bit pixels. Returns what came of them, of *size bytes each and signed, or NULL if memory ran out. */
+static const void *hc_tile_u2(hc_memory *m, uint16_t *pixels, size_t n_rows, int *size) {
+    const size_t n = n_rows * m->nx;
+    if (hc_fits_16(hc_greatest_u2(pixels, n), hc_levels(n_rows, m->nx), m->scale)) {
+        *size = 2;
+        hc_tile_16((int16_t *)pixels, n_rows, m->nx, m->q, m->narrow);
+        return pixels;
+    }
+    *size = 4;
+    if (!m->widened) m->widened = malloc(m->rows * m->nx * sizeof(int32_t));
+    if (!m->widened) return NULL;
+    for (size_t i = 0; i < n; i++) m->widened[i] = pixels[i];
+    return hc_tile(m, m->widened, n_rows) ? m->widened : NULL;
 }
 
 /* Round trip of an image in tiles of `tile` whole rows, in place. Returns 0 if memory ran out. */

@@ -1,18 +1,18 @@
-/* One level of the H-transform, and a tile's round trip, for the integer type T; see hcompress.h. */
+/* One level of the H-transform, for the integer type T; see hcompress.h. Casts let vectors stay as narrow as T. */
 
-#define SIGN(x) ((x) >> (sizeof(T) * 8 - 1))
+#define SIGN(x) ((T)((T)(x) >> (sizeof(T) * 8 - 1)))
 
 /* A multiple of the step. Where this is a power of two, halves of negative numbers need one more to be rounded up. */
 INLINE T HC(hc_quantise)(T x, hc_step q, int divides) {
-    return divides ? HC(hc_divide)(x, q) : (x + (T)q.half + (SIGN(x) & (q.scale > 1))) & -(T)q.scale;
+    return divides ? HC(hc_divide)(x, q) : (T)((x + (T)q.half + (SIGN(x) & (q.scale > 1))) & -(T)q.scale);
 }
 
 #define QUANTISE(x) HC(hc_quantise)(x, q, divides)
 
 /* The sum loses two bits, a difference along one axis one: the others' low bits tell them again. Ties go
  * away from zero. At level k both are k bits higher. */
-INLINE T HC(hc_round_sum)(T h, T bit) { return (h + 2 * bit + SIGN(h)) & (-4 * bit); }
-INLINE T HC(hc_round_diff)(T h, T bit) { return (h + (bit & ~SIGN(h))) & (-2 * bit); }
+INLINE T HC(hc_round_sum)(T h, T bit) { return (T)((h + 2 * bit + SIGN(h)) & (-4 * bit)); }
+INLINE T HC(hc_round_diff)(T h, T bit) { return (T)((h + (bit & ~SIGN(h))) & (-2 * bit)); }
 
 INLINE void HC(hc_forward)(const T *RESTRICT in, size_t ny, size_t nx, T *RESTRICT sum, T *RESTRICT dx,
                            T *RESTRICT dy, T *RESTRICT dc, int k, hc_step q, int divides) {
@@ -23,12 +23,12 @@ INLINE void HC(hc_forward)(const T *RESTRICT in, size_t ny, size_t nx, T *RESTRI
     for (size_t i = 0; i < ny / 2; i++, sum += wide, dx += wide, dy += full, dc += full) {
         const T *above = in + 2 * i * nx, *below = above + nx;
         for (size_t j = 0; j < full; j++) {
-            const T sum0 = above[2 * j] + above[2 * j + 1], sum1 = below[2 * j] + below[2 * j + 1];
-            const T dif0 = above[2 * j + 1] - above[2 * j], dif1 = below[2 * j + 1] - below[2 * j];
-            sum[j] = HC(hc_round_sum)((sum1 + sum0) >> shift, bit);
-            dx[j] = QUANTISE(HC(hc_round_diff)((sum1 - sum0) >> shift, bit));
-            dy[j] = QUANTISE(HC(hc_round_diff)((dif1 + dif0) >> shift, bit));
-            dc[j] = QUANTISE((dif1 - dif0) >> shift);
+            const T sum0 = (T)(above[2 * j] + above[2 * j + 1]), sum1 = (T)(below[2 * j] + below[2 * j + 1]);
+            const T dif0 = (T)(above[2 * j + 1] - above[2 * j]), dif1 = (T)(below[2 * j + 1] - below[2 * j]);
+            sum[j] = HC(hc_round_sum)((T)(sum1 + sum0) >> shift, bit);
+            dx[j] = QUANTISE(HC(hc_round_diff)((T)(sum1 - sum0) >> shift, bit));
+            dy[j] = QUANTISE(HC(hc_round_diff)((T)(dif1 + dif0) >> shift, bit));
+            dc[j] = QUANTISE((T)(dif1 - dif0) >> shift);
         }
         if (nx & 1) {
             sum[full] = HC(hc_round_sum)((below[nx - 1] + above[nx - 1]) * (1 << up), bit);
@@ -46,9 +46,9 @@ INLINE void HC(hc_forward)(const T *RESTRICT in, size_t ny, size_t nx, T *RESTRI
 }
 
 /* What quantising left of a difference is brought back to the multiples that the forward rounding made. */
-INLINE T HC(hc_snap)(T h, T bit) { return (h + (bit >> 1) + (bit > 1 ? SIGN(h) : 0)) & -bit; }
+INLINE T HC(hc_snap)(T h, T bit) { return (T)((h + (bit >> 1) + (bit > 1 ? SIGN(h) : 0)) & -bit); }
 
-INLINE T HC(hc_towards_zero)(T h, T by) { return h - ((by ^ SIGN(h)) - SIGN(h)); }
+INLINE T HC(hc_towards_zero)(T h, T by) { return (T)(h - ((by ^ SIGN(h)) - SIGN(h))); }
 
 INLINE void HC(hc_inverse)(T *RESTRICT out, size_t ny, size_t nx, const T *RESTRICT sum, const T *RESTRICT dx,
                            const T *RESTRICT dy, const T *RESTRICT dc, int k) {
@@ -59,18 +59,18 @@ INLINE void HC(hc_inverse)(T *RESTRICT out, size_t ny, size_t nx, const T *RESTR
         T *above = out + 2 * i * nx, *below = above + nx;
         for (size_t j = 0; j < full; j++) {
             const T hc = HC(hc_snap)(dc[j], bit0);
-            const T low0 = hc & bit0;
+            const T low0 = (T)(hc & bit0);
             const T hx = HC(hc_towards_zero)(HC(hc_snap)(dx[j], bit1), low0);
             const T hy = HC(hc_towards_zero)(HC(hc_snap)(dy[j], bit1), low0);
-            const T low1 = (hc ^ hx ^ hy) & bit1;
+            const T low1 = (T)((hc ^ hx ^ hy) & bit1);
             /* a negative sum takes the second bit the other way, unless the first is set */
-            const T turn = SIGN(sum[j]) & (low0 ? 0 : -1);
-            const T h0 = sum[j] + low0 - ((low1 ^ turn) - turn);
-            const T a = h0 + hx, b = h0 - hx, c = hy + hc, d = hy - hc;
-            below[2 * j + 1] = (a + c) >> shift;
-            below[2 * j] = (a - c) >> shift;
-            above[2 * j + 1] = (b + d) >> shift;
-            above[2 * j] = (b - d) >> shift;
+            const T turn = low0 ? 0 : SIGN(sum[j]);
+            const T h0 = (T)(sum[j] + low0 - ((low1 ^ turn) - turn));
+            const T a = (T)(h0 + hx), b = (T)(h0 - hx), c = (T)(hy + hc), d = (T)(hy - hc);
+            below[2 * j + 1] = (T)(a + c) >> shift;
+            below[2 * j] = (T)(a - c) >> shift;
+            above[2 * j + 1] = (T)(b + d) >> shift;
+            above[2 * j] = (T)(b - d) >> shift;
         }
         if (nx & 1) {
             const T hx = HC(hc_snap)(dx[full], bit1);
@@ -89,44 +89,6 @@ INLINE void HC(hc_inverse)(T *RESTRICT out, size_t ny, size_t nx, const T *RESTR
         }
         if (nx & 1) last[nx - 1] = sum[full] >> shift;
     }
-}
-
-/* Forward and back, in place. `work` holds, level after level, the bands dx, dy, dc and the sums; the
- * way back writes a level's pixels where they stood, in the sums of the level before. */
-INLINE void HC(hc_tile_by)(T *tile, size_t ny, size_t nx, hc_step q, T *work, int divides) {
-    size_t sides[HC_LEVELS + 1][2] = {{ny, nx}};
-    T *bands[HC_LEVELS + 1] = {NULL}, *pixels[HC_LEVELS + 1] = {tile};
-    const int levels = hc_levels(ny, nx);
-    for (int k = 0; k < levels; k++) {
-        const size_t rows = (sides[k][0] + 1) / 2, columns = (sides[k][1] + 1) / 2, n = rows * columns;
-        bands[k] = work;
-        pixels[k + 1] = work + 3 * n;
-        work += 4 * n;
-        sides[k + 1][0] = rows;
-        sides[k + 1][1] = columns;
-        if (k == 0)
-            HC(hc_forward)(pixels[0], ny, nx, pixels[1], bands[0], bands[0] + n, bands[0] + 2 * n, 0, q, divides);
-        else
-            HC(hc_forward)(pixels[k], sides[k][0], sides[k][1], pixels[k + 1], bands[k], bands[k] + n,
-                           bands[k] + 2 * n, k, q, divides);
-    }
-    T *all = pixels[levels];
-    *all = HC(hc_snap)(QUANTISE(*all), (T)2 << levels);
-    for (int k = levels - 1; k >= 0; k--) {
-        const size_t n = sides[k + 1][0] * sides[k + 1][1];
-        if (k == 0)
-            HC(hc_inverse)(tile, ny, nx, pixels[1], bands[0], bands[0] + n, bands[0] + 2 * n, 0);
-        else
-            HC(hc_inverse)(pixels[k], sides[k][0], sides[k][1], pixels[k + 1], bands[k], bands[k] + n,
-                           bands[k] + 2 * n, k);
-    }
-}
-
-static CLONES void HC(hc_tile)(T *tile, size_t ny, size_t nx, hc_step q, T *work) {
-    if (q.divides)
-        HC(hc_tile_by)(tile, ny, nx, q, work, 1);
-    else
-        HC(hc_tile_by)(tile, ny, nx, q, work, 0);
 }
 
 #undef SIGN

@@ -23,7 +23,8 @@ typedef struct {
     int codes;            /* whether values go through HCompress */
     hc_memory memory;
     size_t tile_rows;
-    void *values;         /* (tile_rows, nx) values of the tile in hand; without HCompress unused */
+    void *values;         /* (tile_rows, nx) values of the tile in hand, uint16 or int32; without HCompress unused */
+    int value_size;
     int narrow_out;       /* elements are of 2 bytes, else of 4 */
     uint64_t limit, mark; /* of the elements */
     double coding, encoding; /* seconds */
@@ -57,16 +58,25 @@ static void image_row_done(image_chunk *c) {
     if (c->have >= BLOCKS_AT_ONCE * c->writer.block) image_flush(c, c->have - c->have % c->writer.block);
 }
 
+/* What HCompress makes of the tile in hand, signed values of *size bytes; NULL if memory ran out. */
+static const uint8_t *image_tile(image_chunk *c, size_t n_rows, int *size) {
+    if (c->value_size == 2) return hc_tile_u2(&c->memory, c->values, n_rows, size);
+    *size = 4;
+    return hc_tile(&c->memory, c->values, n_rows) ? c->values : NULL;
+}
+
 /* Values of output row `row` are there: where it ends a tile, this is coded. Returns 0 if memory ran out. */
 static int image_values_done(image_chunk *c, const reduction *r, const uint8_t *blank, size_t row) {
     const size_t n_rows = row % c->tile_rows + 1, first = row + 1 - n_rows;
     if (n_rows < c->tile_rows && row + 1 < c->ny) return 1;
     const double begin = seconds_now(), before = c->encoding;
-    if (!hc_tile(&c->memory, c->values, n_rows)) return 0;
+    int size;
+    const uint8_t *values = image_tile(c, n_rows, &size);
+    if (!values) return 0;
+    const uint64_t most = size == 2 ? INT16_MAX : INT32_MAX, limit = c->limit < most ? c->limit : most;
     for (size_t k = 0; k < n_rows; k++) {
-        const int32_t *values = (const int32_t *)c->values + k * c->nx;
-        mark_image(4, 1, c->narrow_out, values, row_flags(r, first + k), blank ? blank + (first + k) * c->nx : NULL,
-                   c->nx, c->limit, c->mark, image_room(c));
+        mark_image(size, 1, c->narrow_out, values + k * c->nx * (size_t)size, row_flags(r, first + k),
+                   blank ? blank + (first + k) * c->nx : NULL, c->nx, limit, c->mark, image_room(c));
         image_row_done(c);
     }
     c->coding += seconds_now() - begin - (c->encoding - before);
