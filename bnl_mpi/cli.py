@@ -34,13 +34,14 @@ def _run_main(words: Sequence[str]) -> int:
     from .arguments import options_from
 
     options = options_from(words)
-    from .run import launch
+    from .run import launch, world
 
     if n_workers := launch.workers_to_start(options):
         # As the driver does, but without the imports, which the ranks need alone.
         return launch.run_mpiexec(n_workers + 1, words)
-    from .run import driver
-    from .tasks.reduction import REDUCTION
+    with world.connected() if options.thread is None else contextlib.nullcontext():
+        from .run import driver
+        from .tasks.reduction import REDUCTION
 
     _keep_for_good()
     return driver.main(REDUCTION, options, words)

@@ -91,6 +91,35 @@ def test_an_error_anywhere_ends_all_ranks(tmp_path: Path, words: list[str], rank
 
 @pytest.mark.mpi
 @needs_mpi
+@pytest.mark.parametrize(("raised", "told"), [("ImportError('no such library')", 1), ("KeyboardInterrupt", 0)])
+def test_a_rank_whose_libraries_cannot_be_loaded_ends_all(
+    tmp_path: Path, words: list[str], raised: str, told: int
+) -> None:
+    program = tmp_path / "sabotaged.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(MAIN).parents[1])!r})\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'bnl_mpi.tasks.reduction':\n"
+        f"            raise {raised}\n"
+        "from bnl_mpi.run.launch import told_rank\n"
+        "if told_rank() == 1:\n"
+        "    sys.meta_path.insert(0, Missing())\n"
+        "from bnl_mpi.cli import program\n"
+        "program()"
+    )
+    command, environment = mpiexec_command(3, words)
+    command[command.index(MAIN)] = str(program)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("ImportError: no such library") == done.stderr.count("Traceback") == told
+    assert not list(tmp_path.glob("set_*"))
+
+
+@pytest.mark.mpi
+@needs_mpi
 @pytest.mark.parametrize("ranks", [None, 3])
 def test_a_summary_that_cannot_be_written(tmp_path: Path, words: list[str], ranks: int | None) -> None:
     (tmp_path / "folder").mkdir()
@@ -219,7 +248,7 @@ def test_a_low_limit_on_open_files(tmp_path: Path, words: list[str], way: str, h
         "bnl-mpi: a process may have 24 files open (ulimit -Hn), and MPI needs 39 for 3 ranks; raise that limit, or "
         "work without MPI: one process, or shares (-t)"
     ]
-    assert not list(tmp_path.glob("set*"))
+    assert not list(tmp_path.glob("set_*"))
 
 
 # ---- a rank that never joins ----------------------------------------------------------------------------
@@ -266,7 +295,7 @@ def test_a_rank_that_never_joins_is_told_of(
     assert run.returncode != 0
     # Once, but where the machine is so busy that another rank gives up too before it is ended.
     assert "not all 3 ranks have joined within 2 s" in told
-    assert not list(tmp_path.glob("set*"))
+    assert not list(tmp_path.glob("set_*"))
 
 
 @pytest.mark.mpi
