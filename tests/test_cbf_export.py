@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,26 @@ def test_what_is_there_is_kept_or_made_again(tmp_path: Path) -> None:
     assert summary.kept_images == 10
     assert images(tmp_path) == whole
     assert (tmp_path / "im_001.cbf").stat().st_mtime_ns == old
+
+
+def test_of_a_block_that_cannot_be_written_no_image_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, _, _ = older_set(tmp_path, n=23)
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if "im_015.cbf" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(BnlError, match=r"block 2: .*im_011\.cbf: can't be written: No space left"):
+            export(master, tmp_path / "im_###.cbf")
+    left = {path.name for path in tmp_path.glob("im_*")}
+    # The third may have been whole already.
+    assert left & {f"im_{n:03d}.cbf" for n in range(1, 21)} == {f"im_{n:03d}.cbf" for n in range(1, 11)}
+    assert not [name for name in left if not name.endswith(".cbf")]
+    assert export(master, tmp_path / "im_###.cbf", resume=True).kept_images >= 10
 
 
 def test_images_of_another_set(tmp_path: Path) -> None:

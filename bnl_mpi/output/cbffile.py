@@ -1,4 +1,4 @@
-"""CBF files: one image each, byte-offset compressed, whole or not at all; and what is there of them."""
+"""CBF files: one image each, byte-offset compressed; and what is there of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError
 from ..hdf5 import writing
 from ..input.cbf.header import STARTER, open_to_pixels, read_header
 from ..pixels import kernels
-from .whole import PARTIAL, whole_file
+from .whole import PARTIAL
 
 PADDING = 4095
 TEMPLATE = re.compile(r"([^#]*[^#/])(#+)([^#/]*\.cbf)")
@@ -92,9 +92,9 @@ def image_bytes(header: str, pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 def write_image(path: str, data: bytes) -> None:
-    """Write a file, whole or not at all; OutputError where it can't be."""
-    with whole_file(path) as partial, writing.writing():
-        Path(partial).write_bytes(data)
+    """Write a file; WriteError where it can't be."""
+    with writing.writing():
+        Path(path).write_bytes(data)
 
 
 def made_by(path: str, mark: str) -> bool:

@@ -59,9 +59,11 @@ class Overseer:
 class Made:
     """A block all of whose images are made; its files may get their names in the background."""
 
-    def __init__(self, report: BlockReport, end: Callable[[], None] | None = None, stage: str = "") -> None:
-        """`end` names the files, in a thread: it may use neither MPI nor HDF5.  Who waits for it spends that time in
-        the `stage`."""
+    def __init__(self, report: BlockReport, end: Callable[[], None] | None = None, stage: str | None = None) -> None:
+        """`end` names the files, in a thread: it may use neither MPI nor HDF5.
+
+        Who waits for it spends that time in the `stage`, if the report tells of stages.
+        """
         self.so_far = report
         self._stage = stage
         self._error: BaseException | None = None
@@ -104,7 +106,8 @@ class Made:
             waited = time.perf_counter() - begin
             self._thread = None
             report.seconds += waited
-            report.stages[self._stage] = report.stages.get(self._stage, 0.0) + waited
+            if self._stage is not None:
+                report.stages[self._stage] = report.stages.get(self._stage, 0.0) + waited
         return report
 
 

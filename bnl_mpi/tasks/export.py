@@ -25,6 +25,7 @@ from ..options import Options
 from ..output import cbffile
 from ..output.cbffile import Template
 from ..output.cbfheader import header
+from ..output.whole import NewFiles
 from ..plan import Block
 from ..run.report import by_rank
 from ..run.task import BlockReport, Made, Masters, Outcome, Overseer
@@ -64,20 +65,22 @@ class ExportMaker:
         self._frame = np.empty(job.plan.shape_in, job.plan.dtype_in)
 
     def make(self, block: Block, overseer: Overseer | None = None) -> Made:
-        """Write the block's files; each appears whole or not at all."""
+        """Write the block's files; they appear whole or not at all, and the disk is waited for in the background."""
         overseer = overseer or Overseer()
         begin, read = time.perf_counter(), self._reader.bytes_read
         report = BlockReport(block.number, block.n_images, block.n_images, rank=self._rank, host=os.uname().nodename)
-        for image in self._job.images_of(block.number):
-            path = self._job.template.path(image)
-            data = self._image(image, path)
-            overseer.before_naming()
-            cbffile.write_image(path, data)
-            report.files[path] = len(data)
-            overseer.after_image(1)
+        images = self._job.images_of(block.number)
+        paths = [self._job.template.path(image) for image in images]
+        new = NewFiles(*paths)
+        with new.gone_on_error():
+            for image, path, partial in zip(images, paths, new.partial, strict=True):
+                data = self._image(image, path)
+                cbffile.write_image(partial, data)
+                report.files[path] = len(data)
+                overseer.after_image(1)
         report.bytes_read = self._reader.bytes_read - read
         report.seconds = time.perf_counter() - begin
-        return Made(report)
+        return Made(report, lambda: new.name(overseer.before_naming))
 
     def _image(self, image: int, path: str) -> bytes:
         fetched = self._reader.fetch(image, self._frame)
