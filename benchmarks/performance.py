@@ -41,6 +41,8 @@ class Sizes:
     detector_frames: int
     copies: int
     """A strong run has this many times `detector_frames`."""
+    fill: int
+    """Times `detector_frames`, for settings: that two summed frames each fill a data file, as long as by default."""
     repeats: int
     scaling_repeats: int
     workers: tuple[int, ...]
@@ -66,6 +68,7 @@ FULL = Sizes(
     40,
     60,
     5,
+    5,
     3,
     (1, 2),
     (2, 8, 64),
@@ -74,7 +77,7 @@ FULL = Sizes(
     _VERIFIED,
     _SHORT,
 )
-QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 1, (1, 2), (2, 3), 1, 0.02, (("500k", 8),), (("500k", 4),))
+QUICK = Sizes((("500k", 16),), 4, "500k", 4, 5, 2, 2, 1, (1, 2), (2, 3), 1, 0.02, (("500k", 8),), (("500k", 4),))
 
 Section = Callable[[Sizes, Path], Any]
 
@@ -89,7 +92,8 @@ def _stages(sizes: Sizes, work: Path) -> Any:
 
 
 def _settings(sizes: Sizes, work: Path) -> Any:
-    return reductions.measure_settings(_set(sizes, work), work, reductions.SETTINGS, sizes.repeats)
+    master = inputs.multiplied(_set(sizes, work), sizes.fill)
+    return reductions.measure_settings(master, work, reductions.SETTINGS, sizes.repeats)
 
 
 def _keeping(sizes: Sizes, work: Path) -> Any:
