@@ -257,7 +257,7 @@ def test_rank_as_launchers_tell_it() -> None:
 def test_all_of_it_runs(simulated: Path, tmp_path: Path) -> None:
     """Sections that need no strace, on the smallest sets; then the page of all their results."""
     sizes = performance.Sizes(
-        (("500k", 16),), 4, "500k", 4, 2, 1, 1, (1, 2), (2,), 1, 0.02, (("500k", 8),), (("500k", 4),)
+        (("500k", 16),), 4, "500k", 4, 2, 2, 1, 1, (1, 2), (2,), 1, 0.02, (("500k", 8),), (("500k", 4),)
     )
     results = tmp_path / "results"
     sections = ["kernels", "stages", "settings", "keeping", "memory", "scaling", "starting", "waiting", "verifying"]

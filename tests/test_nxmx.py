@@ -13,9 +13,9 @@ import pytest
 from make_inputs import DETECTOR, PIXEL, SPECIFIC, InputSpec, make_input
 from masters import SELECTIONS, TRANSFORMATIONS, reduce_nxs, value
 
-from bnl_mpi.hdf5 import access
+from bnl_mpi.hdf5 import access, treecopy
 from bnl_mpi.input import experiment as metadata
-from bnl_mpi.output import nxmx, older
+from bnl_mpi.output import digest, nxmx, older
 
 BEAM = "/entry/instrument/beam/incident_wavelength"
 
@@ -235,7 +235,12 @@ def test_a_moving_axis_of_unknown_direction_is_told(tmp_path: Path) -> None:
     assert lacking == ["the directions of the axes that move (kappa)"]
 
 
-def test_the_mask_comes_from_detector_specific_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_mask_comes_from_detector_specific_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    if packed:
+        monkeypatch.setattr(treecopy, "COMPRESS_ABOVE", 0)
     made = make_input(tmp_path, nxmx_spec())
     with h5py.File(made.master, "r+") as h5:
         del h5[f"{DETECTOR}/pixel_mask"]
@@ -243,6 +248,9 @@ def test_the_mask_comes_from_detector_specific_too(tmp_path: Path) -> None:
     path, _, _ = reduce_nxs(made, binning=2)
     with access.open_read(path) as h5:
         np.testing.assert_array_equal(h5[f"{DETECTOR}/pixel_mask"][()], metadata.bin_mask(made.mask, 2))
+        assert (h5[f"{DETECTOR}/pixel_mask"].compression is not None) == packed
+        # Which isn't read back for it.
+        assert digest.told(h5, digest.OWN) == digest.of_master(h5)
 
 
 @pytest.mark.parametrize("spec", [InputSpec(), InputSpec(omega_step=-0.05), nxmx_spec(axis_dtype="f4")], ids=str)

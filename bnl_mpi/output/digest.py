@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from ..hdf5 import access, writing
-from ..hdf5.digest import Digest, walk
+from ..hdf5.digest import NO_VALUES, Digest, Values, walk
 from ..hdf5.draft import Draft
 from ..hdf5.form import Place
 from ..hdf5.names import PROCESS
@@ -28,10 +28,10 @@ UNDIGESTED = frozenset({f"{PROCESS}/date", f"{PROCESS}/{OWN}", f"{PROCESS}/{OTHE
 """Items whose values don't count: what differs between equal runs, and the digests themselves."""
 
 
-def of_master(file: h5py.File, taker: Digest | None = None) -> str:
+def of_master(file: h5py.File, taker: Digest | None = None, at_hand: Values = NO_VALUES) -> str:
     """The digest of an open master or NeXus file; `taker` hears of all that it is made of."""
     taker = taker or Digest()
-    walk(file, taker, leave_out=UNDIGESTED)
+    walk(file, taker, leave_out=UNDIGESTED, at_hand=at_hand)
     return taker.sha256.hexdigest()
 
 
@@ -42,14 +42,14 @@ def told(file: h5py.File, name: str) -> str | None:
     return None if text == NONE.strip() else text
 
 
-def seal(file: h5py.File, draft: Draft | None = None) -> None:
+def seal(file: h5py.File, draft: Draft | None = None, at_hand: Values = NO_VALUES) -> None:
     """Note the digest of a new master or NeXus file in itself, when all else is in it, with room for the other's.
 
-    `draft` takes note of it all.
+    `draft` takes note of it all; values `at_hand` aren't read back.
     """
     for name in (OTHER, OWN):
         file[f"{PROCESS}/{name}"] = np.bytes_(NONE)
-    file[f"{PROCESS}/{OWN}"][()] = np.bytes_(of_master(file, None if draft is None else draft.recorder))
+    file[f"{PROCESS}/{OWN}"][()] = np.bytes_(of_master(file, None if draft is None else draft.recorder, at_hand))
     if draft is not None:
         found = {name: file[f"{PROCESS}/{name}"].id for name in file[PROCESS]}
         draft.texts = {name: Place(one.get_offset(), one.get_storage_size()) for name, one in found.items()}

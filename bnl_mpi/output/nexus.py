@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hdf5 import access, writing
+from ..hdf5.digest import NO_VALUES, Values
 from ..hdf5.draft import Draft, copy_text
 from ..hdf5.names import DATA, DETECTOR, PROCESS, SPECIFIC, SQUASH
 from ..hdf5.treecopy import Decision, Item, Keep, Replace, TreeCopy, pack
@@ -66,7 +67,7 @@ def write_nxs(
             _drop_dangling(target, but=DATA)
             _complete_entry(source, target)
             _complete_beam(source, target)
-            _complete_detector(source, target, run)
+            written = _complete_detector(source, target, run)
             if experiment.flavour == "filewriter":
                 place_detector(source, target, run)
                 place_sample(source, target, run)
@@ -75,7 +76,7 @@ def write_nxs(
             _drop_dangling(target)
             add_provenance(target, provenance)
             point_to_images(target)
-            digest.seal(target, draft)
+            digest.seal(target, draft, written)
     return []
 
 
@@ -184,17 +185,14 @@ def _complete_beam(source: h5py.File, target: h5py.File) -> None:
             found.attrs["units"] = np.bytes_("angstrom")
 
 
-def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> None:
+def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> Values:
+    """What readers look for in the detector's group; returns the mask, where it was added."""
     access.make_group(target, f"/{INSTRUMENT}", "NXinstrument")
     detector = access.make_group(target, f"/{DETECTOR}", "NXdetector")
     mask = run.experiment.mask
-    if access.get_dataset(detector, "pixel_mask") is None and mask is not None:
-        binned = run.binned_mask(mask).astype("<u4")
-        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        pack(plist, binned.shape, binned.nbytes)
-        space = h5py.h5s.create_simple(binned.shape)
-        h5py.h5d.create(detector.id, b"pixel_mask", h5py.h5t.STD_U32LE, space, plist)
-        detector["pixel_mask"][...] = binned
+    written = NO_VALUES
+    if mask is not None and access.get_dataset(detector, "pixel_mask") is None:
+        written = _add_mask(detector, run.binned_mask(mask))
     if "saturation_value" not in detector:
         limit = run.plan.limit
         detector["saturation_value"] = (
@@ -208,6 +206,18 @@ def _complete_detector(source: h5py.File, target: h5py.File, run: Reduction) -> 
         found = access.get_dataset(detector, name)
         if found is not None and "units" not in found.attrs:
             found.attrs["units"] = np.bytes_("m")
+    return written
+
+
+def _add_mask(detector: h5py.Group, binned: npt.NDArray[np.uint32]) -> Values:
+    """Write the mask, (ny, nx), with gzip, and give it by its address."""
+    values = binned.astype("<u4", copy=False)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    pack(plist, values.shape, values.nbytes)
+    space = h5py.h5s.create_simple(values.shape)
+    made = h5py.h5d.create(detector.id, b"pixel_mask", h5py.h5t.STD_U32LE, space, plist)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return {h5py.h5o.get_info(made).addr: values}
 
 
 def _exclude_marks(detector: h5py.Group) -> None:
