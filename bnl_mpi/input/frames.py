@@ -99,7 +99,8 @@ class FrameReader:
         while len(self._chunks) <= slot:
             self._chunks.append(bytearray())
         if len(self._chunks[slot]) < size:
-            self._chunks[slot] = bytearray(size)
+            # With some to spare, for no two frames take the same.
+            self._chunks[slot] = bytearray(size + size // 8)
         return self._chunks[slot]
 
     def decode(self, fetched: Fetched, frame: int, out: Array) -> None:
