@@ -179,7 +179,15 @@ def _check_zeroed(options: Options, plan: Plan) -> list[str]:
         if first > plan.n_frames_in:
             told = f"{first}" if first == last else f"{first}-{last}"
             raise UsageError(f"--omit {told} is outside the data, which has frames 1 to {plan.n_frames_in}")
-    return ["--scale 0 makes every count 0"] if options.scale == 0 else []
+    ny, nx = plan.shape_in
+    return [
+        *(["--scale 0 makes every count 0"] if options.scale == 0 else []),
+        *(
+            f"--keep_also {x0},{x1},{y0},{y1}: lies beyond a frame of {nx} x {ny} pixels, so it keeps nothing"
+            for x0, x1, y0, y1 in options.keep_also
+            if x0 >= nx or y0 >= ny
+        ),
+    ]
 
 
 def _keeping(options: Options, plan: Plan, warnings: list[str]) -> Keeping | None:

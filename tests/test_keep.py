@@ -168,6 +168,12 @@ def test_zstd_shuffles_the_bytes_of_kept_sets_alone(made: Path, tmp_path: Path) 
     np.testing.assert_array_equal(kept, stored)
 
 
+def test_a_rectangle_beyond_the_frame_is_told(made: Path, tmp_path: Path) -> None:
+    summary = run(made, tmp_path, compression="bslz4", keep_also=((139, 500, 0, 3), (140, 500, 0, 3)))
+    told = [text for text in summary.warnings if "--keep_also" in text]
+    assert told == ["--keep_also 140,500,0,3: lies beyond a frame of 140 x 120 pixels, so it keeps nothing"]
+
+
 def test_the_set_tells_what_was_kept(made: Path, tmp_path: Path) -> None:
     from bnl_mpi.tasks.keeping import KeptRegions
 

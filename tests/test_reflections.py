@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,12 @@ def test_what_is_no_file_of_reflections_is_one_line(tmp_path: Path, content: byt
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read(tmp_path / "gone.refl")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: is no file; give a \.refl"):
+        read(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def read_reflections(path: str, option: str = "--keep") -> tuple[ReflectionFile,
 
 def _head(path: str) -> tuple[bytes, str]:
     """The first bytes, by which a format is told, and the SHA-256 of all."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        # It is read twice, and a pipe that nobody writes to would be waited for.
+        raise InputError(f"{path}: is no file; give {KNOWN}")
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
