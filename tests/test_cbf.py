@@ -273,6 +273,9 @@ def test_a_gap(tmp_path: Path) -> None:
     paths[3].unlink()
     paths[6].unlink()
     refused(tmp_path, paths[0], "2 of the images 1 to 9 are missing: 4, 7")
+    # A date in another's name.
+    paths[8].rename(paths[8].with_name(f"{paths[8].name.rpartition('_')[0]}_20190312142233.cbf"))
+    refused(tmp_path, paths[0], "20190312142226 of the images 1 to 20190312142233 are missing: 4, 7, 9, 10, 11, ...")
 
 
 def test_two_series_in_a_folder(tmp_path: Path) -> None:

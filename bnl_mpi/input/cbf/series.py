@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,18 +97,16 @@ def _checked(folder: str, found: dict[Key, list[tuple[int, str]]], key: Key) -> 
     for (number, name), (following, other) in itertools.pairwise(files):
         if following == number:
             raise InputError(f"{where}: {name} and {other} have one number; take one of them away")
-    missing = [k for k in range(numbers[0], numbers[-1] + 1) if k not in set(numbers)] if _has_gap(numbers) else []
-    if missing:
-        shown = ", ".join(str(k) for k in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    n_missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if n_missing:
+        # A date in one name makes a gap of millions: only the first of them are looked for.
+        absent = (k for one, following in itertools.pairwise(numbers) for k in range(one + 1, following))
+        shown = ", ".join(map(str, itertools.islice(absent, 5))) + (", ..." if n_missing > 5 else "")
         raise InputError(
-            f"{where}: {len(missing)} of the images {numbers[0]} to {numbers[-1]} "
-            f"{'are' if len(missing) > 1 else 'is'} missing: {shown}; restore them, or move one side of the gap away"
+            f"{where}: {n_missing} of the images {numbers[0]} to {numbers[-1]} "
+            f"{'are' if n_missing > 1 else 'is'} missing: {shown}; restore them, or move one side of the gap away"
         )
     return Series(tuple(os.path.join(folder, name) for _, name in files), numbers[0])
-
-
-def _has_gap(numbers: Sequence[int]) -> bool:
-    return numbers[-1] - numbers[0] + 1 != len(numbers)
 
 
 def read_headers(series: Series) -> list[Header]:
