@@ -18,7 +18,7 @@ from .hdf5 import guard
 from .hdf5.known import UNKNOWN, Known
 from .input import experiment as metadata
 from .input import identity as identities
-from .input import opening, reading
+from .input import opening, reading, sanity
 from .input.discovery import Leniency
 from .input.experiment import Experiment
 from .input.source import Source
@@ -114,8 +114,9 @@ def prepare(
         found, surplus = _as_told(options, found, expected)
         experiment = _read_experiment(h5, found, known)
         source_items = identities.items(found, h5, experiment, known.sha256())
+        coded = sanity.lossy_codestreams(h5)
     found = dataclasses.replace(found, stamp=read_at)
-    warnings = [*found.warnings, *experiment.warnings]
+    warnings = [*found.warnings, *experiment.warnings, *coded]
     plan = make_plan(options, found, experiment, warnings)
     if expected is not None and (surplus or expected != found.n_frames):
         held = found.n_frames + surplus

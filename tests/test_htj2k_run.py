@@ -143,6 +143,15 @@ def test_without_a_codec_nothing_is_lost(frames: Path, exact: np.ndarray[Any, An
     assert summary["rms_error"] is None
 
 
+def test_lossy_chunks_as_an_input_are_told_of(chunks: Path, frames: Path, tmp_path: Path) -> None:
+    """They hold no marks: an overload that was filled would count as what it was filled with."""
+    told = "its lossy HTJ2K images hold no marks"
+    assert told in " ".join(run(chunks / "set_master.h5", tmp_path, "-c", "bslz4")["warnings"])
+    for source, more in ((frames, ["-c", "htj2k"]), (tmp_path / "set_master.h5", ["-c", "bslz4"])):
+        (folder := tmp_path / more[1]).mkdir()
+        assert told not in " ".join(run(source, folder, *more)["warnings"])
+
+
 def test_signed_images_without_a_codec(tmp_path: Path) -> None:
     counts = np.stack([diffraction(SHAPE, seed=k) for k in range(4)])
     counts[1, 3, 5] = 65535

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 
 from ..hdf5 import access
-from ..hdf5.names import DETECTOR, SPECIFIC
+from ..hdf5.names import DETECTOR, PROCESS, SPECIFIC
 
 RANGES: dict[str, tuple[float, float]] = {
     f"{DETECTOR}/x_pixel_size": (1e-9, 1.0),
@@ -38,6 +40,21 @@ def odd_items(h5: h5py.File) -> list[str]:
         if dataset is not None and (odd := _odd(dataset, least, most)):
             lines.append(f"{h5.filename}: /{path} is {odd}; no reader can use that")
     return lines
+
+
+def lossy_codestreams(h5: h5py.File) -> list[str]:
+    """A line where an open master is of this program, and its images are codestreams that hold no marks."""
+    told = access.get_dataset(h5, f"{PROCESS}/options")
+    try:
+        options = {} if told is None else json.loads(access.text(told[()]))
+    except ValueError:
+        return []
+    if not isinstance(options, dict) or options.get("compression") != "htj2k" or not options.get("codec"):
+        return []
+    return [
+        f"{h5.filename}: its lossy HTJ2K images hold no marks, so that overloads in them count as valid; bnl-mpi "
+        "expand makes a set that has them"
+    ]
 
 
 def _odd(dataset: h5py.Dataset, least: float, most: float) -> str | None:
