@@ -243,8 +243,19 @@ def test_spots_come_from_a_file_of_reflections_too(lyso: Path, tmp_path: Path, c
     losses = json.loads((tmp_path / "j.json").read_text())["settings"][0]["losses"]
     assert losses["predicted"]
     assert losses["all"]["spots"] > 1000
-    assert main(["estimate", str(lyso), "--spots", str(tmp_path / "none.txt")]) != 0
-    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "other.txt").write_text("5 5 41\n")
+    (tmp_path / "larger.txt").write_text("5000 5 4\n")
+    capsys.readouterr()
+    for name, told in (
+        ("none", "No such file"),
+        ("other", "1 of 1 reflections are outside frames 1 to 40"),
+        ("larger", "1 of 1 reflections are outside a frame"),
+    ):
+        assert main(["estimate", str(lyso), "--spots", str(tmp_path / f"{name}.txt")]) != 0
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        assert line.startswith(f"bnl-mpi: --spots {tmp_path / name}.txt: ")
+        assert told in line
 
 
 # Recommendation

@@ -90,15 +90,15 @@ def _aim(namespace: argparse.Namespace) -> Aim:
 
 
 def _wish(namespace: argparse.Namespace) -> Wish:
-    from ..estimate import names, study
+    from ..estimate import names
     from ..estimate.study import Wish, check_names
 
     settings = () if namespace.settings is None else names.parse_list(namespace.settings)
     check_names(settings, namespace.keep)
     keep = namespace.keep
     spots = namespace.spots or (keep if keep != "auto" else None)
-    predicted = None if spots is None else study.predicted_in(spots, "--spots" if namespace.spots else "--keep")
-    return Wish(namespace.master, settings, namespace.sample, keep, namespace.channel, predicted)
+    named = None if spots is None else (spots, "--spots" if namespace.spots else "--keep")
+    return Wish(namespace.master, settings, namespace.sample, keep, namespace.channel, spots=named)
 
 
 def _study(namespace: argparse.Namespace, wish: Wish, aim: Aim, ranks: World) -> None:

@@ -13,9 +13,10 @@ from .. import job as jobs
 from ..arguments import options_from
 from ..errors import UsageError
 from ..input.opening import open_master
-from ..input.reflections.reading import read_reflections
+from ..input.reflections.selection import read_fitting
 from ..job import PreparedReduction
 from ..options import XDS_COMPRESSIONS, Options
+from ..plan import Plan
 from ..run.world import World
 from ..spots.losses import BackgroundSums, Losses, joined, judge
 from ..spots.sizes import SpotSizes, rocking_width
@@ -49,6 +50,8 @@ class Wish:
     keep: str | None = None
     channel: int | None = None
     predicted: Predicted | None = None
+    spots: tuple[str, str] | None = None
+    """In its place a file of reflections, and the option that names it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def prepare(wish: Wish) -> _Ready:
     if geometry is None:
         notes.append(f"{wish.infile} lacks {lacking}: losses are told by radius in pixels, not by resolution")
     trials = tuple(Trial(s.name, prepared[s.name].job, _exact(wish, s)) for s in settings)
-    study = Study(raw.job, trials, tuple(groups), geometry, wish.predicted)
+    predicted = wish.predicted if wish.spots is None else predicted_in(*wish.spots, plan)
+    study = Study(raw.job, trials, tuple(groups), geometry, predicted)
     return _Ready(study, prepared, settings, stored, rotation, tuple(notes))
 
 
@@ -297,9 +301,9 @@ def wall_seconds(estimate: Estimate, frames: int, workers: int) -> float:
     return estimate.ms_per_frame / 1000 * frames / blocks * -(-blocks // min(max(1, workers), blocks))
 
 
-def predicted_in(path: str, option: str) -> Predicted:
-    """The spots that the file of reflections tells of that an option names."""
-    _, found = read_reflections(path, option)
+def predicted_in(path: str, option: str, plan: Plan) -> Predicted:
+    """The spots that the file of reflections tells of that an option names; InputError where it is of other frames."""
+    _, found = read_fitting(path, plan, option)
     return Predicted(found.x, found.y, (found.first + found.last + 1) / 2, (found.last - found.first + 1) / 2)
 
 

@@ -47,9 +47,7 @@ def select(paths: Sequence[str], radius: float | None, more_frames: int, plan: P
     """
     files, parts, warnings = [], [], []
     for path in paths:
-        file, found = read_reflections(path)
-        _check_detector(path, found, plan)
-        _check_scan(path, found, plan)
+        file, found = read_fitting(path, plan)
         if not found.of_many_frames and not more_frames:
             warnings.append(
                 f"--keep {path}: tells one frame of each reflection, so only that one is kept of it; --keep_frames N "
@@ -69,32 +67,40 @@ def select(paths: Sequence[str], radius: float | None, more_frames: int, plan: P
     return Selected(tuple(files), regions, tuple(warnings))
 
 
+def read_fitting(path: str, plan: Plan, option: str = "--keep") -> tuple[ReflectionFile, Reflections]:
+    """The reflections of a file that `option` names; InputError where it is of another detector or scan."""
+    file, found = read_reflections(path, option)
+    _check_detector(f"{option} {path}", found, plan)
+    _check_scan(f"{option} {path}", found, plan)
+    return file, found
+
+
 def _frames(plan: Plan) -> str:
     return f"{plan.first_frame + 1} to {plan.first_frame + plan.n_frames}"
 
 
-def _check_detector(path: str, found: Reflections, plan: Plan) -> None:
+def _check_detector(named: str, found: Reflections, plan: Plan) -> None:
     ny, nx = plan.shape_in
     outside = (found.x < -BESIDE) | (found.y < -BESIDE) | (found.x > nx + BESIDE) | (found.y > ny + BESIDE)
     if np.count_nonzero(outside) > FEW * len(found):
         k = int(np.argmax(outside))
         raise InputError(
-            f"--keep {path}: {np.count_nonzero(outside)} of {len(found)} reflections are outside a frame of {nx} x "
+            f"{named}: {np.count_nonzero(outside)} of {len(found)} reflections are outside a frame of {nx} x "
             f"{ny} pixels, as at {found.x[k]:.1f}, {found.y[k]:.1f}; give the file of this detector, unbinned"
         )
 
 
-def _check_scan(path: str, found: Reflections, plan: Plan) -> None:
+def _check_scan(named: str, found: Reflections, plan: Plan) -> None:
     n = plan.n_frames_in
     if found.scan is not None and found.scan[1] >= n:
         raise InputError(
-            f"--keep {path}: is of frames {found.scan[0] + 1} to {found.scan[1] + 1}, the input has {n}: a scan of "
+            f"{named}: is of frames {found.scan[0] + 1} to {found.scan[1] + 1}, the input has {n}: a scan of "
             "another length; give the file of this one"
         )
     outside = (found.last < 0) | (found.first >= n)
     if np.count_nonzero(outside) > FEW * len(found):
         raise InputError(
-            f"--keep {path}: {np.count_nonzero(outside)} of {len(found)} reflections are outside frames 1 to {n}, up "
+            f"{named}: {np.count_nonzero(outside)} of {len(found)} reflections are outside frames 1 to {n}, up "
             f"to frame {int(found.last.max()) + 1}: a scan of another length; give the file of this one"
         )
 
