@@ -84,7 +84,8 @@ def _block_size(text: str) -> int | str:
 
 def _number(text: str) -> float:
     value = float(text)
-    return int(value) if value == int(value) else value
+    # What isn't finite is refused by the options.
+    return int(value) if value.is_integer() else value
 
 
 _base.__name__, _block_size.__name__, _number.__name__ = "base", "block size", "number"

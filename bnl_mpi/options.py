@@ -126,7 +126,7 @@ class Options:
         self._check_running()
 
     def _check_frames(self) -> None:
-        for name in ("first_image", "sum", "bin", "channel"):
+        for name in ("first_image", "sum", "bin", "channel", "codec_threads"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < 1 << 63:
                 raise UsageError(f"--{name} {value}: {'must be 1 or more' if value < 1 else 'is too large'}")
@@ -156,7 +156,7 @@ class Options:
             raise UsageError("-L and -X exclude each other: one is the inverse of the other")
         for name in ("logarithm", "exponential"):
             base = getattr(self, name)
-            if base is not None and base != math.e and not base >= 2:
+            if base is not None and base != math.e and not 2 <= base < math.inf:
                 raise UsageError(f"--{name} {base}: the base is e or a number of 2 or more")
         if self.saturation not in ("clip", "scaled"):
             raise UsageError(f"--saturation {self.saturation}: give clip or scaled")

@@ -25,6 +25,9 @@ FINEST_STEP = 1.05e-5
 COARSEST_STEP = 0.25
 """Beyond it codestreams shrink no more, and near 1 OpenJPH's quantiser overflows."""
 
+MOST_DB = 1000.0
+"""More means no loss, too, and powers of ten that no number holds."""
+
 SIZE_TOLERANCE = 0.03
 RMS_TOLERANCE = 0.03
 MAX_ERROR_TOLERANCE = 0.1
@@ -254,7 +257,7 @@ def _error_target(name: str, level: float) -> Target:
     if name == "max_error":
         # Errors are integers, so that those below 10 have no tolerance.
         return Target(math.floor(level), MAX_ERROR_TOLERANCE)
-    return Target(level if name == "rms" else PEAK / 10 ** (level / 20), RMS_TOLERANCE)
+    return Target(level if name == "rms" else PEAK / 10 ** (min(level, MOST_DB) / 20), RMS_TOLERANCE)
 
 
 def _new_search(name: str, level: float) -> StepSearch:
