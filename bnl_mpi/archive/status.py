@@ -15,7 +15,6 @@ from typing import Any
 
 from ..errors import BnlError
 from ..output.places import certificate_paths
-from ..verify import certified
 from .state import AT_WORK, DONE, FAILED, SKIPPED, STAGES, Entry
 
 COLUMNS = (
@@ -263,6 +262,8 @@ def deletable(entries: Mapping[str, Entry], folder: str) -> tuple[list[str], lis
 
 
 def _of_certificate(path: str) -> tuple[list[str], str]:
+    from ..verify import certified
+
     try:
         return certified.deletable(certified.read(path))
     except BnlError as error:

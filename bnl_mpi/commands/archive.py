@@ -187,12 +187,14 @@ def _of_sets(job: Sequence[str]) -> list[str]:
 
 
 def _archive(namespace: argparse.Namespace, job: Sequence[str]) -> int:
-    from ..archive import projection, session
+    from ..archive import session
     from ..run import launch, world
     from ..run.signals import StopRequest
 
     wish, processes = _wish(namespace, job)
     if namespace.dry_run:
+        from ..archive import projection
+
         plan = session.make_plan(wish, session.known_entries(wish), session.say)
         print("\n".join(projection.table(plan, wish.to)))
         return session.status_of(plan, stopped=False)
