@@ -283,10 +283,8 @@ def test_without_a_thread_all_goes_in_turn(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        report = BlockReport(1, 1, 1, seconds=2.0)
-        assert Made(report, lambda: disk.done.append("end"), "write").report() is report
-    assert disk.done == ["end"]
-    assert (report.seconds, report.stages) == (2.0, {})
+        reduce(master, tmp_path)
+    assert disk.done == [ONE, TWO, THREE, "set.nxs", "set_master.h5"]
 
 
 def test_who_waits_spends_the_time_in_the_stage() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import threading
@@ -115,15 +116,25 @@ def _flush(paths: Sequence[str]) -> None:
         except OSError as error:
             errors.append(error)
 
-    others = [threading.Thread(target=flush, args=(path,)) for path in paths[1:]]
-    for thread in others:
-        thread.start()
+    others = [in_background(functools.partial(flush, path)) for path in paths[1:]]
     for path in paths[:1]:
         flush(path)
     for thread in others:
-        thread.join()
+        if thread is not None:
+            thread.join()
     if errors:
         raise errors[0]
+
+
+def in_background(work: Callable[[], None]) -> threading.Thread | None:
+    """Do it in a thread, which is begun; None where no more are to be had: it is done then."""
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        work()
+        return None
+    return thread
 
 
 def _sync_folder(folder: str) -> None:

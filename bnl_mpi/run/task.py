@@ -6,17 +6,20 @@ whether files come of it, is the task's own affair.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..hdf5.writing import Stamp
 from ..job import Job, Prepared
 from ..options import Options
+from ..output import whole
 from ..plan import Block
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Made:
         self.so_far = report
         self._stage = stage
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         if end is not None:
             self._begin(end)
 
@@ -78,14 +81,7 @@ class Made:
             except BaseException as error:
                 self._error = error
 
-        thread = threading.Thread(target=run, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No more threads are to be had.
-            run()
-        else:
-            self._thread = thread
+        self._thread = whole.in_background(run)
 
     @property
     def number(self) -> int:
