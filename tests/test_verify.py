@@ -69,6 +69,22 @@ def verify(folder: Path, *words: object) -> tuple[int, dict[str, Any]]:
     return status, json.loads(told.read_text())
 
 
+def test_a_master_may_have_a_name_and_a_folder_of_its_own(raw: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["-o", "data/images", "-q", "streams/kept", "-m", "masters/other_master"]
+    assert main(["-i", str(raw), "-s", "3", "-d", "2", "-H", "4", *names]) == 0
+    assert main(["verify", "masters/other_master.h5", "--against", str(raw), "--certify"]) == 0
+    assert sorted(os.listdir("masters")) == ["other.crate.json", "other.nxs", "other.sha256", "other_master.h5"]
+    assert sorted(os.listdir("data") + os.listdir("streams")) == [
+        f"{stem}_{k:06d}.h5" for stem in ("images", "kept") for k in (1, 2)
+    ]
+    subprocess.run(["sha256sum", "--quiet", "-c", "other.sha256"], cwd="masters", check=True)
+    assert main(["verify", "--certificate", "masters/other.crate.json"]) == 0
+    shutil.copy("data/images_000002.h5", "data/images_000003.h5")
+    assert main(["verify", "masters/other_master.h5", "--json", "told.json"]) == 1
+    assert json.loads(Path("told.json").read_text())["files"][str(tmp_path / "data/images_000003.h5")] == "+"
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_set_is_what_its_raw_data_give(raw: Path, tmp_path: Path, setting: str) -> None:
     if "htj2k" in SETTINGS[setting] or "-T" in SETTINGS[setting]:

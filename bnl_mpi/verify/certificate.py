@@ -25,7 +25,7 @@ from .summary import VerifySummary
 
 def check_places(job: VerifyJob) -> None:
     """OutputError where somebody else's file has the name of one of the certificate's."""
-    sums, crate = places.certificate_paths(job.options.out_file)
+    sums, crate = places.certificate_paths(job.stem)
     if places.is_certificate(crate):
         return
     for path, is_ours in ((crate, False), (sums, _is_of(job, sums))):
@@ -61,7 +61,7 @@ def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyRepo
             "weren't verified; verify the other subsets or shares, then --certify --resume"
         )
     hashed = {one.path: one for report in reports for one in report.hashed}
-    stem = job.options.out_file
+    stem = job.stem
     own = _own_files(job)
     raw = _raw_files(job)
     for path in [*own, *raw]:

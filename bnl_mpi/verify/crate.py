@@ -111,7 +111,7 @@ def _root(parts: Parts) -> Entity:
     return {
         "@id": "./",
         "@type": "Dataset",
-        "name": os.path.basename(job.options.out_file),
+        "name": os.path.basename(job.stem),
         "description": f"A reduced diffraction data set that stands for {os.path.basename(job.source.master)}",
         "datePublished": parts.now,
         "license": {"@id": LICENCE},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -19,7 +20,7 @@ from ..job import Job, Prepared
 from ..options import Options
 from ..output import record as records
 from ..output.contents import linked
-from ..plan import Plan
+from ..plan import BLOCK_ENDING, Plan
 from . import kept
 from .findings import DIFFERS, Finding
 from .replaying import checked_words, drawn, read_record
@@ -45,6 +46,11 @@ class VerifyJob(Job):
     """Whether every file's SHA-256 is taken, for a certificate."""
     kept_notes: tuple[str, ...] = ()
     """What is known of the files that `--keep` kept reflections of."""
+
+    @property
+    def stem(self) -> str:
+        """Of the master's name: what belongs to the set as a whole is called after it."""
+        return self.options.nxs_path.removesuffix(".nxs")
 
     def is_chosen(self, number: int) -> bool:
         k, n = self.subset
@@ -90,7 +96,7 @@ def prepare(wish: Wish, running: Options, *, trust_counts: bool = True) -> Prepa
     for what, paths in (("data", data), ("squash", squash)):
         if len(paths) != plan.n_blocks and (paths or what == "data"):
             raise InputError(f"{master}: links {len(paths)} {what} files, its plan has {plan.n_blocks} blocks")
-    options = _options(master, wish, running, plan)
+    options = _options(master, _stem_of(data[0]), wish, running, plan)
     experiment: Experiment | None = None
     keeping, findings, notes = _kept(master, told, wish, options, plan)
     if wish.against is None:
@@ -162,7 +168,12 @@ def _plan(told: Mapping[str, Any], master: str) -> Plan:
         raise InputError(f"{master}: its plan isn't understood ({error})") from error
 
 
-def _options(master: str, wish: Wish, running: Options, plan: Plan) -> Options:
+def _stem_of(path: str) -> str:
+    """What a block's file is called, less its number: not always after the master (`-m`)."""
+    return re.sub(BLOCK_ENDING + "$", "", os.path.abspath(path))
+
+
+def _options(master: str, stem: str, wish: Wish, running: Options, plan: Plan) -> Options:
     """The options of the reduction, by the set's own word; how to run is the command line's."""
     record, _ = read_record(master)
     if wish.against is not None and (made := drawn(record)):
@@ -171,7 +182,6 @@ def _options(master: str, wish: Wish, running: Options, plan: Plan) -> Options:
             "set that it was expanded from"
         )
     words = checked_words(record, master, wish.against or master)
-    stem = master.removesuffix(".h5").removesuffix("_master")
     return replace(
         options_from(words),
         out_file=stem,

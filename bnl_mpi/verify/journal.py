@@ -31,7 +31,7 @@ COUNTED = (
 
 
 def folder_of(job: VerifyJob) -> str:
-    return f"{job.options.out_file}.verify"
+    return f"{job.stem}.verify"
 
 
 ERRORS = ("errors", "errors_by_shell")
