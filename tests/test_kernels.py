@@ -946,7 +946,7 @@ print(zlib.crc32(np.array(told).tobytes()))
 
 @compiled_only
 @needs_compiler
-@pytest.mark.parametrize("without", ["BNL_NO_GFNI", "BNL_NO_AVX512"])
+@pytest.mark.parametrize("without", ["BNL_NO_GFNI", "BNL_NO_AVX512", "BNL_PORTABLE"])
 def test_bits_are_transposed_alike_with_all_instructions(tmp_path: Path, without: str) -> None:
     told = io.StringIO()
     with contextlib.redirect_stdout(told):

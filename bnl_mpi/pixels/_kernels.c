@@ -1244,6 +1244,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     bitshuffle_choose();
+    lz4_choose();
     crc32_choose();
     return PyModuleDef_Init(&module);
 }

@@ -13,10 +13,7 @@
 
 #include "common.h"
 
-/* -DBNL_PORTABLE builds what other machines get, to test it here. */
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
-#define BNL_X86 1
-#include <immintrin.h>
+#ifdef BNL_X86
 /* -DBNL_NO_GFNI builds what processors without these instructions run, to test it here. */
 #if !defined(BNL_NO_GFNI) && (defined(__clang__) ? __clang_major__ >= 11 : __GNUC__ >= 11)
 #define BNL_GFNI 1

@@ -7,6 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* -DBNL_PORTABLE builds what other machines get, to test it here. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(BNL_PORTABLE)
+#define BNL_X86 1
+#include <immintrin.h>
+#endif
+
 /* Two copies of a function, one for AVX2, and the loader picks: needs ELF ifuncs, so glibc on x86-64. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(BNL_PORTABLE) && \
     ((defined(__clang__) && __clang_major__ >= 16) || (!defined(__clang__) && __GNUC__ >= 8))

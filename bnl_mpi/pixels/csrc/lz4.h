@@ -63,7 +63,7 @@ static const uint8_t lz4_advance[16] = {0, 16, 16, 15, 16, 15, 12, 14, 16, 9, 10
 
 /* Writes 16 bytes that repeat what lies `distance` bytes back, by the same instructions for all distances: which come
  * can't be foreseen, and a wrong guess costs more than many such copies. */
-INLINE void lz4_match_16(uint8_t *dst, size_t distance) {
+INLINE void lz4_match_16_any(uint8_t *dst, size_t distance) {
     const size_t d = distance < 8 ? distance : 8;
     const uint64_t piece = (load_u64(dst - distance) & (~UINT64_C(0) >> (64 - 8 * d))) * lz4_repeat[d];
     memcpy(dst, &piece, 8);
@@ -72,7 +72,7 @@ INLINE void lz4_match_16(uint8_t *dst, size_t distance) {
 }
 
 /* Goes on with a match of which 16 bytes are written, to less than 64 bytes past its end. */
-INLINE void lz4_match_on(uint8_t *dst, size_t distance, size_t length) {
+INLINE void lz4_match_on_any(uint8_t *dst, size_t distance, size_t length) {
     uint8_t *const end = dst + length;
     if (distance < 16) {
         const uint64_t first = load_u64(dst), second = load_u64(dst + 8);
@@ -96,48 +96,57 @@ INLINE void lz4_literals(uint8_t *dst, const uint8_t *src, size_t n, size_t room
         memcpy(dst, src, n);
 }
 
-/* Decodes one block into dst, of which `size` bytes are wanted and `slack` more may be overwritten.
- * Returns the bytes made, or -1 where the stream is corrupt; touches nothing outside the buffers. */
-static ptrdiff_t lz4_decode_block(const uint8_t *src, size_t n, uint8_t *dst, size_t size, size_t slack) {
-    const uint8_t *const end = src + n, *const src_safe = n > LZ4_SHORT ? end - LZ4_SHORT : src;
-    uint8_t *out = dst, *const out_end = dst + size;
-    const uint8_t *const out_safe = LZ4_LITTLE_ENDIAN && size > LZ4_SHORT ? out_end - LZ4_SHORT : dst;
-    for (;;) {
-        if (UNLIKELY(src >= end)) return -1;
-        const uint8_t token = *src++;
-        size_t literals = token >> 4, length = token & 15;
-        if (LIKELY(literals < 15 && src < src_safe && out < out_safe)) {
-            copy16(out, src);
-        } else {
-            if (literals == 15 && !lz4_length(&src, end, &literals)) return -1;
-            const size_t left = (size_t)(out_end - out), more = (size_t)(end - src);
-            if (UNLIKELY(literals > left || literals > more)) return -1;
-            lz4_literals(out, src, literals, left + slack, more);
-            if (more == literals) return out + literals - dst;
-            if (UNLIKELY(more - literals < 2)) return -1;
-        }
-        out += literals;
-        src += literals;
-        const size_t distance = src[0] | (size_t)src[1] << 8;
-        src += 2;
-        if (UNLIKELY(distance == 0 || distance > (size_t)(out - dst))) return -1;
-        const int begun = out < out_safe;
-        if (LIKELY(begun)) lz4_match_16(out, distance);
-        if (LIKELY(begun && length <= 12)) {
-            out += length + 4;
-            continue;
-        }
-        if (length == 15 && !lz4_length(&src, end, &length)) return -1;
-        length += 4;
-        const size_t left = (size_t)(out_end - out);
-        if (UNLIKELY(length > left)) return -1;
-        if (LIKELY(begun && left + slack >= length + 64))
-            lz4_match_on(out, distance, length);
-        else
-            for (size_t i = 0; i < length; i++) out[i] = out[i - distance];
-        out += length;
-    }
+#define LZ4(name) name##_any
+#define LZ4_TARGET
+#include "lz4_decode.h"
+#undef LZ4
+#undef LZ4_TARGET
+
+typedef ptrdiff_t (*lz4_decoder)(const uint8_t *src, size_t n, uint8_t *dst, size_t size, size_t slack);
+
+static lz4_decoder lz4_decode_block = lz4_decode_block_any;
+
+#ifdef BNL_X86
+
+#define LZ4(name) name##_avx2
+#define LZ4_TARGET __attribute__((target("avx2")))
+
+/* Where each of 16 bytes comes from under a period; 16 stands for all from 16 on. */
+static uint8_t lz4_spread[17][16];
+
+LZ4_TARGET static inline void lz4_match_16_avx2(uint8_t *dst, size_t distance) {
+    const __m128i *const spread = (const __m128i *)lz4_spread[distance < 16 ? distance : 16];
+    const __m128i from = _mm_loadu_si128((const __m128i *)(dst - distance));
+    _mm_storeu_si128((__m128i *)dst, _mm_shuffle_epi8(from, _mm_loadu_si128(spread)));
 }
+
+LZ4_TARGET static inline void lz4_match_on_avx2(uint8_t *dst, size_t distance, size_t length) {
+    if (distance < 32) {
+        lz4_match_on_any(dst, distance, length);
+        return;
+    }
+    const uint8_t *const end = dst + length;
+    for (dst += 16; dst < end; dst += 64)
+        for (size_t i = 0; i < 64; i += 32)
+            _mm256_storeu_si256((__m256i *)(dst + i), _mm256_loadu_si256((const __m256i *)(dst + i - distance)));
+}
+
+#include "lz4_decode.h"
+#undef LZ4
+#undef LZ4_TARGET
+
+/* Before anything else of this file is called. */
+static void lz4_choose(void) {
+    for (size_t d = 1; d <= 16; d++)
+        for (size_t i = 0; i < 16; i++) lz4_spread[d][i] = (uint8_t)(i % d);
+    if (__builtin_cpu_supports("avx2")) lz4_decode_block = lz4_decode_block_avx2;
+}
+
+#else
+
+static void lz4_choose(void) {}
+
+#endif
 
 INLINE size_t lz4_bound(size_t n) { return n + n / 255 + 16; }
 
