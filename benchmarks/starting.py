@@ -17,7 +17,7 @@ from benchmarks.scaling import Scale, launch
 from benchmarks.timing import interleaved, spread_of
 
 FRAMES = 24
-IMPORTS = "import numpy, h5py, hdf5plugin"
+IMPORTS = "import numpy, h5py"
 
 
 @dataclass
