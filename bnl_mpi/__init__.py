@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from .tasks.report import SetSummary
 
 __all__ = ["__version__", "reduce"]
 
 
-def reduce(infile: str, *, comm: Any = None, **options: Any) -> SetSummary | None:
+def reduce(infile: str | PathLike[str], *, comm: Any = None, **options: Any) -> SetSummary | None:
     """Reduce the data set of the master file `infile`.
 
     `options` are the fields of `bnl_mpi.options.Options`, named as the command's long options (`sum`, `bin`,
-    `out_file`, `compression`, ...); the codec is `codec` ("hcompress", "j2k", "j2k2", "htj2k") with
-    `codec_level`, or one of HTJ2K's targets `max_error`, `psnr`, `rms`.
+    `out_file`, `compression`, ...; paths may be texts or `pathlib`'s, `keep` is one or several); the codec is
+    `codec` ("hcompress", "j2k", "j2k2", "htj2k") with `codec_level`, or one of HTJ2K's targets `max_error`, `psnr`,
+    `rms`.
     `comm` is an mpi4py communicator: every rank of it calls this function with the same arguments.  Without
     it this process does all the work.
 
@@ -29,10 +32,8 @@ def reduce(infile: str, *, comm: Any = None, **options: Any) -> SetSummary | Non
     arguments or the input, with a message that says what to do; under a communicator of several ranks, a
     failure after the work began aborts the communicator, since the other ranks could not go on.
     """
-    import os
-
     from .options import Options
     from .run import driver
     from .tasks.reduction import REDUCTION
 
-    return driver.call(REDUCTION, Options(infile=os.fspath(infile), **options), comm)
+    return driver.call(REDUCTION, Options(**driver.given({"infile": infile, **options})), comm)

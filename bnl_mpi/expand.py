@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 __all__ = ["expand"]
 
 
-def expand(master: str, *, out_file: str, comm: Any = None, **options: Any) -> SetSummary | None:
+def expand(
+    master: str | os.PathLike[str], *, out_file: str | os.PathLike[str], comm: Any = None, **options: Any
+) -> SetSummary | None:
     """Expand a set from Python: `options` are those of `bnl-mpi expand`, and all else is as for `bnl_mpi.reduce`."""
     from .run import driver
     from .tasks.expansion import EXPANSION, options_for
 
-    return driver.call(EXPANSION, options_for(os.fspath(master), {"out_file": out_file, **options}), comm)
+    words = driver.given({"out_file": out_file, **options})
+    return driver.call(EXPANSION, options_for(os.fspath(master), words), comm)

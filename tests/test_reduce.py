@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from small_sets import random_frames, random_mask, read_images, write_set
 
 import bnl_mpi
+from bnl_mpi import expand
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2
-from bnl_mpi.errors import BnlError
+from bnl_mpi.errors import BnlError, UsageError
 from bnl_mpi.options import COMPRESSIONS
 
 SHAPE = (47, 61)
@@ -328,3 +330,18 @@ def test_numpy_kernels_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kernels, "HAVE_BSLZ4", False)
     plain = reduced(master, sum=2, bin=3, codec="hcompress", codec_level=9, compression="bslz4")
     np.testing.assert_array_equal(compiled, plain)
+
+
+def test_python_callers_give_paths_and_numbers_of_any_kind(tmp_path: Path) -> None:
+    master = write_set(tmp_path, random_frames(4, SHAPE), mask=random_mask(SHAPE), cutoff=9000)
+    (tmp_path / "spots.txt").write_text("20 20 1 4 1\n30 30 4 4 1\n")
+    given = {"out_file": tmp_path / "out", "json": tmp_path / "out.json", "keep": tmp_path / "spots.txt"}
+    summary = bnl_mpi.reduce(master, sum=np.int64(2), compression="bslz4", **given)
+    assert summary is not None
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["images"] == summary.images == 2
+    expand.expand(tmp_path / "out_master.h5", out_file=tmp_path / "full", background="poisson")
+    assert (tmp_path / "full_master.h5").exists()
+    for wrong in (2.0, "2"):
+        with pytest.raises(UsageError, match=r"--sum .*: give a whole number"):
+            bnl_mpi.reduce(master, out_file=tmp_path / "other", sum=wrong)

@@ -15,10 +15,12 @@ An error that rank 0 tells all ranks of is `Told`, and they end in step.  Any ot
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -108,13 +110,34 @@ def tell(summary: Summary, options: Options) -> int:
     return summary.exit_status
 
 
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as Python callers give them, made those of the command line: texts for paths, whole numbers."""
+    kinds = {field.name: field.type for field in dataclasses.fields(Options)}
+    made = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
+    for name, value in made.items():
+        if name == "keep":
+            paths = (value,) if isinstance(value, str) else value or ()
+            made[name] = tuple(os.fspath(path) for path in paths)
+        elif value is not None and kinds.get(name) in ("int", "int | None", "Bytes"):
+            try:
+                made[name] = operator.index(value)
+            except TypeError:
+                raise UsageError(f"--{name} {value!r}: give a whole number") from None
+    return made
+
+
 def call(task: Task[Any, Any, S], options: Options, comm: Any = None) -> S | None:
     """A task's run for Python callers; see `bnl_mpi.reduce`."""
     if options.thread is not None or options.parallel is not None:
         raise UsageError("parallel and thread belong to the command; pass a communicator as comm instead")
+
+    def finish(summary: Summary) -> None:
+        if options.json:
+            reporting.write_json(options.json, summary)
+
     with launch.library_threads():
         try:
-            return perform(task, options, World(comm), StopRequest(), quiet=not options.verbose)
+            return perform(task, options, World(comm), StopRequest(), quiet=not options.verbose, finish=finish)
         except Told as told:
             raise told.error from told.error.__cause__
 
