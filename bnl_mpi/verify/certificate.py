@@ -58,7 +58,7 @@ def certify(job: VerifyJob, summary: VerifySummary, reports: Sequence[VerifyRepo
     if missing:
         raise Interrupted(
             f"{job.master}: no certificate yet: {len(missing)} of {job.plan.n_blocks} blocks, as block {missing[0]}, "
-            "weren't verified; verify the other subsets or shares, then --certify --resume"
+            "weren't verified with --certify; verify other subsets or shares with it, or all with --certify --resume"
         )
     hashed = {one.path: one for report in reports for one in report.hashed}
     stem = job.stem
