@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from small_sets import random_frames, write_set
 
 from bnl_mpi.hdf5 import plugins
 from bnl_mpi.hdf5.names import BITSHUFFLE, HTJ2K, LZ4
@@ -59,3 +61,21 @@ def test_filters_that_are_known_are_left_alone() -> None:
     for code in (1, 2, LZ4, BITSHUFFLE, HTJ2K):
         plugins.enable(code)
         assert h5py.h5z.filter_avail(code)
+
+
+GIVEN_BACK = """
+import sys, h5py, bnl_mpi
+bnl_mpi.reduce(sys.argv[1], out_file=sys.argv[2], compression="bslz4")
+print(h5py.File(sys.argv[3])["data"][999])
+"""
+
+
+def test_a_caller_finds_the_filters_that_its_environment_names(tmp_path: Path) -> None:
+    master, other = write_set(tmp_path, random_frames(2, (30, 31)), per_file=2), tmp_path / "other.h5"
+    with h5py.File(other, "w") as h5:
+        h5.create_dataset("data", data=np.arange(1000), chunks=(100,), **hdf5plugin.Zstd())
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK, str(master), str(tmp_path / "set"), str(other)],
+        env=os.environ | {"HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("999\n", "")

@@ -45,15 +45,23 @@ def _folders() -> set[str]:
     return {os.path.join(os.path.realpath(place), "plugins") for place in places}
 
 
-def _leave_plugins_to_hdf5plugin() -> None:
-    """Take hdf5plugin's own folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need.
+def _leave_plugins_to_hdf5plugin() -> bool:
+    """Take hdf5plugin's own folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need;
+    returns whether it did.
 
     The same filters are registered otherwise; loaded twice, some of them fail when a dataset is made.
     """
-    own = _folders() if h5py.h5pl.size() else set()
-    for index in reversed(range(h5py.h5pl.size())):
+    own, n_before = _folders() if h5py.h5pl.size() else set(), h5py.h5pl.size()
+    for index in reversed(range(n_before)):
         if os.path.realpath(os.fsdecode(h5py.h5pl.get(index))) in own:
             h5py.h5pl.remove(index)
+    return bool(h5py.h5pl.size() < n_before)
 
 
-_leave_plugins_to_hdf5plugin()
+_was_named = _leave_plugins_to_hdf5plugin()
+
+
+def give_back() -> None:
+    """In a process that isn't ours: HDF5 knows all that it found in hdf5plugin's folder before."""
+    if _was_named:
+        import hdf5plugin  # noqa: F401  (registers the filters)

@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from ..errors import BnlError, Interrupted, OutputError, UsageError
+from ..hdf5 import plugins
 from ..job import Job, Prepared
 from ..options import Options
 from ..plan import counted_are
@@ -140,6 +141,8 @@ def call(task: Task[Any, Any, S], options: Options, comm: Any = None) -> S | Non
             return perform(task, options, World(comm), StopRequest(), quiet=not options.verbose, finish=finish)
         except Told as told:
             raise told.error from told.error.__cause__
+        finally:
+            plugins.give_back()
 
 
 def perform(
