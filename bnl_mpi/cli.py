@@ -15,13 +15,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from .errors import FULL, BnlError, UsageError
 from .output.text import drop, make_streams_good
 
 if TYPE_CHECKING:
     import argparse
+    from types import FrameType
 
 UNWRITABLE = (*FULL, errno.EIO)
 """What a write may end with: no mistake of this program's."""
@@ -167,6 +168,15 @@ def program() -> NoReturn:
     end(main())
 
 
+def _is_run_by_another() -> bool:
+    """Whether a profiler, a debugger or a notebook runs this program within its own, and goes on after it."""
+    n_programs, frame = 0, cast("FrameType | None", sys._getframe())
+    while frame is not None:
+        n_programs += frame.f_code.co_name == "<module>"
+        frame = frame.f_back
+    return n_programs > 1
+
+
 def end(status: int) -> NoReturn:
     """End this process, all of whose files are closed, and leave its memory to the system.
 
@@ -175,7 +185,7 @@ def end(status: int) -> NoReturn:
     """
     from .run import launch
 
-    if launch.launched() or sys.gettrace() or sys.getprofile() or sys.flags.inspect:
+    if launch.launched() or sys.gettrace() or sys.getprofile() or sys.flags.inspect or _is_run_by_another():
         sys.exit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

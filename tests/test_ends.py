@@ -355,3 +355,19 @@ def test_a_rank_and_a_profile_end_as_python_does(monkeypatch: pytest.MonkeyPatch
     code = "import cProfile; from bnl_mpi import cli; cProfile.run('cli.end(3)')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "function calls" in done.stdout
+
+
+def test_a_program_that_runs_this_one_goes_on_after_it(tmp_path: Path) -> None:
+    """As notebooks, debuggers and profilers do, of which newer Pythons tell nothing."""
+    program = tmp_path / "program.py"
+    program.write_text("from bnl_mpi.cli import program\nprogram()")
+    code = (
+        "import runpy, sys\n"
+        "sys.argv[1:] = ['estimate']\n"
+        "try:\n"
+        f"    runpy.run_path({str(program)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    print('ended with', end.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ended with 2\n"), done.stderr
