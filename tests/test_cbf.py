@@ -337,6 +337,20 @@ def test_a_truncated_file(tmp_path: Path, suffix: str, part: float) -> None:
     assert "truncated" in line or "can't be read" in line
 
 
+@pytest.mark.parametrize("suffix", [".cbf", ".cbf.gz"])
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_truncated_frame_can_be_skipped(tmp_path: Path, suffix: str, at: int) -> None:
+    """Also one of the three of which the mask is made."""
+    frames = np.random.default_rng(1).integers(0, 9000, (5, 147, 161)).astype(np.int32)
+    paths = write_series(tmp_path, frames, suffix=suffix)
+    data = paths[at].read_bytes()
+    paths[at].write_bytes(data[: int(0.9 * len(data))])
+    bnl_mpi.reduce(paths[0], out_file=tmp_path / "out", skip_bad_frames=True)
+    images = read_images(tmp_path / "out_master.h5")
+    assert (images[at] == 65535).all()
+    np.testing.assert_array_equal(np.delete(images, at, 0), np.delete(frames, at, 0))
+
+
 def test_corrupt_pixels(tmp_path: Path) -> None:
     paths = write_series(tmp_path, counts(5, SHAPE))
     data = bytearray(paths[1].read_bytes())

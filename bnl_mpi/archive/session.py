@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import BnlError, UsageError
 from ..hdf5.memory import Memory
-from ..input.discovery import Leniency
+from ..input.discovery import STRICT, Leniency
 from ..plan import block_path, counted
 from . import facts, rules, sets
 from .dealing import Dealer, Weighed
@@ -140,11 +140,11 @@ def _look(plan: Plan, wish: Wish, one: DataSet, told: Facts | None) -> tuple[Fac
         from ..arguments import options_from
 
         with contextlib.suppress(BnlError):
-            told = facts.read_facts(one.master, Leniency(salvage=True, ignore_numbers=True))
+            told = facts.read_facts(one.master, Leniency(salvage=True, ignore_numbers=True, bad_frames=True))
             choice = _choose(wish, one, told)
             options = options_from(["-i", one.master, *choice.words])
-            if choice.skip is None and (options.salvage or options.ignore_frame_numbers):
-                lenient = Leniency(options.salvage, options.ignore_frame_numbers)
+            lenient = Leniency(options.salvage, options.ignore_frame_numbers, options.skip_bad_frames)
+            if choice.skip is None and lenient != STRICT:
                 return facts.read_facts(one.master, lenient), choice
         raise
     return told, _choose(wish, one, told)

@@ -28,6 +28,7 @@ class Leniency:
 
     salvage: bool = False
     ignore_numbers: bool = False
+    bad_frames: bool = False
 
 
 STRICT = Leniency()

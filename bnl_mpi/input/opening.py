@@ -68,5 +68,5 @@ def open_source(
     if names_series(path):
         from .cbf import inmemory
 
-        return inmemory.series_source(path, channel)
+        return inmemory.series_source(path, channel, bad_frames=lenient.bad_frames)
     return discovery.open_source(path, h5, expected, trust_counts=trust_counts, channel=channel, lenient=lenient)

@@ -8,8 +8,8 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from ...errors import InputError
@@ -58,6 +58,8 @@ class Header:
     """The lines of a miniCBF header by their first word; `timestamp` is the line that is a date."""
     tables: cif.Tables
     binary: Binary
+    cut: int | None = None
+    """The file's bytes, where it ends before its pixels do; None where it doesn't, or is packed."""
 
     def number(self, field: str) -> float | None:
         """The first number of a miniCBF line; None where there is none."""
@@ -144,16 +146,23 @@ def open_to_pixels(path: str) -> Opened:
 
 
 def read_header(path: str) -> Header:
-    """Read and parse the header of a file; InputError where it isn't a CBF file, or ends too early."""
+    """Read and parse the header of a file; InputError where it isn't a CBF file, or ends within its header."""
     opened = open_to_pixels(path)
     opened.file.close()
     header = parse(path, opened.before)
-    if opened.plain and os.path.getsize(path) < header.binary.offset + header.binary.size:
-        raise InputError(
-            f"{path}: truncated: {os.path.getsize(path)} bytes, but its header tells of "
-            f"{header.binary.offset + header.binary.size}; restore the file"
-        )
-    return header
+    there = os.path.getsize(path)
+    is_cut = opened.plain and there < header.binary.offset + header.binary.size
+    return replace(header, cut=there) if is_cut else header
+
+
+def check_whole(headers: Iterable[Header]) -> None:
+    """InputError where a file ends before its pixels do."""
+    for header in headers:
+        if header.cut is not None:
+            raise InputError(
+                f"{header.path}: truncated: {header.cut} bytes, but its header tells of "
+                f"{header.binary.offset + header.binary.size}; restore the file, or go on with --skip_bad_frames"
+            )
 
 
 def parse(path: str, data: bytes) -> Header:

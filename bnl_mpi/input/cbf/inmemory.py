@@ -11,6 +11,7 @@ from ...errors import InputError
 from ...hdf5 import access
 from ..source import Segment, Source
 from . import master
+from .header import check_whole
 from .series import find_series
 
 Stamp = tuple[tuple[int, int], ...]
@@ -31,9 +32,14 @@ def open_series(path: str) -> h5py.File:
     return file
 
 
-def series_source(path: str, channel: int | None = None) -> Source:
-    """The frames of the series: a segment a file.  `channel`, if asked for, can only be the one that there is."""
+def series_source(path: str, channel: int | None = None, *, bad_frames: bool = False) -> Source:
+    """The frames of the series: a segment a file.  `channel`, if asked for, can only be the one that there is.
+
+    InputError where a file is truncated, unless `bad_frames` are taken.
+    """
     described = _described(path)
+    if not bad_frames:
+        check_whole(described.headers)
     if (channel or 1) > 1:
         raise InputError(f"{path}: --channel {channel}, but a CBF image has one channel")
     binary = described.first.binary

@@ -64,14 +64,25 @@ def _mask(headers: Sequence[Header]) -> npt.NDArray[np.uint32]:
 
     Pixels of -2 in one of them alone are that frame's, and no mask's.
     """
-    chosen = [headers[k] for k in dict.fromkeys((0, len(headers) // 2, len(headers) - 1))]
-    first = read_pixels(chosen[0])
+    first, *others = _readable([headers[k] for k in dict.fromkeys((0, len(headers) // 2, len(headers) - 1))])
     if first.dtype.kind == "u":
         return np.zeros(first.shape, np.uint32)
     mask = np.where(first == -1, GAP, 0) | np.where(first < -1, DEAD, 0)
-    for header in chosen[1:]:
-        mask[read_pixels(header) >= 0] = 0
+    for frame in others:
+        mask[frame >= 0] = 0
     return mask.astype(np.uint32)
+
+
+def _readable(headers: Sequence[Header]) -> list[npt.NDArray[Any]]:
+    """The pixels of those that can be read: what becomes of others is told when all frames are.  Raises if none can."""
+    found: list[npt.NDArray[Any]] = []
+    for k, header in enumerate(headers):
+        try:
+            found.append(read_pixels(header))
+        except InputError:
+            if k + 1 == len(headers) and not found:
+                raise
+    return found
 
 
 def write(h5: h5py.File, described: Described) -> None:
