@@ -222,7 +222,7 @@ def test_bad_frames_make_their_images_invalid(tmp_path: Path, setting: str) -> N
     summary = bnl_mpi.reduce(str(master), out_file=str(tmp_path / "set"), skip_bad_frames=True, force=True, **options)
     assert summary is not None
     assert summary.bad_frames == [3, 4, 7]
-    assert any("3 frames couldn't be read" in text and "3, 4, 7" in text for text in summary.warnings)
+    assert any("3 frames are invalid" in text and "3, 4, 7" in text for text in summary.warnings)
     for image in range(4):
         good, made = (image_of(tmp_path / f"{stem}_{image // 2 + 1:06d}.h5", image % 2) for stem in ("good", "set"))
         if image in (1, 3):

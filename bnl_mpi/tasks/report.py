@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..codecs.passed import Passed
 from ..job import Job
+from ..plan import counted_are
 from ..run.report import by_rank, raw_bytes_per_frame
 from ..run.task import BlockReport, Outcome
 from . import for_xds
@@ -249,7 +250,7 @@ def afterthoughts(reports: Sequence[ImageReport]) -> list[str]:
     if bad := bad_frames(reports):
         shown = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
         found.append(
-            f"{len(bad)} frame{'s' * (len(bad) > 1)} couldn't be read and count as invalid, as their images do: {shown}"
+            f"{counted_are(len(bad), 'frame')} invalid, and so are their images, for they couldn't be read: {shown}"
         )
     missed = missed_targets(reports)
     if n := sum(missed.values()):
