@@ -78,22 +78,29 @@ Each against the code before it, in turn, on one machine (9M frames, least of 70
 | `--keep`: levels a row at a time, outliers by cells, chunks on the way: a frame of b2 s2 | 11.9 ms | 10.3 ms | yes |
 | fewer imports, one filter of hdf5plugin, no `uname` for h5py, `_exit`: CPU of 24 frames, 1M | 307 ms | 267 ms | yes |
 | these but the last, MPI started before the imports: the same under mpiexec | 637 ms | 555 ms | yes |
+| LZ4 repeats of all distances by the same instructions, 64 bytes at a time: image of b2 s2 | 8.8 ms | 7.6 ms | yes |
+| that decoder built for AVX2 too, a byte shuffle a repeat, 32 bytes at a time: the same | 7.5 ms | 7.2 ms | yes |
+| bit planes of 16-bit elements 64 bytes of a row at a time (AVX-512, GFNI): the same | 8.0 ms | 7.5 ms | yes |
+| HCompress, a power of two as step: a mask, no 64-bit division: the same with H16 | 13.1 ms | 10.7 ms | yes |
+| its first level in 16 bits where counts allow: the same with H16 | 10.3 ms | 9.2 ms | yes |
+| masks binned in strips that a cache holds: 9M, b2 | 18 ms | 7 ms | yes |
 | sums of 64 bytes at a time (AVX-512), image of b2 s2 | 9.5 ms | 11.9 ms | no |
 | more blocks decoded ahead, lest rows are moved to the buffer's front | 9.9 ms | 9.9 ms | no |
-| LZ4 matches copied 32 bytes at a time | 4.2 ms | 4.7 ms | no |
+| LZ4 matches copied 32 bytes at a time, by the older decoder | 4.2 ms | 4.7 ms | no |
 | masks binned without transposing, 9M, b2 | 14.7 ms | 14.6 ms | no |
-| the LZ4 decoder compiled for AVX2 as well | 4.1 ms | 4.4 ms | no |
+| the older LZ4 decoder compiled for AVX2 as well | 4.1 ms | 4.4 ms | no |
 | allocations of up to 4 MB kept, not mapped (glibc's thresholds): CPU of 24 frames, 9M | 638 ms | 667 ms | no |
 | huge pages for the heap (glibc's tunable), the same | 638 ms | 631 ms | no |
 
 The LZ4 decoder meets about 87 sequences in each block of 8 KiB of such frames, half of their matches of 5 bytes or
-fewer. That comes to roughly 30 cycles for each, which is what one or two branches that can't be foreseen cost; this
-was reckoned, not counted. MPI isn't started in a thread beside the imports: of the 60 ms that it takes, 15 are
-waiting, the rest is the core's work under Python's lock. A rank isn't ended by `_exit`, as a process alone is: where
-one of three had failed, MPICH's mpiexec told so after 6 of 15 runs. No thread reads ahead, which would share the
-rank's one core: the system is told which frames come next (`posix_fadvise`), and reads them meanwhile. Where each read
-was made to take 5 ms, and one that was told of 5 ms before none, a frame of b2s2 took 15.1 ms without that and 8.1
-with it, b2s2 H16 17.3 and 9.5; where nothing is slow it costs nothing that can be measured.
+fewer. That came to roughly 30 cycles for each, which is what one or two branches that can't be foreseen cost; this was
+reckoned, not counted, but without these branches it takes a third less. MPI isn't started in a thread beside the
+imports: of the 60 ms that it takes, 15 are waiting, the rest is the core's work under Python's lock. A rank isn't
+ended by `_exit`, as a process alone is: where one of three had failed, MPICH's mpiexec told so after 6 of 15 runs. No
+thread reads ahead, which would share the rank's one core: the system is told which frames come next (`posix_fadvise`),
+and reads them meanwhile. Where each read was made to take 5 ms, and one that was told of 5 ms before none, a frame of
+b2s2 took 15.1 ms without that and 8.1 with it, b2s2 H16 17.3 and 9.5; where nothing is slow it costs nothing that can
+be measured.
 """
 
 
