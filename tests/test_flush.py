@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -20,6 +21,7 @@ import bnl_mpi
 from bnl_mpi import job as jobs
 from bnl_mpi.errors import BnlError, Interrupted, OutputError
 from bnl_mpi.options import Options
+from bnl_mpi.output.whole import NewFiles
 from bnl_mpi.run import driver, work
 from bnl_mpi.run.signals import StopRequest
 from bnl_mpi.run.state import Told
@@ -297,3 +299,19 @@ def test_who_waits_spends_the_time_in_the_stage() -> None:
     before = report.seconds
     made.report()
     assert report.seconds == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_ends_leaves_alone_what_others_in_its_process_write(
+    master: Path, tmp_path: Path, disk: Disk, fails: bool
+) -> None:
+    """A caller may have several, in threads."""
+    new = NewFiles(str(tmp_path / "other.h5"))
+    Path(new.partial[0]).write_text("other")
+    if fails:
+        disk.fails_with(TWO)
+    with pytest.raises(OutputError) if fails else contextlib.nullcontext():
+        reduce(master, tmp_path)
+    assert not list(tmp_path.glob("set*.partial"))
+    new.name()
+    assert (tmp_path / "other.h5").read_text() == "other"

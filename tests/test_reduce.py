@@ -336,7 +336,7 @@ def test_python_callers_give_paths_and_numbers_of_any_kind(tmp_path: Path) -> No
     master = write_set(tmp_path, random_frames(4, SHAPE), mask=random_mask(SHAPE), cutoff=9000)
     (tmp_path / "spots.txt").write_text("20 20 1 4 1\n30 30 4 4 1\n")
     given = {"out_file": tmp_path / "out", "json": tmp_path / "out.json", "keep": tmp_path / "spots.txt"}
-    summary = bnl_mpi.reduce(master, sum=np.int64(2), compression="bslz4", **given)
+    summary = bnl_mpi.reduce(master, sum=np.int64(2), data_block_size=np.int32(9), compression="bslz4", **given)
     assert summary is not None
     told = json.loads((tmp_path / "out.json").read_text())
     assert told["images"] == summary.images == 2
@@ -345,3 +345,5 @@ def test_python_callers_give_paths_and_numbers_of_any_kind(tmp_path: Path) -> No
     for wrong in (2.0, "2"):
         with pytest.raises(UsageError, match=r"--sum .*: give a whole number"):
             bnl_mpi.reduce(master, out_file=tmp_path / "other", sum=wrong)
+    with pytest.raises(UsageError, match="give a number of images, or auto"):
+        bnl_mpi.reduce(master, out_file=tmp_path / "other", data_block_size="many")

@@ -41,6 +41,10 @@ from .world import World
 
 S = TypeVar("S", bound=Summary)
 
+WORD_TOO = "int | str"
+WHOLE = ("int", "int | None", WORD_TOO, "Bytes")
+"""The types of options that take whole numbers."""
+
 Finish = Callable[[Summary], None]
 """What rank 0 does with the summary while the others still wait for it."""
 
@@ -119,7 +123,9 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
         if name == "keep":
             paths = (value,) if isinstance(value, str) else value or ()
             made[name] = tuple(os.fspath(path) for path in paths)
-        elif value is not None and kinds.get(name) in ("int", "int | None", "Bytes"):
+        elif (
+            value is not None and kinds.get(name) in WHOLE and not (kinds[name] == WORD_TOO and isinstance(value, str))
+        ):
             try:
                 made[name] = operator.index(value)
             except TypeError:
@@ -182,7 +188,7 @@ def perform(
         raise
     finally:
         this.end_watch()
-        this.let_go()
+        this.release()
         this.log.close()
 
 

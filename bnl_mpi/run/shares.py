@@ -36,7 +36,7 @@ def main(task: AnyTask, options: Options, request: StopRequest) -> int:
         this.log.write(kind, text=str(error), status=error.exit_status)
         raise
     finally:
-        this.let_go()
+        this.release()
         this.log.close()
 
 

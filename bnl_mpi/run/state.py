@@ -131,11 +131,15 @@ class Process:
         for ticket in self.tickets:
             ticket.check()
 
-    def let_go(self) -> None:
-        """Leave nothing behind; on the way to an abrupt end too."""
-        whole.drop_files_in_hand()
+    def release(self) -> None:
+        """Give the locks back, when nothing is being written any more."""
         if self.locks is not None:
             self.locks.release()
+
+    def let_go(self) -> None:
+        """Leave nothing behind, on the way to an abrupt end: of all that this process is writing."""
+        whole.drop_files_in_hand()
+        self.release()
 
     def stop_at_once(self) -> None:
         """A second signal: no time is left to end in step."""
