@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,12 +71,20 @@ print(h5py.File(sys.argv[3])["data"][999])
 """
 
 
-def test_a_caller_finds_the_filters_that_its_environment_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_a_caller_finds_the_filters_that_its_environment_names(tmp_path: Path, own: bool) -> None:
+    """In hdf5plugin's folder, or in that of another Python, whose filters don't fit this one's HDF5."""
     master, other = write_set(tmp_path, random_frames(2, (30, 31)), per_file=2), tmp_path / "other.h5"
     with h5py.File(other, "w") as h5:
         h5.create_dataset("data", data=np.arange(1000), chunks=(100,), **hdf5plugin.Zstd())
+    folder = Path(hdf5plugin.PLUGIN_PATH)
+    if not own:
+        folder = tmp_path / "plugins"
+        folder.mkdir()
+        for name in ("libh5bshuf.so", "libh5zstd.so"):
+            shutil.copy(Path(hdf5plugin.PLUGIN_PATH) / name, folder)
     done = subprocess.run(
         [sys.executable, "-c", GIVEN_BACK, str(master), str(tmp_path / "set"), str(other)],
-        env=os.environ | {"HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}, capture_output=True, text=True, check=False,
+        env=os.environ | {"HDF5_PLUGIN_PATH": str(folder)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("999\n", "")

@@ -46,14 +46,14 @@ def _folders() -> set[str]:
 
 
 def _leave_plugins_to_hdf5plugin() -> bool:
-    """Take hdf5plugin's own folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need;
-    returns whether it did.
+    """Take hdf5plugin's folder out of HDF5's search path, where HDF5_PLUGIN_PATH names it, as other programs need, or
+    that of another Python's; returns whether it did.
 
-    The same filters are registered otherwise; loaded twice, some of them fail when a dataset is made.
+    The same filters are registered otherwise; loaded twice, or from elsewhere, some fail when a dataset is made.
     """
-    own, n_before = _folders() if h5py.h5pl.size() else set(), h5py.h5pl.size()
+    n_before = h5py.h5pl.size()
     for index in reversed(range(n_before)):
-        if os.path.realpath(os.fsdecode(h5py.h5pl.get(index))) in own:
+        if os.path.exists(os.path.join(os.fsdecode(h5py.h5pl.get(index)), ALONE[BITSHUFFLE])):
             h5py.h5pl.remove(index)
     return bool(h5py.h5pl.size() < n_before)
 
@@ -62,6 +62,6 @@ _was_named = _leave_plugins_to_hdf5plugin()
 
 
 def give_back() -> None:
-    """In a process that isn't ours: HDF5 knows all that it found in hdf5plugin's folder before."""
+    """In a process that isn't ours: HDF5 knows all filters of the folders that it isn't to look into any more."""
     if _was_named:
         import hdf5plugin  # noqa: F401  (registers the filters)
