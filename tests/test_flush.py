@@ -315,3 +315,27 @@ def test_a_run_that_ends_leaves_alone_what_others_in_its_process_write(
     assert not list(tmp_path.glob("set*.partial"))
     new.name()
     assert (tmp_path / "other.h5").read_text() == "other"
+
+
+def test_who_was_interrupted_waits_to_the_end_all_the_same() -> None:
+    """As after Ctrl-C in a caller's program: nothing may go on when the error reaches him."""
+    (asked, ask), (go, wait) = gate(), gate()
+    done: list[int] = []
+
+    def end() -> None:
+        ask()
+        os.kill(os.getpid(), signal.SIGINT)
+        wait()
+        done.append(1)
+
+    made = Made(BlockReport(1, 1, 1), end)
+
+    def begin_to_wait() -> None:
+        asked.set()
+        made.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        begin_to_wait()
+    threading.Timer(0.05, go.set).start()
+    made.wait()
+    assert done == [1]

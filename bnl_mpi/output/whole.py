@@ -119,22 +119,30 @@ def _flush(paths: Sequence[str]) -> None:
     others = [in_background(functools.partial(flush, path)) for path in paths[1:]]
     for path in paths[:1]:
         flush(path)
-    for thread in others:
-        if thread is not None:
-            thread.join()
+    for wait in others:
+        wait()
     if errors:
         raise errors[0]
 
 
-def in_background(work: Callable[[], None]) -> threading.Thread | None:
-    """Do it in a thread, which is begun; None where no more are to be had: it is done then."""
-    thread = threading.Thread(target=work, daemon=True)
+def in_background(work: Callable[[], None]) -> Callable[[], object]:
+    """Begin to do it in a thread; what is returned waits for its end.  Where no thread is to be had it is done at once.
+
+    A thread's own `join`, once it was interrupted, takes one for ended that goes on.
+    """
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            ended.set()
+
     try:
-        thread.start()
+        threading.Thread(target=run, daemon=True).start()
     except RuntimeError:
-        work()
-        return None
-    return thread
+        run()
+    return ended.wait
 
 
 def _sync_folder(folder: str) -> None:

@@ -167,8 +167,7 @@ def perform(
     """
     begin = time.monotonic()
     this = Process(task, options, ranks, request, RunLog(None), quiet)
-    request.at_once = this.stop_at_once
-    ranks.before_abort = this.let_go
+    request.at_once, ranks.before_abort = this.stop_at_once, this.let_go
     try:
         this.keep_watch()
         prepared, job = agree_on_job(this)
@@ -185,6 +184,8 @@ def perform(
         if ranks.size > 1:
             tell_failure(ranks, error)
             ranks.abort(getattr(error, "exit_status", BnlError.exit_status))
+        if not isinstance(error, Exception):  # an interrupt may come where nobody clears away
+            this.let_go()
         raise
     finally:
         this.end_watch()

@@ -10,16 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..hdf5.writing import Stamp
 from ..job import Job, Prepared
 from ..options import Options
 from ..output import whole
 from ..plan import Block
-
-if TYPE_CHECKING:
-    from threading import Thread
 
 
 @dataclass
@@ -70,7 +67,7 @@ class Made:
         self.so_far = report
         self._stage = stage
         self._error: BaseException | None = None
-        self._thread: Thread | None = None
+        self._wait: Callable[[], object] | None = None
         if end is not None:
             self._begin(end)
 
@@ -81,7 +78,7 @@ class Made:
             except BaseException as error:
                 self._error = error
 
-        self._thread = whole.in_background(run)
+        self._wait = whole.in_background(run)
 
     @property
     def number(self) -> int:
@@ -89,8 +86,8 @@ class Made:
 
     def wait(self) -> None:
         """Until nothing goes on in the background any more."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._wait is not None:
+            self._wait()
 
     def report(self) -> BlockReport:
         """Wait until all files have their names.  Raises what went wrong; none has its own then."""
@@ -98,9 +95,9 @@ class Made:
         self.wait()
         if self._error is not None:
             raise self._error
-        if self._thread is not None:
+        if self._wait is not None:
             waited = time.perf_counter() - begin
-            self._thread = None
+            self._wait = None
             report.seconds += waited
             if self._stage is not None:
                 report.stages[self._stage] = report.stages.get(self._stage, 0.0) + waited
