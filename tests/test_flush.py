@@ -339,3 +339,31 @@ def test_who_was_interrupted_waits_to_the_end_all_the_same() -> None:
     threading.Timer(0.05, go.set).start()
     made.wait()
     assert done == [1]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_of_a_thread_whose_start_was_interrupted_nothing_goes_on(monkeypatch: pytest.MonkeyPatch, begins: bool) -> None:
+    start, started, done = threading.Thread.start, [], []
+    begun, ask = gate()
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        if begins:
+            start(thread)
+            ask()
+        raise KeyboardInterrupt
+
+    def end() -> None:
+        begun.set()
+        done.append(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Made(BlockReport(1, 1, 1), end)
+    assert len(done) == begins
+    if not begins:
+        # It may come later.
+        start(started[0])
+    started[0].join()
+    assert len(done) == begins

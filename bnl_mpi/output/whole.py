@@ -128,20 +128,27 @@ def _flush(paths: Sequence[str]) -> None:
 def in_background(work: Callable[[], None]) -> Callable[[], object]:
     """Begin to do it in a thread; what is returned waits for its end.  Where no thread is to be had it is done at once.
 
-    A thread's own `join`, once it was interrupted, takes one for ended that goes on.
+    A thread's own `join`, once it was interrupted, takes one for ended that goes on.  Where the start is interrupted,
+    nothing goes on when the error comes.
     """
-    ended = threading.Event()
+    claim, ended = threading.Lock(), threading.Event()
 
     def run() -> None:
-        try:
-            work()
-        finally:
-            ended.set()
+        if claim.acquire(blocking=False):
+            try:
+                work()
+            finally:
+                ended.set()
 
     try:
         threading.Thread(target=run, daemon=True).start()
     except RuntimeError:
         run()
+    except BaseException:
+        # Of a thread that hasn't begun by now nothing comes.
+        if not claim.acquire(blocking=False):
+            ended.wait()
+        raise
     return ended.wait
 
 
