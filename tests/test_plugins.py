@@ -88,3 +88,13 @@ def test_a_caller_finds_the_filters_that_its_environment_names(tmp_path: Path, o
         env=os.environ | {"HDF5_PLUGIN_PATH": str(folder)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("999\n", "")
+
+
+def test_a_set_is_simulated_whatever_filters_the_environment_names(tmp_path: Path) -> None:
+    shutil.copytree(hdf5plugin.PLUGIN_PATH, tmp_path / "plugins")
+    words = [sys.executable, "-m", "bnl_mpi", "simulate", str(tmp_path / "x"), "--frames", "1", "--detector", "500k"]
+    done = subprocess.run(
+        words, env=os.environ | {"HDF5_PLUGIN_PATH": str(tmp_path / "plugins")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -40,6 +40,8 @@ def _description(setting: Field[Any]) -> dict[str, Any]:
 
 def run(namespace: argparse.Namespace) -> int:
     """Write the data set that the parsed command line asks for and print its master's path; 0 on success."""
+    # Before a filter is asked for: those of another Python's hdf5plugin, in HDF5_PLUGIN_PATH, don't do.
+    from ..hdf5 import plugins  # noqa: F401
     from ..simulate import simulate
 
     chosen = {setting.name: getattr(namespace, setting.name) for setting in fields(Settings)}
