@@ -262,17 +262,18 @@ static int frame_rows_open(frame_rows *f, block_memory *memory, const reduction 
     const size_t size = (size_t)r->itemsize, n = r->ny * r->nx;
     if (!chunk_open(&f->reader, memory, f->chunk.buf, (size_t)f->chunk.len, n, size)) return 0;
     const size_t block = f->reader.block < n ? f->reader.block : n;
-    f->pixels = malloc((r->b * r->nx + block) * size + LZ4_SLACK);
+    f->pixels = lines_hold((r->b * r->nx + block) * size + LINE_BYTES + LZ4_SLACK);
     if (!f->pixels) f->reader.fault = "can't be decoded: out of memory";
     return f->pixels != NULL;
 }
 
-/* The next `need` elements, or NULL on a fault. */
+/* The next `need` elements, or NULL on a fault. Those left over move to where the next block begins a cache line. */
 static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
     const size_t size = f->reader.size;
     if (f->have < need) {
-        memmove(f->pixels, f->pixels + f->done * size, f->have * size);
-        f->done = 0;
+        const uint8_t *const left = f->pixels + f->done * size;
+        f->done = (LINE_BYTES - f->have * size % LINE_BYTES) % LINE_BYTES / size;
+        memmove(f->pixels + f->done * size, left, f->have * size);
     }
     while (f->have < need) {
         const size_t n = chunk_next(&f->reader, f->pixels + (f->done + f->have) * size);

@@ -271,10 +271,14 @@ WIDE inline void to_plane_wide(const uint8_t *rows, size_t stride, VEC *v) {
     for (int j = 0; j < 8; j++) v[j] = _mm512_gf2p8affine_epi64_epi8(unit, v[j], 0);
 }
 
-WIDE inline int zero_wide(const uint8_t *rows, size_t stride) {
-    VEC any = _mm512_setzero_si512();
-    for (size_t j = 0; j < 8; j++) any = _mm512_or_si512(any, _mm512_loadu_si512(rows + j * stride));
-    return !_mm512_test_epi64_mask(any, any);
+/* Whether n rows are the same. Those of bytes above the lowest are, but where counts are large: bits of them are 0, or
+ * 1 all in a masked pixel. */
+WIDE inline int alike_wide(const uint8_t *rows, size_t stride, size_t n) {
+    const VEC first = _mm512_loadu_si512(rows);
+    VEC differ = _mm512_setzero_si512();
+    for (size_t j = 1; j < n; j++)
+        differ = _mm512_or_si512(differ, _mm512_xor_si512(first, _mm512_loadu_si512(rows + j * stride)));
+    return !_mm512_test_epi64_mask(differ, differ);
 }
 
 /* 32 bytes as the low ones of elements. */
@@ -285,10 +289,13 @@ WIDE void elements_2_wide(const uint8_t *rows, size_t stride, size_t step, void 
     uint16_t *const out = to;
     VEC low[8], high[8];
     to_plane_wide(rows, stride, low);
-    if (zero_wide(rows + step, stride)) {
-        for (int j = 0; j < 8; j++) {
-            _mm512_storeu_si512(out + 64 * j, WIDENED(low[j], 0));
-            _mm512_storeu_si512(out + 64 * j + 32, WIDENED(low[j], 1));
+    if (alike_wide(rows + step, stride, 8)) {
+        const VEC above = _mm512_set1_epi16((short)0xff00);
+        uint32_t ones[16];
+        memcpy(ones, rows + step, sizeof ones);
+        for (int i = 0; i < 16; i++) {
+            const VEC a = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)low + i));
+            _mm512_storeu_si512(out + 32 * i, _mm512_or_si512(a, _mm512_maskz_mov_epi16(ones[i], above)));
         }
         return;
     }
@@ -298,10 +305,29 @@ WIDE void elements_2_wide(const uint8_t *rows, size_t stride, size_t step, void 
         _mm512_storeu_si512(out + 64 * j + 32, JOINED(low[j], high[j], 1));
     }
 }
+
+/* Large counts in 4 bytes are too rare for a way of their own. */
+WIDE void elements_4_wide(const uint8_t *rows, size_t stride, size_t step, void *to) {
+    uint32_t *const out = to;
+    if (!alike_wide(rows + step, stride, 24)) {
+        elements_4_gfni(rows, stride, step, out);
+        elements_4_gfni(rows + 32, stride, step, out + 256);
+        return;
+    }
+    const VEC above = _mm512_set1_epi32((int)0xffffff00);
+    VEC low[8];
+    uint16_t ones[32];
+    to_plane_wide(rows, stride, low);
+    memcpy(ones, rows + step, sizeof ones);
+    for (int i = 0; i < 32; i++) {
+        const VEC a = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)low + i));
+        _mm512_storeu_si512(out + 16 * i, _mm512_mask_or_epi32(a, ones[i], a, above));
+    }
+}
 #endif
 
 static strip_function to_plane = to_plane_sse2, to_rows = to_rows_sse2;
-static elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL;
+static elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL, wide_elements_4 = NULL;
 
 static void bitshuffle_choose(void) {
     __builtin_cpu_init();
@@ -320,7 +346,10 @@ static void bitshuffle_choose(void) {
     }
 #endif
 #ifdef BNL_AVX512
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("gfni")) wide_elements_2 = elements_2_wide;
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("gfni")) {
+        wide_elements_2 = elements_2_wide;
+        wide_elements_4 = elements_4_wide;
+    }
 #endif
 }
 
@@ -358,7 +387,7 @@ static void to_rows(const uint8_t *plane, size_t stride, uint8_t *rows) {
     }
 }
 
-static const elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL;
+static const elements_function elements_2 = NULL, elements_4 = NULL, wide_elements_2 = NULL, wide_elements_4 = NULL;
 
 static void bitshuffle_choose(void) {}
 
@@ -426,9 +455,10 @@ static CLONES void split_4(const uint32_t *RESTRICT in, uint8_t *RESTRICT p, siz
 /* All strips of a block of n elements, of `size` bytes, where there is a function that makes elements at once. */
 static void unshuffle_strips(elements_function elements, const uint8_t *rows, size_t n, size_t size, uint8_t *out) {
     const size_t width = STRIP_BYTES / 8, stride = n / 8;
+    const elements_function wide_elements = size == 2 ? wide_elements_2 : wide_elements_4;
     size_t c = 0;
-    for (; size == 2 && wide_elements_2 && c + 2 * width <= stride; c += 2 * width)
-        wide_elements_2(rows + c, stride, n, out + 8 * c * size);
+    for (; wide_elements && c + 2 * width <= stride; c += 2 * width)
+        wide_elements(rows + c, stride, n, out + 8 * c * size);
     for (; c + width <= stride; c += width) elements(rows + c, stride, n, out + 8 * c * size);
     if (c < stride) {
         uint8_t in[4 * STRIP_BYTES] = {0}, made[4 * STRIP_BYTES];

@@ -31,8 +31,8 @@ static int block_memory_hold(block_memory *m, size_t n_bytes) {
     if (m->rows && m->n_bytes >= n_bytes) return 1;
     block_memory_drop(m);
     m->n_bytes = n_bytes;
-    m->rows = malloc(n_bytes + LZ4_SLACK);
-    m->planes = malloc(n_bytes + LZ4_SLACK);
+    m->rows = lines_hold(n_bytes + LZ4_SLACK);
+    m->planes = lines_hold(n_bytes + LZ4_SLACK);
     return m->rows && m->planes;
 }
 
@@ -170,7 +170,7 @@ static void chunk_writer_drop(chunk_writer *w) {
 /* Begins a chunk of n elements in `out` of bslz4_bound bytes; returns 0 if memory ran out. */
 static int chunk_writer_open(chunk_writer *w, size_t n_elements, size_t size, uint8_t *out) {
     *w = (chunk_writer){.start = out, .to = out + HEADER, .size = size, .block = BLOCK_BYTES / size / 8 * 8,
-                        .rows = malloc(BLOCK_BYTES + LZ4_SLACK), .planes = malloc(BLOCK_BYTES + LZ4_SLACK),
+                        .rows = lines_hold(BLOCK_BYTES + LZ4_SLACK), .planes = lines_hold(BLOCK_BYTES + LZ4_SLACK),
                         .table = malloc(sizeof(uint16_t) << LZ4_HASH_BITS)};
     store_be32(out, (uint32_t)((uint64_t)n_elements * size >> 32));
     store_be32(out + 4, (uint32_t)(n_elements * size));

@@ -44,6 +44,18 @@
 #define ELEMENTWISE
 #endif
 
+#define LINE_BYTES 64 /* of the cache */
+
+/* Memory that begins with a cache line, across which wide vectors are slow; NULL if there is none. */
+INLINE void *lines_hold(size_t n_bytes) {
+#ifdef _WIN32
+    return malloc(n_bytes);
+#else
+    void *p;
+    return posix_memalign(&p, LINE_BYTES, n_bytes) ? NULL : p;
+#endif
+}
+
 INLINE uint32_t load_be32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
