@@ -271,14 +271,10 @@ WIDE inline void to_plane_wide(const uint8_t *rows, size_t stride, VEC *v) {
     for (int j = 0; j < 8; j++) v[j] = _mm512_gf2p8affine_epi64_epi8(unit, v[j], 0);
 }
 
-/* Whether n rows are the same. Those of bytes above the lowest are, but where counts are large: bits of them are 0, or
- * 1 all in a masked pixel. */
-WIDE inline int alike_wide(const uint8_t *rows, size_t stride, size_t n) {
-    const VEC first = _mm512_loadu_si512(rows);
-    VEC differ = _mm512_setzero_si512();
-    for (size_t j = 1; j < n; j++)
-        differ = _mm512_or_si512(differ, _mm512_xor_si512(first, _mm512_loadu_si512(rows + j * stride)));
-    return !_mm512_test_epi64_mask(differ, differ);
+WIDE inline int zero_wide(const uint8_t *rows, size_t stride) {
+    VEC any = _mm512_setzero_si512();
+    for (size_t j = 0; j < 8; j++) any = _mm512_or_si512(any, _mm512_loadu_si512(rows + j * stride));
+    return !_mm512_test_epi64_mask(any, any);
 }
 
 /* 32 bytes as the low ones of elements. */
@@ -289,13 +285,10 @@ WIDE void elements_2_wide(const uint8_t *rows, size_t stride, size_t step, void 
     uint16_t *const out = to;
     VEC low[8], high[8];
     to_plane_wide(rows, stride, low);
-    if (alike_wide(rows + step, stride, 8)) {
-        const VEC above = _mm512_set1_epi16((short)0xff00);
-        uint32_t ones[16];
-        memcpy(ones, rows + step, sizeof ones);
-        for (int i = 0; i < 16; i++) {
-            const VEC a = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)low + i));
-            _mm512_storeu_si512(out + 32 * i, _mm512_or_si512(a, _mm512_maskz_mov_epi16(ones[i], above)));
+    if (zero_wide(rows + step, stride)) {
+        for (int j = 0; j < 8; j++) {
+            _mm512_storeu_si512(out + 64 * j, WIDENED(low[j], 0));
+            _mm512_storeu_si512(out + 64 * j + 32, WIDENED(low[j], 1));
         }
         return;
     }
@@ -304,6 +297,16 @@ WIDE void elements_2_wide(const uint8_t *rows, size_t stride, size_t step, void 
         _mm512_storeu_si512(out + 64 * j, JOINED(low[j], high[j], 0));
         _mm512_storeu_si512(out + 64 * j + 32, JOINED(low[j], high[j], 1));
     }
+}
+
+/* Whether n rows are the same. Those of bytes above the lowest are, but where counts are large: bits of them are 0, or
+ * 1 all in a masked pixel. */
+WIDE inline int alike_wide(const uint8_t *rows, size_t stride, size_t n) {
+    const VEC first = _mm512_loadu_si512(rows);
+    VEC differ = _mm512_setzero_si512();
+    for (size_t j = 1; j < n; j++)
+        differ = _mm512_or_si512(differ, _mm512_xor_si512(first, _mm512_loadu_si512(rows + j * stride)));
+    return !_mm512_test_epi64_mask(differ, differ);
 }
 
 /* Large counts in 4 bytes are too rare for a way of their own. */
