@@ -109,16 +109,16 @@ def prepare(wish: Wish) -> _Ready:
     it came by default."""
     raw = jobs.prepare(_options(wish, RAW_WORDS), trust_counts=False)
     assert raw.experiment is not None
+    plan = raw.job.plan
+    predicted = wish.predicted if wish.spots is None else predicted_in(*wish.spots, plan)
     rotation = raw.experiment.is_rotation
     settings = wish.settings or names.parse_list(ROTATION if rotation else STILLS)
     if not wish.settings:
-        n_frames = raw.job.plan.n_frames
-        settings = tuple(s for s in settings if s.sum <= n_frames and s.bin <= min(raw.job.plan.shape_in))
+        settings = tuple(s for s in settings if s.sum <= plan.n_frames and s.bin <= min(plan.shape_in))
     prepared: dict[str, PreparedReduction] = {}
     notes = []
     for setting in settings:
         prepared[setting.name] = jobs.prepare(_options(wish, setting.words(wish.keep)), trust_counts=False)
-    plan = raw.job.plan
     length = min(sampling.group_length([s.sum for s in settings], rotation=rotation), plan.n_frames)
     stored = sampling.stored_sizes(raw.job.source)
     sizes = None if rotation else sampling.group_sizes(stored, plan.first_frame, plan.n_frames, length)
@@ -129,7 +129,6 @@ def prepare(wish: Wish) -> _Ready:
     if geometry is None:
         notes.append(f"{wish.infile} lacks {lacking}: losses are told by radius in pixels, not by resolution")
     trials = tuple(Trial(s.name, prepared[s.name].job, _exact(wish, s)) for s in settings)
-    predicted = wish.predicted if wish.spots is None else predicted_in(*wish.spots, plan)
     study = Study(raw.job, trials, tuple(groups), geometry, predicted)
     return _Ready(study, prepared, settings, stored, rotation, tuple(notes))
 
