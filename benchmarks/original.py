@@ -99,6 +99,7 @@ def _row(command: Sequence[str], master: Path, frames: int, words: str, repeats:
     row["times"] = {
         "wall": asdict(ratio_of(wall["original"], wall["alone"])),
         "cpu": asdict(ratio_of(cpu["original"], cpu["alone"])),
+        "worker": asdict(ratio_of(wall["original"], wall["mpiexec"])),
     }
     return {**row, "pixels": pixels}
 

@@ -9,6 +9,7 @@ Found = Mapping[str, Any]
 
 BOUND = 15
 """Times that the original takes as long: 9M, H16."""
+WAYS = {"wall": "in one process", "worker": "under mpiexec with one worker"}
 _HEADER = (
     "set",
     "setting",
@@ -17,6 +18,7 @@ _HEADER = (
     "one worker, s",
     "x alone",
     "x alone, CPU",
+    "x one worker",
     "pixels that differ",
 )
 
@@ -27,9 +29,10 @@ def bounds(found: Sequence[Found], figure: Callable[..., str]) -> list[tuple[str
     for one in found:
         for row in one["rows"]:
             if row["set"].startswith("in_9M") and " -H 16 " in row["words"]:
-                times = row["times"]["cpu"]
-                text = f"CPU seconds of the original, {_version(one)}, over ours, {_set_name(row)}, `{row['words']}`"
-                rows.append((text, f"at least {BOUND}", figure(times), times["median"] >= BOUND))
+                for key, how in WAYS.items():
+                    times = row["times"][key]
+                    text = f"the original, {_version(one)}, over ours {how}, {_set_name(row)}, `{row['words']}`"
+                    rows.append((text, f"at least {BOUND}", figure(times), times["median"] >= BOUND))
     return rows
 
 
@@ -38,7 +41,8 @@ def section(found: Sequence[Found], machine: Found, table: Callable[..., str], f
     frames = found[0]["rows"][0]["frames"]
     text = (
         f"## Beside the original\n\n`l_bnl_compress.py` and ours in turn: whole programs over {frames} frames. *x* is "
-        "the original's time over ours in one process. Pixels are compared where ours aren't marked as invalid. Early "
+        "the original's time over ours, in one process and under mpiexec with a worker and rank 0. Pixels are compared "
+        "where ours aren't marked as invalid. Early "
         "versions code an image in one piece (`-H`) and one layer (`-J`), and what comes out below 0 wraps around; "
         "1.1.4 codes in tiles and layers, as ours does. "
         f"1-minute load at the start {machine['load_before']:.1f}; {machine['date']} UTC. "
@@ -59,7 +63,13 @@ def _cells(row: Found, figure: Callable[..., str]) -> list[str]:
     pixels = row["pixels"]
     differ = f"{pixels['differ'] / pixels['valid']:.2%}, by at most {pixels['most']}" if pixels["differ"] else "none"
     walls = [figure(row[name]["wall"]) for name in ("original", "alone", "mpiexec")]
-    return [_set_name(row), f"`{row['words']}`", *walls, *(figure(row["times"][k]) for k in ("wall", "cpu")), differ]
+    return [
+        _set_name(row),
+        f"`{row['words']}`",
+        *walls,
+        *(figure(row["times"][k]) for k in ("wall", "cpu", "worker")),
+        differ,
+    ]
 
 
 def _set_name(row: Found) -> str:
