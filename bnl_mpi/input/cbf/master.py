@@ -6,7 +6,7 @@ have a fixed length (eiger2cbf reads no others), axes are 8-byte floats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,25 +64,31 @@ def _mask(headers: Sequence[Header]) -> npt.NDArray[np.uint32]:
 
     Pixels of -2 in one of them alone are that frame's, and no mask's.
     """
-    first, *others = _readable([headers[k] for k in dict.fromkeys((0, len(headers) // 2, len(headers) - 1))])
+    frames = _readable([headers[k] for k in dict.fromkeys((0, len(headers) // 2, len(headers) - 1))])
+    first = next(frames)
     if first.dtype.kind == "u":
         return np.zeros(first.shape, np.uint32)
     mask = np.where(first == -1, GAP, 0) | np.where(first < -1, DEAD, 0)
-    for frame in others:
+    for frame in frames:
         mask[frame >= 0] = 0
     return mask.astype(np.uint32)
 
 
-def _readable(headers: Sequence[Header]) -> list[npt.NDArray[Any]]:
-    """The pixels of those that can be read: what becomes of others is told when all frames are.  Raises if none can."""
-    found: list[npt.NDArray[Any]] = []
-    for k, header in enumerate(headers):
+def _readable(headers: Sequence[Header]) -> Iterator[npt.NDArray[Any]]:
+    """The pixels (ny, nx) of those that can be read: of others nothing is said before all frames are read.
+
+    Raises InputError if none can.
+    """
+    n_read = 0
+    for k, header in enumerate(headers, 1):
         try:
-            found.append(read_pixels(header))
+            pixels = read_pixels(header)
         except InputError:
-            if k + 1 == len(headers) and not found:
+            if k == len(headers) and not n_read:
                 raise
-    return found
+            continue
+        n_read += 1
+        yield pixels
 
 
 def write(h5: h5py.File, described: Described) -> None:
