@@ -319,28 +319,34 @@ def test_a_run_that_ends_leaves_alone_what_others_in_its_process_write(
 
 def test_who_was_interrupted_waits_to_the_end_all_the_same() -> None:
     """As after Ctrl-C in a caller's program: nothing may go on when the error reaches him."""
-    (asked, ask), (go, wait) = gate(), gate()
+    go, wait = gate()
     done: list[int] = []
+    interrupts: list[int] = []
 
     def end() -> None:
-        ask()
-        os.kill(os.getpid(), signal.SIGINT)
         wait()
         done.append(1)
 
-    made = Made(BlockReport(1, 1, 1), end)
+    def interrupt(number: int, _: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            raise KeyboardInterrupt
 
-    def begin_to_wait() -> None:
-        asked.set()
+    made = Made(BlockReport(1, 1, 1), end)
+    def wait_in_vain() -> None:
+        # Again and again: a signal that comes just before the wait doesn't wake it.
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         made.wait()
 
-    # Whoever runs the tests in the background may have it ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            begin_to_wait()
+            wait_in_vain()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not done
     threading.Timer(0.05, go.set).start()
     made.wait()
     assert done == [1]
