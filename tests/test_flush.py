@@ -334,6 +334,7 @@ def test_who_was_interrupted_waits_to_the_end_all_the_same() -> None:
             raise KeyboardInterrupt
 
     made = Made(BlockReport(1, 1, 1), end)
+
     def wait_in_vain() -> None:
         # Again and again: a signal that comes just before the wait doesn't wake it.
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
