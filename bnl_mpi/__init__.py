@@ -22,9 +22,10 @@ def reduce(infile: str | PathLike[str], *, comm: Any = None, **options: Any) -> 
     """Reduce the data set of the master file `infile`.
 
     `options` are the fields of `bnl_mpi.options.Options`, named as the command's long options (`sum`, `bin`,
-    `out_file`, `compression`, ...; paths may be texts or `pathlib`'s, `keep` is one or several); the codec is
-    `codec` ("hcompress", "j2k", "j2k2", "htj2k") with `codec_level`, or one of HTJ2K's targets `max_error`, `psnr`,
-    `rms`.
+    `out_file`, `compression`, ...); None means the default.  Paths may be texts or `pathlib`'s; `keep`, `keep_also`,
+    `omit`, and `RO` and `CO` are one or several, in the command's words or numbers: `omit=[1, (10, 20)]`,
+    `keep_also=(0, 9, 0, 9)`.  The codec is `codec` ("hcompress", "j2k", "j2k2", "htj2k") with `codec_level`, or one of
+    HTJ2K's targets `max_error`, `psnr`, `rms`.
     `comm` is an mpi4py communicator: every rank of it calls this function with the same arguments.  Without
     it this process does all the work.
 
@@ -34,6 +35,7 @@ def reduce(infile: str | PathLike[str], *, comm: Any = None, **options: Any) -> 
     """
     from .options import Options
     from .run import driver
+    from .tasks.keywords import values_of
     from .tasks.reduction import REDUCTION
 
-    return driver.call(REDUCTION, Options(**driver.given({"infile": infile, **options})), comm)
+    return driver.call(REDUCTION, Options(**values_of({"infile": infile, **options})), comm)

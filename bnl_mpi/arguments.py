@@ -315,11 +315,10 @@ def options_from(words: Sequence[str]) -> opt.Options:
         raise UsageError(f"{flags} exclude each other: an image passes through one lossy codec")
     for entry in given:
         values["codec"], values["codec_level"] = entry.name, values.pop(entry.name)
-    zero = [parse_zero_pattern(t, axis) for axis, key in ((0, "RO"), (1, "CO")) for t in values.pop(key, [])]
-    values["zero"] = tuple(zero)
+    values["zero"] = tuple(
+        parse_zero_pattern(text, axis) for axis, key in ((0, "RO"), (1, "CO")) for text in values.pop(key, [])
+    )
     values["omit"] = parse_frame_list(",".join(values["omit"])) if "omit" in values else ()
     values["keep"] = tuple(values.get("keep", ()))
     values["keep_also"] = tuple(parse_rectangle(text) for text in values.get("keep_also", ()))
-    if values["omit"] and not zero:
-        raise UsageError("--omit names frames for -R and -C: give one of these too")
     return opt.Options(**values)

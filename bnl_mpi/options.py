@@ -33,10 +33,8 @@ NOT_IN_IDENTITY = frozenset({
 })  # fmt: skip
 """Options that change how or where a run works, never what it computes."""
 
-
 Real = float
 """Within `Options` the name `float` is the option's."""
-
 Bytes = int | None
 
 
@@ -158,6 +156,8 @@ class Options:
             base = getattr(self, name)
             if base is not None and base != math.e and not 2 <= base < math.inf:
                 raise UsageError(f"--{name} {base}: the base is e or a number of 2 or more")
+        if self.omit and not self.zero:
+            raise UsageError("--omit names frames for -R and -C: give one of these too")
         if self.saturation not in ("clip", "scaled"):
             raise UsageError(f"--saturation {self.saturation}: give clip or scaled")
 
@@ -186,8 +186,8 @@ class Options:
         return entry is not None and entry.chunks == self.compression
 
     def _check_codec(self, fix: Any) -> None:
-        guarding.check(self.guard, self.on_guard, self.codec)
         self._check_error_target(fix)
+        guarding.check(self.guard, self.on_guard, self.codec)
         self._check_keep(fix)
         if self.codec is None:
             if self.out_squash is not None:
@@ -256,14 +256,13 @@ class Options:
             raise UsageError(f"--compression {self.compression}: not known; give one of {', '.join(COMPRESSIONS)}")
         if (storing := registry.storing(self.compression)) is not None:
             self._check_stored_codestreams(fix, storing)
+        level = self.compression_level
         if self.compression not in LEVELS:
-            if self.compression_level is not None:
-                raise UsageError(
-                    f"--compression_level {self.compression_level}: {self.compression} has no levels; drop it"
-                )
+            if level is not None:
+                raise UsageError(f"--compression_level {level}: {self.compression} has no levels; drop it")
             return
         low, high = LEVELS[self.compression]
-        level = DEFAULT_LEVEL if self.compression_level is None else self.compression_level
+        level = DEFAULT_LEVEL if level is None else level
         if not low <= level <= high:
             raise UsageError(f"--compression_level {level}: {self.compression} has levels {low} to {high}")
         fix("compression_level", level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -18,10 +19,13 @@ from small_sets import random_frames, random_mask, read_images, write_set
 
 import bnl_mpi
 from bnl_mpi import expand
+from bnl_mpi.arguments import options_from
 from bnl_mpi.codecs.hcompress import HCompress
 from bnl_mpi.codecs.jpeg2000 import J2K, J2K2
 from bnl_mpi.errors import BnlError, UsageError
-from bnl_mpi.options import COMPRESSIONS
+from bnl_mpi.options import COMPRESSIONS, Options
+from bnl_mpi.pixels.patterns import ZeroPattern
+from bnl_mpi.tasks.keywords import values_of
 
 SHAPE = (47, 61)
 
@@ -347,3 +351,54 @@ def test_python_callers_give_paths_and_numbers_of_any_kind(tmp_path: Path) -> No
             bnl_mpi.reduce(master, out_file=tmp_path / "other", sum=wrong)
     with pytest.raises(UsageError, match="give a number of images, or auto"):
         bnl_mpi.reduce(master, out_file=tmp_path / "other", data_block_size="many")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"omit": [1, 2], "RO": "rows_1::2"}, "-0 1,2 -R rows_1::2"),
+        ({"omit": 2, "CO": ["columns_::2", "3,4"]}, "-0 2 -C columns_::2 -C 3,4"),
+        ({"omit": np.array([1, 3]), "RO": ("1::2",), "CO": "::3"}, "-0 1,3 -R 1::2 -C ::3"),
+        ({"omit": "1,5-6", "RO": "1::2"}, "-0 1,5-6 -R 1::2"),
+        ({"omit": ["1", (5, 6), 8], "RO": "1::2"}, "-0 1 -0 5-6 -0 8 -R 1::2"),
+        ({"omit": ((1, 2),), "zero": ZeroPattern("1::2", rows=(1, None, 2))}, "-0 1-2 -R 1::2"),
+        ({"omit": None, "keep": None, "sum": None, "out_master": None, "progress": None}, ""),
+        ({"keep": "auto", "keep_also": "1,2,3,4"}, "--keep auto --keep_also 1,2,3,4"),
+        ({"keep": ["auto"], "keep_also": [1, 2, 3, 4]}, "--keep auto --keep_also 1,2,3,4"),
+        (
+            {"keep": "auto", "keep_also": ["1,2,3,4", np.arange(4)], "keep_radius": np.float32(5)},
+            "--keep auto --keep_also 1,2,3,4 --keep_also 0,1,2,3 --keep_radius 5",
+        ),
+        ({"scale": np.float32(0.5), "drop_partial": np.True_}, "-S 0.5 --drop_partial"),
+        ({"codec": np.str_("hcompress"), "codec_level": np.int64(9)}, "-H 9"),
+        ({"logarithm": "e", "float": np.int8(4)}, "-L e -f 4"),
+        ({"rms": np.float64(2.5), "guard": np.float32(0.5)}, "--rms 2.5 --guard 0.5"),
+        ({"grace": np.int16(3), "verbose": 1}, "--grace 3 --verbose"),
+    ],
+)
+def test_what_python_callers_give_is_what_the_words_mean(given: dict[str, Any], words: str) -> None:
+    made = Options(**values_of({"infile": Path("in_master.h5"), **given}))
+    wanted = options_from(["-i", "in_master.h5", *words.split()])
+    assert made == wanted
+    assert json.dumps(made.identity()) == json.dumps(wanted.identity())
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Options)] + ["RO", "CO", "summ"])
+def test_a_value_of_no_use_is_one_line_that_names_the_option(field: str, tmp_path: Path) -> None:
+    for value in (object(), [object()], b"1", {"a": object()}, [[1, 2, 3]]):
+        options: dict[str, Any] = {"infile": tmp_path / "no_master.h5", "out_file": tmp_path / "out", field: value}
+        with pytest.raises(UsageError, match=f"^(--)?{field}\\b") as caught:
+            bnl_mpi.reduce(**options)
+        assert "\n" not in str(caught.value)
+
+
+def test_frames_to_omit_need_a_pattern_from_python_too(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--omit names frames for -R and -C"):
+        bnl_mpi.reduce(tmp_path / "no_master.h5", omit=[1, 2])
+
+
+def test_expand_takes_the_options_of_its_command_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sum: not an option here; these are: infile, out_file"):
+        expand.expand(tmp_path / "o_master.h5", out_file=tmp_path / "full", sum=2)
+    with pytest.raises(UsageError, match="--seed goes with --background"):
+        expand.expand(tmp_path / "o_master.h5", out_file=tmp_path / "full", seed=3)

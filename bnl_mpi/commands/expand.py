@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from ..arguments import add, add_overwriting, add_running
-from ..errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +48,5 @@ def run(namespace: argparse.Namespace) -> int:
     from ..run import driver
     from ..tasks import expansion
 
-    if namespace.seed is not None and namespace.background is None:
-        raise UsageError("--seed goes with --background poisson: give it too")
     given = {k: v for k, v in vars(namespace).items() if v is not None and k not in ("master", "words")}
     return driver.main(expansion.EXPANSION, expansion.options_for(namespace.master, given), namespace.words)

@@ -15,12 +15,10 @@ An error that rank 0 tells all ranks of is `Told`, and they end in step.  Any ot
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -40,10 +38,6 @@ from .work import gather_reports, make_blocks_alone, work_for_rank_0
 from .world import World
 
 S = TypeVar("S", bound=Summary)
-
-WORD_TOO = "int | str"
-WHOLE = ("int", "int | None", WORD_TOO, "Bytes")
-"""The types of options that take whole numbers."""
 
 Finish = Callable[[Summary], None]
 """What rank 0 does with the summary while the others still wait for it."""
@@ -113,24 +107,6 @@ def tell(summary: Summary, options: Options) -> int:
     if options.json:
         reporting.write_json(options.json, summary)
     return summary.exit_status
-
-
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as Python callers give them, made those of the command line: texts for paths, whole numbers."""
-    kinds = {field.name: field.type for field in dataclasses.fields(Options)}
-    made = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
-    for name, value in made.items():
-        if name == "keep":
-            paths = (value,) if isinstance(value, str) else value or ()
-            made[name] = tuple(os.fspath(path) for path in paths)
-        elif (
-            value is not None and kinds.get(name) in WHOLE and not (kinds[name] == WORD_TOO and isinstance(value, str))
-        ):
-            try:
-                made[name] = operator.index(value)
-            except TypeError:
-                raise UsageError(f"--{name} {value!r}: give a whole number") from None
-    return made
 
 
 def call(task: Task[Any, Any, S], options: Options, comm: Any = None) -> S | None:

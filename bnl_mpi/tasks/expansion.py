@@ -52,6 +52,8 @@ def options_for(master: str, given: Mapping[str, Any]) -> Options:
     options = Options(infile=master, **{"compression": DEFAULT_COMPRESSION, **given})
     if options.compression == "htj2k":
         raise UsageError("-c htj2k is a form to expand from; give -c bslz4, which XDS reads, or another")
+    if options.seed and options.background is None:
+        raise UsageError("--seed goes with --background poisson: give it too")
     return options
 
 
