@@ -106,7 +106,7 @@ def prepare(
         known = UNKNOWN if memory is None else memory.know(h5)
         surveyed = known.survey(h5)
         expected, _ = opening.frames_told(h5, known)
-        lenient = Leniency(options.salvage, options.ignore_frame_numbers, options.skip_bad_frames)
+        lenient = Leniency.asked(options)
         found = opening.open_source(
             options.infile, h5, expected, trust_counts=trust_counts, channel=options.channel, lenient=lenient
         )

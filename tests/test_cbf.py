@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from fabio.ext import byte_offset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_cbf import Made, cbf_bytes, counts, mask_of, write_series
+from make_cbf import Made, cbf_bytes, counts, kappa_tables, mask_of, write_series
 from running import bnl, needs_mpi, outputs
 from small_sets import read_images
 
@@ -349,6 +350,93 @@ def test_a_truncated_frame_can_be_skipped(tmp_path: Path, suffix: str, at: int) 
     images = read_images(tmp_path / "out_master.h5")
     assert (images[at] == 65535).all()
     np.testing.assert_array_equal(np.delete(images, at, 0), np.delete(frames, at, 0))
+
+
+def packed_at_40(data: bytes) -> bytes:
+    return data[:12] + bytes(b ^ 0x5A for b in data[12:40]) + data[40:]
+
+
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "empty": (".cbf", lambda data: b""),
+    "zeros": (".cbf", lambda data: bytes(len(data))),
+    "cut": (".cbf", lambda data: data[:300]),
+    "no angle": (".cbf", lambda data: data.replace(b"# Start_angle", bytes(13))),
+    "no exposure": (".cbf", lambda data: data.replace(b"# Exposure_time", bytes(15))),
+    "no size": (".cbf", lambda data: data.replace(b"X-Binary-Size:", bytes(14))),
+    "no compression": (".cbf", lambda data: data.replace(b"conversions", bytes(11))),
+    "gz cut": (".cbf.gz", lambda data: data[:30]),
+    "gz damaged": (".cbf.gz", packed_at_40),
+    "bz2 cut": (".cbf.bz2", lambda data: data[: len(data) // 2]),
+    "bz2 damaged": (".cbf.bz2", packed_at_40),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_frame_of_a_damaged_header_can_be_skipped(tmp_path: Path, damage: str, at: int) -> None:
+    """Its angle is what the frame before leads to."""
+    suffix, harm = DAMAGES[damage]
+    frames = np.random.default_rng(1).integers(0, 9000, (5, 47, 61)).astype(np.int32)
+    frames[:, 5, 7] = -1
+    paths = write_series(tmp_path, frames, suffix=suffix)
+    whole = bnl_mpi.reduce(paths[0], out_file=tmp_path / "whole")
+    with h5py.File(tmp_path / "whole_master.h5") as file:
+        angles = file["/entry/sample/goniometer/omega"][()]
+        mask = file["/entry/instrument/detector/pixel_mask"][()]
+    for one in tmp_path.glob("whole*"):
+        one.unlink()
+    harmed = harm(paths[at].read_bytes())
+    assert harmed != paths[at].read_bytes()
+    paths[at].write_bytes(harmed)
+    line = refused(tmp_path, paths[0], "restore the file, or go on with --skip_bad_frames")
+    assert line.startswith(f"{paths[at]}: ")
+    assert line.count("restore") == 1
+    summary = bnl_mpi.reduce(paths[0], out_file=tmp_path / "out", skip_bad_frames=True)
+    assert whole is not None
+    assert summary is not None
+    assert (summary.images, summary.bad_frames) == (whole.images, [at + 1])
+    images = read_images(tmp_path / "out_master.h5")
+    assert (images[at] == 65535).all()
+    wanted = np.where(frames < 0, 65535, frames)
+    np.testing.assert_array_equal(np.delete(images, at, 0), np.delete(wanted, at, 0))
+    with h5py.File(tmp_path / "out_master.h5") as file:
+        np.testing.assert_allclose(file["/entry/sample/goniometer/omega"][()], angles, atol=1e-9)
+        np.testing.assert_array_equal(file["/entry/instrument/detector/pixel_mask"][()], mask)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "no size", "no compression", "gz cut", "gz damaged", "bz2 cut"])
+def test_a_first_frame_of_a_damaged_header_cannot(tmp_path: Path, damage: str) -> None:
+    suffix, harm = DAMAGES[damage]
+    paths = write_series(tmp_path, counts(3, SHAPE), suffix=suffix)
+    paths[0].write_bytes(harm(paths[0].read_bytes()))
+    line = refused(tmp_path, paths[1], "restore the file, or move it away", skip_bad_frames=True)
+    assert line.startswith(f"{paths[0]}: ")
+
+
+def test_axes_of_tables_go_on_where_a_header_is_damaged(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, counts(4, SHAPE), Made(tables=kappa_tables()))
+    paths[2].write_bytes(b"")
+    bnl_mpi.reduce(paths[0], out_file=tmp_path / "out", sum=2, skip_bad_frames=True)
+    with h5py.File(tmp_path / "out_master.h5") as file:
+        np.testing.assert_allclose(file["/entry/sample/transformations/phi"][()], [30.0, 30.2], atol=1e-9)
+        np.testing.assert_allclose(file["/entry/sample/transformations/kappa"][()], 33.0)
+
+
+def test_frames_of_damaged_headers_are_summed_and_verified(tmp_path: Path) -> None:
+    """On ranks, with a run that goes on, and against the raw frames."""
+    paths = write_series(tmp_path, np.random.default_rng(1).integers(0, 90, (7, 47, 61)).astype(np.int32))
+    for at in (2, 3, 6):
+        paths[at].write_bytes(paths[at].read_bytes()[:200])
+    words = ["-i", paths[0], "-s", "2", "-d", "1", "--skip_bad_frames", "-o", "out"]
+    bnl(*words, cwd=tmp_path)
+    images = read_images(tmp_path / "out_master.h5")
+    assert [bool((image == 65535).all()) for image in images] == [False, True, False, True]
+    (tmp_path / "out_000002.h5").unlink()
+    bnl(*words, "--resume", cwd=tmp_path)
+    np.testing.assert_array_equal(read_images(tmp_path / "out_master.h5"), images)
+    bnl("verify", "out_master.h5", "--against", paths[0], cwd=tmp_path)
+    paths[6].write_bytes(paths[6].read_bytes()[:100])
+    assert bnl("verify", "out_master.h5", "--against", paths[0], cwd=tmp_path, ok=False).returncode == 1
 
 
 def test_corrupt_pixels(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ import bnl_mpi
 from bnl_mpi.errors import BnlError
 from bnl_mpi.hdf5.access import open_read
 from bnl_mpi.input import discovery
+from bnl_mpi.input.discovery import STRICT, Leniency
 from bnl_mpi.input.frames import FrameReader
+from bnl_mpi.options import Options
 
 SHAPE = (20, 26)
 BSLZ4 = dict(hdf5plugin.Bitshuffle(cname="lz4"))
@@ -259,3 +261,11 @@ def test_frames_are_read_where_advice_is_refused(tmp_path: Path, monkeypatch: py
     assert read_all(master) == expected
     monkeypatch.delattr(os, "posix_fadvise")
     assert read_all(master) == expected
+
+
+def test_each_option_allows_one_thing() -> None:
+    fields = {"salvage": "salvage", "ignore_frame_numbers": "ignore_numbers", "skip_bad_frames": "bad_frames"}
+    for option, field in fields.items():
+        options = Options("in_master.h5", **{option: True})  # type: ignore[arg-type]
+        assert Leniency.asked(options) == Leniency(**{field: True})
+    assert Leniency.asked(Options("in_master.h5")) == STRICT

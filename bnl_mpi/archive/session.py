@@ -143,7 +143,7 @@ def _look(plan: Plan, wish: Wish, one: DataSet, told: Facts | None) -> tuple[Fac
             told = facts.read_facts(one.master, Leniency(salvage=True, ignore_numbers=True, bad_frames=True))
             choice = _choose(wish, one, told)
             options = options_from(["-i", one.master, *choice.words])
-            lenient = Leniency(options.salvage, options.ignore_frame_numbers, options.skip_bad_frames)
+            lenient = Leniency.asked(options)
             if choice.skip is None and lenient != STRICT:
                 return facts.read_facts(one.master, lenient), choice
         raise

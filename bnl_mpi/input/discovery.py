@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,19 @@ from .virtual import open_frames, segments_of
 DATA_LINK = re.compile(r"data_(\d+)$")
 
 
+class Asked(Protocol):
+    """The options that allow something; `options.Options` does."""
+
+    @property
+    def salvage(self) -> bool: ...
+
+    @property
+    def ignore_frame_numbers(self) -> bool: ...
+
+    @property
+    def skip_bad_frames(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Leniency:
     """What of a damaged or odd set is taken nevertheless."""
@@ -29,6 +42,11 @@ class Leniency:
     salvage: bool = False
     ignore_numbers: bool = False
     bad_frames: bool = False
+
+    @classmethod
+    def asked(cls, options: Asked) -> Leniency:
+        """What the options allow."""
+        return cls(options.salvage, options.ignore_frame_numbers, options.skip_bad_frames)
 
 
 STRICT = Leniency()

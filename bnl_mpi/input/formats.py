@@ -15,9 +15,16 @@ def _open_cbf(segment: Segment, source: Source) -> SegmentReader:
     return CbfFrames(segment, source)
 
 
+def _damaged_cbf(segment: Segment, source: Source) -> SegmentReader:
+    from .cbf.frames import DamagedFrame
+
+    return DamagedFrame(segment, source)
+
+
 FORMATS: Mapping[str, Callable[[Segment, Source], SegmentReader]] = {
     "hdf5": open_frames,
     "cbf": _open_cbf,
+    "damaged cbf": _damaged_cbf,
 }
 """By `Segment.kind`: opens a segment; InputError where that can't be."""
 

@@ -42,3 +42,23 @@ class CbfFrames:
 
     def close(self) -> None:
         self._opened.file.close()
+
+
+class DamagedFrame:
+    """The frame of a file whose header is damaged: of the form that the source supposes, and not to be read."""
+
+    def __init__(self, segment: Segment, source: Source) -> None:
+        self._path, self._form = segment.path, (source.shape, source.dtype)
+        self.stamps = {segment.path: stamp(segment.path)}
+
+    def extent(self) -> Extent:
+        return Extent(1, *self._form)
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(os.path.basename(self._path), "", self.stamps[self._path].size, 1, "")
+
+    def fetch(self, index: int, out: Array, room: Room) -> Fetched:
+        raise ValueError("its header is damaged")
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -113,6 +113,13 @@ def distance_and_centre(
     return distance, (float(spot @ fast) / sizes[0], float(spot @ slow) / sizes[1])
 
 
+def go_on(headers: Sequence[Header], settings: Vector, increments: Vector) -> None:
+    """Have an axis, (n_frames,) both, go on through frames whose headers are damaged as in the frame before."""
+    for k, header in enumerate(headers):
+        if header.damage is not None:
+            settings[k], increments[k] = settings[k - 1] + increments[k - 1], increments[k - 1]
+
+
 def told_centre(header: Header) -> tuple[float, float] | None:
     """The beam centre of a miniCBF header, in pixels."""
     told = header.numbers("Beam_xy")

@@ -34,6 +34,10 @@ ELEMENT_TYPES = {
 }
 
 
+class Damaged(InputError):
+    """A file's header can't be had: it is cut off, or isn't what was written."""
+
+
 @dataclass(frozen=True)
 class Binary:
     """The form of the pixels in a file."""
@@ -60,6 +64,8 @@ class Header:
     binary: Binary
     cut: int | None = None
     """The file's bytes, where it ends before its pixels do; None where it doesn't, or is packed."""
+    damage: str | None = None
+    """Why the file's own header can't be had, if it can't: all but `path` is that of the series' first file then."""
 
     def number(self, field: str) -> float | None:
         """The first number of a miniCBF line; None where there is none."""
@@ -124,20 +130,23 @@ class Opened:
 
 
 def open_to_pixels(path: str) -> Opened:
-    """Open a file and read its header; the caller closes `file`.  InputError where it isn't a CBF file."""
+    """Open a file and read its header; the caller closes `file`.
+
+    Raises Damaged where it isn't a CBF file, or ends within its header, InputError where it can't be opened.
+    """
     file = open_plain(path)
     try:
         data = bytearray(file.read(PIECE))
         if not data.startswith(b"###CBF"):
-            raise InputError(f"{path}: not a CBF file (these begin with ###CBF)")
+            raise Damaged(f"{path}: not a CBF file (these begin with ###CBF)")
         while (at := data.find(STARTER)) < 0:
             piece = file.read(PIECE)
             if not piece or len(data) > LONGEST:
-                raise InputError(f"{path}: truncated, or not a binary CBF file: no pixels after its header")
+                raise Damaged(f"{path}: truncated, or not a binary CBF file: no pixels after its header")
             data += piece
     except (OSError, EOFError, zlib.error) as error:
         file.close()
-        raise InputError(f"{path}: can't be read ({error}); restore the file") from None
+        raise Damaged(f"{path}: can't be read ({error})") from None
     except InputError:
         file.close()
         raise
@@ -146,7 +155,7 @@ def open_to_pixels(path: str) -> Opened:
 
 
 def read_header(path: str) -> Header:
-    """Read and parse the header of a file; InputError where it isn't a CBF file, or ends within its header."""
+    """Read and parse the header of a file; errors as of `open_to_pixels`, and InputError for pixels of another form."""
     opened = open_to_pixels(path)
     opened.file.close()
     header = parse(path, opened.before)
@@ -156,8 +165,10 @@ def read_header(path: str) -> Header:
 
 
 def check_whole(headers: Iterable[Header]) -> None:
-    """InputError where a file ends before its pixels do."""
+    """InputError where a file ends before its pixels do, or its header is damaged."""
     for header in headers:
+        if header.damage is not None:
+            raise InputError(f"{header.damage}; restore the file, or go on with --skip_bad_frames")
         if header.cut is not None:
             raise InputError(
                 f"{header.path}: truncated: {header.cut} bytes, but its header tells of "
@@ -189,23 +200,24 @@ def mini_fields(contents: str) -> dict[str, str]:
 
 
 def binary_of(path: str, section: bytes, offset: int) -> Binary:
-    """The form of the pixels, from the binary section's header."""
+    """The form of the pixels, from the binary section's header; Damaged or, for a form that isn't read, InputError."""
     text = section.decode("ascii", "replace")
     told = {name.lower(): value for name, value in re.findall(r"^([\w-]+):[ \t]*\"?([^\r\n\"]*)", text, re.MULTILINE)}
     conversion = re.search(r'conversions\s*=\s*"?([\w-]+)', text)
-    if conversion is None or conversion[1].upper() != "X-CBF_BYTE_OFFSET":
-        how = conversion[1] if conversion else "no"
-        raise InputError(f"{path}: pixels with {how} compression; x-CBF_BYTE_OFFSET is the one that is read")
+    if conversion is None:
+        raise Damaged(f"{path}: its binary section tells of no compression; x-CBF_BYTE_OFFSET is the one that is read")
+    if conversion[1].upper() != "X-CBF_BYTE_OFFSET":
+        raise InputError(f"{path}: pixels with {conversion[1]} compression; x-CBF_BYTE_OFFSET is the one that is read")
     try:
         size = int(told["x-binary-size"])
         shape = (int(told["x-binary-size-second-dimension"]), int(told["x-binary-size-fastest-dimension"]))
     except (KeyError, ValueError):
-        raise InputError(f"{path}: its binary section doesn't tell size and dimensions") from None
+        raise Damaged(f"{path}: its binary section doesn't tell size and dimensions") from None
     element = told.get("x-binary-element-type", "signed 32-bit integer")
     if element not in ELEMENT_TYPES:
         raise InputError(f"{path}: pixels of type {element}; integers of at most 32 bits are wanted")
     if min(shape) < 1 or size < shape[0] * shape[1]:
-        raise InputError(f"{path}: {size} bytes can't hold {shape[0]} x {shape[1]} pixels of byte-offset compression")
+        raise Damaged(f"{path}: {size} bytes can't hold {shape[0]} x {shape[1]} pixels of byte-offset compression")
     if told.get("x-binary-element-byte-order", "LITTLE_ENDIAN").upper() != "LITTLE_ENDIAN":
         raise InputError(f"{path}: pixels in big-endian order; little-endian ones are read")
     return Binary(offset, size, shape, ELEMENT_TYPES[element], told.get("content-md5"))

@@ -11,7 +11,17 @@ import numpy as np
 
 from ...errors import InputError
 from .cif import Row
-from .geometry import STANDSTILL, Axis, Geometry, Vector, distance_and_centre, plain_name, to_nexus, told_centre
+from .geometry import (
+    STANDSTILL,
+    Axis,
+    Geometry,
+    Vector,
+    distance_and_centre,
+    go_on,
+    plain_name,
+    to_nexus,
+    told_centre,
+)
 from .header import NUMBER, Header
 
 
@@ -164,6 +174,7 @@ def _resting(headers: Sequence[Header], row: Row) -> Axis:
 def _moving(headers: Sequence[Header], row: Row) -> Axis:
     settings = np.array([_setting(header, row) for header in headers])
     turns = np.array([_turn(header, row) for header in headers])
+    go_on(headers, settings, turns)
     if np.ptp(settings) <= STANDSTILL and not turns.any():
         return _axis(headers[0], row, settings[:1], None)
     return _axis(headers[0], row, settings, turns if turns.any() else None)

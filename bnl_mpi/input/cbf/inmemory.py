@@ -35,7 +35,7 @@ def open_series(path: str) -> h5py.File:
 def series_source(path: str, channel: int | None = None, *, bad_frames: bool = False) -> Source:
     """The frames of the series: a segment a file.  `channel`, if asked for, can only be the one that there is.
 
-    InputError where a file is truncated, unless `bad_frames` are taken.
+    InputError where a file is truncated or its header damaged, unless `bad_frames` are taken.
     """
     described = _described(path)
     if not bad_frames:
@@ -43,10 +43,13 @@ def series_source(path: str, channel: int | None = None, *, bad_frames: bool = F
     if (channel or 1) > 1:
         raise InputError(f"{path}: --channel {channel}, but a CBF image has one channel")
     binary = described.first.binary
-    paths = [os.path.abspath(one) for one in described.series.paths]
+    segments = tuple(
+        Segment(os.path.abspath(header.path), "", 0, 1, "cbf" if header.damage is None else "damaged cbf")
+        for header in described.headers
+    )
     return Source(
-        paths[0],
-        tuple(Segment(one, "", 0, 1, "cbf") for one in paths),
+        segments[0].path,
+        segments,
         binary.shape,
         binary.dtype,
         channel=0,

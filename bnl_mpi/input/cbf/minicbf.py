@@ -14,6 +14,7 @@ from .geometry import (
     Geometry,
     Vector,
     distance_and_centre,
+    go_on,
     plain_name,
     to_nexus,
     told_centre,
@@ -83,6 +84,7 @@ def _spindle(
         return (), settings
     starts = np.array([header.number("Start_angle") or 0.0 for header in headers])
     turns = np.array([header.number("Angle_increment") or 0.0 for header in headers])
+    go_on(headers, starts, turns)
     moves = bool(turns.any()) or float(np.ptp(starts)) > STANDSTILL
     axis = Axis(
         name, "rotation", direction, np.zeros(3), ".", starts if moves else starts[:1], turns if turns.any() else None

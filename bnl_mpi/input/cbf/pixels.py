@@ -32,6 +32,8 @@ def _sum_fits(data: Any, binary: Binary) -> bool:
 
 def read_pixels(header: Header) -> Array:
     """(ny, nx): a file's pixels; InputError where they can't be read."""
+    if header.damage is not None:
+        raise InputError(header.damage)
     out = np.empty(header.binary.shape, header.binary.dtype)
     try:
         opened = open_to_pixels(header.path)

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import InputError
-from .header import Header, cutoff, exposure, read_header, wavelength
+from .header import Damaged, Header, cutoff, exposure, read_header, wavelength
 from .naming import NAME as NAME
 
 PLACE = re.compile(r"[#?]+")
@@ -110,12 +110,34 @@ def _checked(folder: str, found: dict[Key, list[tuple[int, str]]], key: Key) -> 
 
 
 def read_headers(series: Series) -> list[Header]:
-    """Every file's header; InputError where one can't be read, or isn't of the experiment of the first."""
+    """Every file's header: of one that is damaged the first file's, with `damage`.
+
+    InputError where the first can't be read, or another isn't of its experiment.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
-        headers = list(pool.map(read_header, series.paths))
-    for header in headers[1:]:
-        _check_like(headers[0], header)
-    return headers
+        found = list(pool.map(_header_or_damage, series.paths))
+    first = found[0]
+    if isinstance(first, Damaged):
+        # What no other file tells: where the rotation begins.
+        others = ", or move it away: a series' first image can't be skipped" if len(found) > 1 else ""
+        raise InputError(f"{first}; restore the file{others}")
+    return [first, *(_of_series(first, path, one) for path, one in zip(series.paths[1:], found[1:], strict=True))]
+
+
+def _header_or_damage(path: str) -> Header | Damaged:
+    try:
+        return read_header(path)
+    except Damaged as error:
+        return error
+
+
+def _of_series(first: Header, path: str, found: Header | Damaged) -> Header:
+    if isinstance(found, Header):
+        try:
+            _check_like(first, found)
+        except Damaged as error:
+            found = error
+    return found if isinstance(found, Header) else replace(first, path=path, cut=None, damage=str(found))
 
 
 def _text_of_shape(header: Header) -> str:
@@ -139,8 +161,19 @@ NEARLY: tuple[tuple[str, Callable[[Header], float | None], float], ...] = (
 )
 """What may differ by so small a part: some beamlines write what was read back, frame by frame."""
 
+COMMON = (*SAME, *((label, get) for label, get, _ in NEARLY))
+
+
+ANGLES = ("Start_angle", "Angle_increment")
+"""What each header has of its own."""
+
 
 def _check_like(first: Header, header: Header) -> None:
+    """InputError where a header isn't of the experiment of the first, Damaged where it lacks what that one has."""
+    lacking = [name for name in ANGLES if header.number(name) is None and first.number(name) is not None]
+    lacking += [label for label, get in COMMON if get(header) is None and get(first) is not None]
+    if lacking:
+        raise Damaged(f"{header.path}: its header lacks {lacking[0]}, which {os.path.basename(first.path)} tells")
     for label, get in SAME:
         if get(header) != get(first):
             raise _differs(header, label, get(header), get(first), first)
