@@ -43,7 +43,10 @@ def in_numpy(values: Array, flags: Array, state: Array, discs: Array, binning: i
     how = background.smoothing(binning)
     size, weights = 1 << how.cell_bits, how.weights.astype(np.int64)
     means = np.zeros((-(-values.shape[0] // size), -(-values.shape[1] // size)), np.uint32)
-    background.mark_discs(state, discs)
+    around = discs.copy()
+    around[:, 2] = 2 * discs[:, 2] + 4
+    background_numpy.keep_discs(state, around, AROUND)
+    background_numpy.keep_discs(state, discs)
     found = background_numpy.find(values, flags, state, means, how.cell_bits, weights, LIMIT)
     level = background_numpy.levels(means, (values.shape[0], values.shape[1]), how.cell_bits)
     return np.sort(found), level, background_numpy.apply(values, state, level, LIMIT, LOW[exact])
@@ -52,15 +55,25 @@ def in_numpy(values: Array, flags: Array, state: Array, discs: Array, binning: i
 def as_used(
     values: Array, flags: Array, state: Array, discs: Array, binning: int, *, exact: bool = False
 ) -> tuple[Any, ...]:
+    found, of = found_by(values, flags, state, discs, binning)
+    return found, of.level(), of.apply(values, LOW[exact])
+
+
+def found_by(
+    values: Array, flags: Array, state: Array, discs: Array, binning: int
+) -> tuple[Array, background.Background]:
+    """What is found, and what applies it; `state` becomes that of the image."""
     of = background.Background((values.shape[0], values.shape[1]), binning, LIMIT)
-    found = of.find(values, flags, state, discs)
-    return found, of.level(), of.apply(values, state, LOW[exact])
+    of.begin(values, state, discs)
+    found = of.find(values, flags)
+    np.copyto(state, of.state(values))
+    return found, of
 
 
 def found_in(values: Array, state: Array, discs: Array, binning: int) -> tuple[Array, Array, background.Background]:
     """What is found without any flag, the level, and what applies it."""
-    of = background.Background((values.shape[0], values.shape[1]), binning, LIMIT)
-    return of.find(values, np.zeros(values.shape, np.uint8), state, discs), of.level(), of
+    found, of = found_by(values, np.zeros(values.shape, np.uint8), state, discs, binning)
+    return found, of.level(), of
 
 
 @pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
@@ -224,7 +237,7 @@ def test_saturated_pixels_stay_so_and_none_is_made() -> None:
     values[20, 20], values[20, 21], values[21, 20] = LIMIT, LIMIT - 1, LIMIT
     state = np.zeros((40, 40), np.uint8)
     _, _, of = found_in(values, state, np.array([[164, 164, 40]], np.int32), 2)
-    of.apply(values, state, 0)
+    of.apply(values, 0)
     assert values[20, 20] == values[21, 20] == LIMIT
     assert LIMIT - 2 <= values[20, 21] <= LIMIT
 
@@ -346,11 +359,10 @@ def test_a_chunk_is_that_of_the_image_with_marks(
     shape: tuple[int, int], seed: int, binning: int, mean: float, exact: bool
 ) -> None:
     values, flags, state, discs = picture(shape, seed, mean)
-    whole, of = values.copy(), background.Background(shape, binning, LIMIT)
-    of.find(values, flags, state, discs)
-    made = of.chunk(values, state, LOW[exact], 0xFFFF)
+    whole, (_, of) = values.copy(), found_by(values, flags, state, discs, binning)
+    made = of.chunk(values, LOW[exact], 0xFFFF)
     np.testing.assert_array_equal(values, whole)
-    applied = of.apply(whole, state, LOW[exact])
+    applied = of.apply(whole, LOW[exact])
     whole[(state & ABSENT) != 0] = 0xFFFF
     decoded = np.empty(shape, np.uint16)
     kernels.bslz4_decode(made.chunk, decoded)
@@ -377,18 +389,19 @@ def test_what_is_pooled_while_an_image_is_made_is_found_as_later(binning: int, b
     discs = np.array([[8 * 45 // binning, 8 * 30 // binning, 60], [400, 200, 20]], np.int32)
     results = []
     for pools in (False, True):
-        of, state = background.Background(shape, binning, LIMIT), np.where(blank, ABSENT, 0).astype(np.uint8)
+        of = background.Background(shape, binning, LIMIT)
         total, flags, values = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
         sums = fused.Sums(packed, binning, total, flags, 59000, first=not before)
         ending = kernels.Ending(blank, None, 1.0, LIMIT, True, values, 0)
         chunks = [bytes(kernels.bslz4_encode(frame)) for frame in frames]
         if before:
             fused.bslz4_reduce(chunks[:before], (190, 150), np.dtype("u2"), sums._replace(first=True))
-        pooling = of.pooling(values, state, discs) if pools else None
+        of.begin(values, np.where(blank, ABSENT, 0).astype(np.uint8), discs)
+        pooling = of.pooling(values) if pools else None
         fused.bslz4_reduce(chunks[before:], (190, 150), np.dtype("u2"), sums, ending, pooling)
         assert pooling is None or pooling.noted
-        found = of.find(values, flags, state, discs, pooling)
-        results.append([values.copy(), found, state, of.level(), *of.apply(values, state, LOW[False])])
+        found = of.find(values, flags, pooling)
+        results.append([values.copy(), found, of.state(values), of.level(), *of.apply(values, LOW[False])])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -396,33 +409,41 @@ def test_what_is_pooled_while_an_image_is_made_is_found_as_later(binning: int, b
 @pytest.mark.skipif(not kernels.COMPILED, reason="the compiled kernels weren't built")
 def test_wrong_arrays_are_refused() -> None:
     u1, u2, u4, short = (np.zeros((8, 9), "u1"), np.zeros((8, 9), "u2"), np.zeros((4, 5), "u4"), np.zeros(71, "u4"))
-    weights, indices = np.array([256], "u4"), np.zeros(72, "u4")
+    weights, indices, discs = np.array([256], "u4"), np.zeros(72, "u4"), np.zeros((1, 3), "i4")
     compiled: Any = kernels.compiled()
-    room, passes = (np.zeros(size // 8) for size in compiled.background_room(8, 9, 1))
-    good = ((u2, u1, u4, indices, 1, 9), u1, weights, room, -1)
-    assert compiled.background_find(*good) == (0, 0)
-    apply = (*good[:1], 0, 0, passes)
+    room = np.zeros(-(-compiled.background_room(8, 9, 1) // 8))
+    words = (u2, u4, indices, room, 1, 9)
+    begin, find, apply = (words, u1.copy(), True, discs), (words, u1, weights, -1), (words, 0, 0)
+    assert compiled.background_begin(*begin) is None
+    assert compiled.background_state(words, u1.copy()) is None
+    assert compiled.background_find(*find) == (0, 0)
     assert compiled.background_apply(*apply) == (0, 0, 0)
-    for k, wrong in ((0, u4), (1, u2), (1, u1[:4].copy()), (2, u2), (2, u4[:3].copy()), (3, short), (4, 4), (5, 65536)):
-        words = tuple(wrong if j == k else a for j, a in enumerate(good[0]))
-        with pytest.raises((TypeError, ValueError)):
-            compiled.background_find(words, *good[1:])
-        with pytest.raises((TypeError, ValueError)):
-            compiled.background_apply(words, *apply[1:])
+    for k, wrong in (
+        (0, u4),
+        (1, u2),
+        (1, u4[:3].copy()),
+        (2, short),
+        (3, room[:-1].copy()),
+        (3, u4),
+        (4, 4),
+        (5, 65536),
+    ):
+        given = tuple(wrong if j == k else a for j, a in enumerate(words))
+        for call, rest in (("begin", begin[1:]), ("find", find[1:]), ("apply", apply[1:])):
+            with pytest.raises((TypeError, ValueError)):
+                getattr(compiled, f"background_{call}")(given, *rest)
     for k, wrong in (
         (1, u1[:4].copy()),
         (2, np.array([1, 255], "u4")),
         (2, np.array([255], "u4")),
         (2, np.array([56, 0, 200], "u4")),
-        (3, room[:-1].copy()),
-        (3, u4),
-        (4, 73),
+        (3, 73),
     ):
         with pytest.raises((TypeError, ValueError)):
-            compiled.background_find(*(wrong if j == k else a for j, a in enumerate(good)))
-    for wrong in (passes[:-1].copy(), u4):
+            compiled.background_find(*(wrong if j == k else a for j, a in enumerate(find)))
+    for k, wrong in ((1, u1[:4].copy()), (1, u2), (3, discs[:, :2].copy()), (3, discs.astype("i8"))):
         with pytest.raises((TypeError, ValueError)):
-            compiled.background_apply(*apply[:3], wrong)
+            compiled.background_begin(*(wrong if j == k else a for j, a in enumerate(begin)))
     for means, level in ((u4, u2), (u4[:3].copy(), np.zeros((8, 9), "u4")), (u2, np.zeros((8, 9), "u4"))):
         with pytest.raises((TypeError, ValueError)):
             compiled.background_levels(means, 1, level)
@@ -433,10 +454,10 @@ def test_wrong_arrays_are_refused() -> None:
 @pytest.mark.skipif(not fused.have_images(), reason="the compiled kernels weren't built, or have no checksum")
 def test_a_chunk_needs_its_room() -> None:
     compiled: Any = kernels.compiled()
-    words = (np.zeros((8, 9), "u2"), np.zeros((8, 9), "u1"), np.zeros((4, 5), "u4"), np.zeros(72, "u4"), 1, 9)
-    passes = np.zeros(compiled.background_room(8, 9, 1)[1] // 8)
+    made = -(-compiled.background_room(8, 9, 1) // 8)
+    words = (np.zeros((8, 9), "u2"), np.zeros((4, 5), "u4"), np.zeros(72, "u4"), np.zeros(made), 1, 9)
     stage, room = np.zeros(4 * 4096 + 9, "u2"), kernels.bslz4_room(72, 2)
-    assert compiled.background_chunk(words, 0, 0, passes, 7, stage, room)[:3] == (0, 0, 0)
+    assert compiled.background_chunk(words, 0, 0, 7, stage, room)[:3] == (0, 0, 0)
     for wrong in ((stage[:-1], room), (stage.astype("u4"), room), (stage, room[:-1]), (stage, stage)):
         with pytest.raises((TypeError, ValueError)):
-            compiled.background_chunk(words, 0, 0, passes, 7, *wrong)
+            compiled.background_chunk(words, 0, 0, 7, *wrong)

@@ -288,15 +288,17 @@ static const uint8_t *frame_rows_next(frame_rows *f, size_t need) {
 
 /* What the functions of the background share. */
 typedef struct {
-    array values, state, means, indices;
+    array values, means, indices, room;
     background b;
+    pyramid p;
+    uint8_t *passes;
 } background_arrays;
 
 static void background_drop(background_arrays *a) {
     array_drop(&a->values);
-    array_drop(&a->state);
     array_drop(&a->means);
     array_drop(&a->indices);
+    array_drop(&a->room);
 }
 
 /* Sides of an image and of its cells; returns 0 with an exception set. */
@@ -316,42 +318,30 @@ static int means_take(array *means, PyObject *object, const background *b, int w
                      (Py_ssize_t)cells_along(b->nx, b->cell_bits));
 }
 
-/* (values, state, means, indices, cell_bits, limit), of which the indices have room for all pixels. */
+/* (values, means, indices, room, cell_bits, limit), of which the indices have room for all pixels. */
 static int background_take(background_arrays *a, PyObject *words) {
-    PyObject *values, *state, *means, *indices;
+    PyObject *values, *means, *indices, *room;
     unsigned int cell_bits;
     unsigned long limit;
-    if (!PyArg_ParseTuple(words, "OOOOIk", &values, &state, &means, &indices, &cell_bits, &limit) ||
+    if (!PyArg_ParseTuple(words, "OOOOIk", &values, &means, &indices, &room, &cell_bits, &limit) ||
         !array_take(&a->values, values, "values", 2, "u", 1) || !item_size_in(&a->values, "values", 2, 2, 2))
         return 0;
     const Py_ssize_t ny = a->values.view.shape[0], nx = a->values.view.shape[1];
-    if (!background_open(&a->b, ny, nx, cell_bits) || !array_take(&a->state, state, "state", 2, "u", 1) ||
-        !item_size_in(&a->state, "state", 1, 1, 1) || !has_shape(&a->state, "state", ny, nx) ||
-        !means_take(&a->means, means, &a->b, 1) || !array_take(&a->indices, indices, "indices", 1, "u", 1) ||
-        !item_size_in(&a->indices, "indices", 4, 4, 4))
+    if (!background_open(&a->b, ny, nx, cell_bits) || !means_take(&a->means, means, &a->b, 1) || !array_take(&a->indices, indices, "indices", 1, "u", 1) ||
+        !item_size_in(&a->indices, "indices", 4, 4, 4) || !array_take(&a->room, room, "room", 1, "f", 1))
         return 0;
+    if ((size_t)a->room.view.len < background_open_room(&a->b, &a->p, &a->passes, NULL, NULL)) {
+        PyErr_SetString(PyExc_ValueError, "the room is too small");
+        return 0;
+    }
+    background_open_room(&a->b, &a->p, &a->passes, a->means.view.buf, a->room.view.buf);
     if (limit > UINT16_MAX || a->indices.view.shape[0] < ny * nx) {
         PyErr_SetString(PyExc_ValueError, "the limit is above 65535, or there is room for too few indices");
         return 0;
     }
     a->b.limit = (uint32_t)limit;
     a->b.values = a->values.view.buf;
-    a->b.state = a->state.view.buf;
     a->b.centres = a->indices.view.buf;
-    return 1;
-}
-
-/* Memory for background_find's grids or background_apply's passes; returns 0 with an exception set. */
-static int background_room_take(array *room, PyObject *object, size_t bytes) {
-    if (!array_take(room, object, "room", 1, "f", 1)) return 0;
-    if ((size_t)room->view.len < bytes) PyErr_SetString(PyExc_ValueError, "the room is too small");
-    return (size_t)room->view.len >= bytes;
-}
-
-/* Opens the grids of an image in `room`; returns 0 with an exception set. */
-static int pyramid_take(pyramid *p, background_arrays *a, array *room, PyObject *object) {
-    if (!background_room_take(room, object, background_room(&a->b))) return 0;
-    pyramid_open(p, &a->b, a->means.view.buf, room->view.buf);
     return 1;
 }
 
@@ -369,30 +359,15 @@ static int row_done(image_chunk *c, const ending *e, const reduction *r, size_t 
     return 1;
 }
 
-/* What is pooled of an image's rows as they come. */
-typedef struct {
-    background_arrays a;
-    array room;
-    pyramid p;
-} pooling;
-
-static void pooling_drop(pooling *to) {
-    background_drop(&to->a);
-    array_drop(&to->room);
-}
-
-/* (words, room) as for background_find, for the image that `e` makes of what `r` sums. */
-static int pooling_take(pooling *to, PyObject *object, const ending *e, const reduction *r) {
-    PyObject *words, *room;
-    if (!PyArg_ParseTuple(object, "O!O", &PyTuple_Type, &words, &room) || !background_take(&to->a, words) ||
-        !pyramid_take(&to->p, &to->a, &to->room, room))
-        return 0;
+/* Words as for background_find, for the image that `e` makes of what `r` sums: its rows are pooled as they come. */
+static int pooling_take(background_arrays *to, PyObject *words, const ending *e, const reduction *r) {
+    if (!background_take(to, words)) return 0;
     const Py_buffer *values = &e->values.view;
-    if (!values->buf || to->a.b.values != values->buf || to->a.values.view.len != values->len || r->flag_rows) {
+    if (!values->buf || to->b.values != values->buf || to->values.view.len != values->len || r->flag_rows) {
         PyErr_SetString(PyExc_ValueError, "what is pooled is the image that is made");
         return 0;
     }
-    to->a.b.flags = r->flags;
+    to->b.flags = r->flags;
     return 1;
 }
 
@@ -400,7 +375,7 @@ static int pooling_take(pooling *to, PyObject *object, const ending *e, const re
  * neither frames nor, where these frames are all, sums are ever in memory; nor the image, where it becomes a chunk.
  * Returns the number of the frame that has a fault, or n; n + 1 if memory ran out. `rows`: room for n. */
 static size_t reduce_chunks(frame_rows *frames, size_t n, const void **rows, reduction *r, ending *e,
-                            image_chunk *c, pooling *to) {
+                            image_chunk *c, background_arrays *to) {
     block_memory memory = {0};
     size_t bad = n;
     for (size_t k = 0; k < n && bad == n; k++)
@@ -416,7 +391,7 @@ static size_t reduce_chunks(frame_rows *frames, size_t n, const void **rows, red
         row_ending how = ending_of_row(e, row, row_room(e, c, row));
         reduce_row(r, row, rows, n, &how);
         if (!row_done(c, e, r, row)) bad = n + 1;
-        if (to) pool_with(&to->a.b, &to->p, row);
+        if (to) pool_with(&to->b, &to->p, row);
     }
     for (size_t k = 0; k < n; k++) free(frames[k].pixels);
     block_memory_drop(&memory);
@@ -494,7 +469,7 @@ static int reducing_take(reducing *g, PyObject *words, PyObject *end, Py_ssize_t
 }
 
 /* Runs it; returns 0 with an exception set where a chunk has a fault. */
-static int reducing_run(reducing *g, ending *e, image_chunk *c, pooling *to) {
+static int reducing_run(reducing *g, ending *e, image_chunk *c, background_arrays *to) {
     size_t bad;
     Py_BEGIN_ALLOW_THREADS
     bad = reduce_chunks(g->frames, (size_t)g->n, g->rows, &g->s.r, e, c, to);
@@ -510,16 +485,16 @@ static int reducing_run(reducing *g, ending *e, image_chunk *c, pooling *to) {
 static PyObject *bslz4_reduce(PyObject *self, PyObject *args) {
     PyObject *words, *end, *pool, *result = NULL;
     reducing g = {.n = 0};
-    pooling to = {.room = {.held = 0}};
+    background_arrays to = {.b = {0}};
     (void)self;
     if (!PyArg_ParseTuple(args, "O!OO", &PyTuple_Type, &words, &end, &pool)) return NULL;
     const int ends = end != Py_None, pools = pool != Py_None;
     if (reducing_take(&g, words, end, 0) && (!pools || pooling_take(&to, pool, &g.e, &g.s.r)) &&
         reducing_run(&g, ends ? &g.e : NULL, NULL, pools ? &to : NULL))
         result = Py_BuildValue("KKn", (unsigned long long)g.e.f.n_clipped, (unsigned long long)g.e.f.n_invalid,
-                               (Py_ssize_t)to.a.b.n_centres);
+                               (Py_ssize_t)to.b.n_centres);
     reducing_drop(&g);
-    pooling_drop(&to);
+    background_drop(&to);
     return result;
 }
 
@@ -1021,19 +996,17 @@ static int weights_take(array *weights, PyObject *object, background *b) {
 
 /* `noted`: of rows that are pooled, how many centres there are; negative: rows are pooled now. */
 static PyObject *background_find_py(PyObject *self, PyObject *args) {
-    PyObject *words, *flags_object, *weights_object, *room_object, *result = NULL;
+    PyObject *words, *flags_object, *weights_object, *result = NULL;
     background_arrays a = {.b = {0}};
-    array flags = {.held = 0}, weights = {.held = 0}, room = {.held = 0};
-    pyramid p;
+    array flags = {.held = 0}, weights = {.held = 0};
     Py_ssize_t noted;
     uint64_t rest;
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!OOOn", &PyTuple_Type, &words, &flags_object, &weights_object, &room_object, &noted))
-        return NULL;
+    if (!PyArg_ParseTuple(args, "O!OOn", &PyTuple_Type, &words, &flags_object, &weights_object, &noted)) return NULL;
     if (!background_take(&a, words) || !array_take(&flags, flags_object, "flags", 2, "u", 0) ||
         !item_size_in(&flags, "flags", 1, 1, 1) ||
         !has_shape(&flags, "flags", a.values.view.shape[0], a.values.view.shape[1]) ||
-        !weights_take(&weights, weights_object, &a.b) || !pyramid_take(&p, &a, &room, room_object))
+        !weights_take(&weights, weights_object, &a.b))
         goto done;
     a.b.flags = flags.view.buf;
     a.b.n_centres = noted > 0 ? (size_t)noted : 0;
@@ -1043,15 +1016,63 @@ static PyObject *background_find_py(PyObject *self, PyObject *args) {
             goto done;
         }
     Py_BEGIN_ALLOW_THREADS
-    for (size_t y = 0; noted < 0 && y < a.b.ny; y++) pool_with(&a.b, &p, y);
-    rest = background_find(&a.b, &p);
+    for (size_t y = 0; noted < 0 && y < a.b.ny; y++) pool_with(&a.b, &a.p, y);
+    rest = background_find(&a.b, &a.p);
     Py_END_ALLOW_THREADS
     result = Py_BuildValue("nK", (Py_ssize_t)a.b.n_centres, (unsigned long long)rest);
 done:
     background_drop(&a);
     array_drop(&flags);
     array_drop(&weights);
-    array_drop(&room);
+    return result;
+}
+
+/* (n, 3) of x, y and r, as for set_disc. */
+static int discs_take(array *discs, PyObject *object) {
+    return array_take(discs, object, "discs", 2, "i", 0) && item_size_in(discs, "discs", 4, 4, 4) &&
+           has_shape(discs, "discs", discs->view.shape[0], 3);
+}
+
+static int state_take(array *state, PyObject *object, const background_arrays *a, int writable) {
+    return array_take(state, object, "state", 2, "u", writable) && item_size_in(state, "state", 1, 1, 1) &&
+           has_shape(state, "state", a->values.view.shape[0], a->values.view.shape[1]);
+}
+
+/* `discs`: None where there are none. */
+static PyObject *background_begin_py(PyObject *self, PyObject *args) {
+    PyObject *words, *always_object, *discs_object, *result = NULL;
+    background_arrays a = {.b = {0}};
+    array always = {.held = 0}, discs = {.held = 0};
+    int is_new;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!OpO", &PyTuple_Type, &words, &always_object, &is_new, &discs_object)) return NULL;
+    if (background_take(&a, words) && state_take(&always, always_object, &a, 0) &&
+        (discs_object == Py_None || discs_take(&discs, discs_object))) {
+        const size_t n_discs = discs.held ? (size_t)discs.view.shape[0] : 0;
+        Py_BEGIN_ALLOW_THREADS
+        if (is_new) states_pack(&a.b, always.view.buf);
+        background_begin(&a.b, discs.view.buf, n_discs);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    background_drop(&a);
+    array_drop(&always);
+    array_drop(&discs);
+    return result;
+}
+
+static PyObject *background_state(PyObject *self, PyObject *args) {
+    PyObject *words, *object, *result = NULL;
+    background_arrays a = {.b = {0}};
+    array state = {.held = 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!O", &PyTuple_Type, &words, &object)) return NULL;
+    if (background_take(&a, words) && state_take(&state, object, &a, 1)) {
+        states_unpack(&a.b, state.view.buf);
+        result = Py_NewRef(Py_None);
+    }
+    background_drop(&a);
+    array_drop(&state);
     return result;
 }
 
@@ -1059,9 +1080,11 @@ static PyObject *background_room_py(PyObject *self, PyObject *args) {
     Py_ssize_t ny, nx;
     unsigned int cell_bits;
     background b;
+    pyramid p;
+    uint8_t *passes;
     (void)self;
     if (!PyArg_ParseTuple(args, "nnI", &ny, &nx, &cell_bits) || !background_open(&b, ny, nx, cell_bits)) return NULL;
-    return Py_BuildValue("nn", (Py_ssize_t)background_room(&b), (Py_ssize_t)leveling_room(&b));
+    return PyLong_FromSize_t(background_open_room(&b, &p, &passes, NULL, NULL));
 }
 
 static PyObject *background_levels_py(PyObject *self, PyObject *args) {
@@ -1084,39 +1107,35 @@ static PyObject *background_levels_py(PyObject *self, PyObject *args) {
     return result;
 }
 
-/* Runs it in `room`; `chunk` may be NULL. Returns 0 with an exception set. */
-static int background_applied(background_arrays *a, unsigned long long rest, unsigned long low, PyObject *room_object,
-                              image_chunk *chunk, uint16_t mark, background_sums *sums) {
-    array room = {.held = 0};
-    const int ok = background_room_take(&room, room_object, leveling_room(&a->b));
-    if (ok) {
-        Py_BEGIN_ALLOW_THREADS
-        background_apply(&a->b, a->means.view.buf, rest, low > UINT32_MAX ? UINT32_MAX : (uint32_t)low, chunk, mark,
-                         room.view.buf, sums);
-        Py_END_ALLOW_THREADS
-    }
-    array_drop(&room);
-    return ok;
+/* `chunk` may be NULL. */
+static void background_applied(background_arrays *a, unsigned long long rest, unsigned long low, image_chunk *chunk,
+                               uint16_t mark, background_sums *sums) {
+    Py_BEGIN_ALLOW_THREADS
+    background_apply(&a->b, a->means.view.buf, rest, low > UINT32_MAX ? UINT32_MAX : (uint32_t)low, chunk, mark, a->passes,
+                     sums);
+    Py_END_ALLOW_THREADS
 }
 
 static PyObject *background_apply_py(PyObject *self, PyObject *args) {
-    PyObject *words, *room, *result = NULL;
+    PyObject *words, *result = NULL;
     background_arrays a = {.b = {0}};
     background_sums sums;
     unsigned long low;
     unsigned long long rest;
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!O&kO", &PyTuple_Type, &words, whole_number, &rest, &low, &room)) return NULL;
-    if (background_take(&a, words) && background_applied(&a, rest, low, room, NULL, 0, &sums))
+    if (!PyArg_ParseTuple(args, "O!O&k", &PyTuple_Type, &words, whole_number, &rest, &low)) return NULL;
+    if (background_take(&a, words)) {
+        background_applied(&a, rest, low, NULL, 0, &sums);
         result = Py_BuildValue("KKK", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
                                (unsigned long long)sums.n_kept);
+    }
     background_drop(&a);
     return result;
 }
 
 #ifdef BNL_CRC32
 static PyObject *background_chunk(PyObject *self, PyObject *args) {
-    PyObject *words, *passes, *stage_object, *room_object, *result = NULL;
+    PyObject *words, *stage_object, *room_object, *result = NULL;
     background_arrays a = {.b = {0}};
     array stage = {.held = 0}, room = {.held = 0};
     image_chunk c = {.codes = 0};
@@ -1125,8 +1144,8 @@ static PyObject *background_chunk(PyObject *self, PyObject *args) {
     unsigned long long rest;
     unsigned short mark;
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!O&kOHOO", &PyTuple_Type, &words, whole_number, &rest, &low, &passes, &mark,
-                          &stage_object, &room_object))
+    if (!PyArg_ParseTuple(args, "O!O&kHOO", &PyTuple_Type, &words, whole_number, &rest, &low, &mark, &stage_object,
+                          &room_object))
         return NULL;
     if (!background_take(&a, words) || !image_take(&c, &stage, &room, stage_object, room_object, a.b.ny, a.b.nx))
         goto done;
@@ -1134,10 +1153,10 @@ static PyObject *background_chunk(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "the stage is of the image's type");
         goto done;
     }
-    if (background_applied(&a, rest, low, passes, &c, mark, &sums))
-        result = Py_BuildValue("KKKnId", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
-                               (unsigned long long)sums.n_kept, (Py_ssize_t)(c.writer.to - c.writer.start),
-                               (unsigned int)c.crc, c.encoding);
+    background_applied(&a, rest, low, &c, mark, &sums);
+    result = Py_BuildValue("KKKnId", (unsigned long long)sums.sum_before, (unsigned long long)sums.sum_after,
+                           (unsigned long long)sums.n_kept, (Py_ssize_t)(c.writer.to - c.writer.start),
+                           (unsigned int)c.crc, c.encoding);
 done:
     chunk_writer_drop(&c.writer);
     background_drop(&a);
@@ -1154,14 +1173,12 @@ static PyObject *keep_discs(PyObject *self, PyObject *args) {
     (void)self;
     if (!PyArg_ParseTuple(args, "OOi", &objects[0], &objects[1], &bit)) return NULL;
     if (array_take(&state, objects[0], "state", 2, "u", 1) && item_size_in(&state, "state", 1, 1, 1) &&
-        array_take(&discs, objects[1], "discs", 2, "i", 0) && item_size_in(&discs, "discs", 4, 4, 4) &&
-        sides_fit(state.view.shape[0], state.view.shape[1], "state") && has_shape(&discs, "discs", discs.view.shape[0], 3)) {
-        const background b = {.ny = (size_t)state.view.shape[0], .nx = (size_t)state.view.shape[1],
-                              .state = state.view.buf};
+        discs_take(&discs, objects[1]) && sides_fit(state.view.shape[0], state.view.shape[1], "state")) {
+        const size_t ny = (size_t)state.view.shape[0], nx = (size_t)state.view.shape[1];
         const int32_t *disc = discs.view.buf;
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t k = 0; k < discs.view.shape[0]; k++, disc += 3)
-            set_disc(&b, disc[0], disc[1], disc[2], (uint8_t)bit);
+            set_disc(state.view.buf, ny, nx, disc, (uint8_t)bit);
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     }
@@ -1196,15 +1213,18 @@ static PyObject *release(PyObject *self, PyObject *unused) {
 
 static PyMethodDef methods[] = {
     {"accumulate", accumulate, METH_VARARGS, "accumulate(frame, mask, binning, total, flags, top, low, first)"},
+    {"background_room", background_room_py, METH_VARARGS, "background_room(ny, nx, cell_bits) -> bytes"},
+    {"background_begin", background_begin_py, METH_VARARGS,
+     "background_begin((values, means, indices, room, cell_bits, limit), always, is_new, discs)"},
+    {"background_state", background_state, METH_VARARGS, "background_state((values, ...), state)"},
     {"background_find", background_find_py, METH_VARARGS,
-     "background_find((values, state, means, indices, cell_bits, limit), flags, weights, room, noted) -> (n, rest)"},
-    {"background_room", background_room_py, METH_VARARGS, "background_room(ny, nx, cell_bits) -> (bytes to find, bytes to apply)"},
+     "background_find((values, ...), flags, weights, noted) -> (n, rest)"},
     {"background_levels", background_levels_py, METH_VARARGS, "background_levels(means, cell_bits, level)"},
     {"background_apply", background_apply_py, METH_VARARGS,
-     "background_apply((values, state, means, indices, cell_bits, limit), rest, low, room) -> (before, after, n_kept)"},
+     "background_apply((values, ...), rest, low) -> (before, after, n_kept)"},
 #ifdef BNL_CRC32
     {"background_chunk", background_chunk, METH_VARARGS,
-     "background_chunk((values, ...), rest, low, room, mark, stage, to) -> (before, after, n_kept, bytes, crc32, s)"},
+     "background_chunk((values, ...), rest, low, mark, stage, to) -> (before, after, n_kept, bytes, crc32, s)"},
 #endif
     {"keep_discs", keep_discs, METH_VARARGS, "keep_discs(state, discs, bit)"},
     {"bslz4_reduce", bslz4_reduce, METH_VARARGS,

@@ -89,14 +89,6 @@ def keep_discs(state: Array, discs: Array, bit: int = KEPT) -> None:
         compiled.keep_discs(state, np.ascontiguousarray(discs, np.int32), bit)
 
 
-def mark_discs(state: Array, discs: Array) -> None:
-    """Set KEPT in discs, as `keep_discs` takes them, and AROUND out to twice their radius and half a pixel."""
-    around = discs.copy()
-    around[:, 2] = 2 * around[:, 2] + POSITION_UNITS // 2
-    keep_discs(state, around, AROUND)
-    keep_discs(state, discs)
-
-
 def low_level(*, exact: bool, is_coded: bool) -> int:
     """The level, times 4096, below which kept pixels stay and the level is dithered around them.
 
@@ -107,7 +99,7 @@ def low_level(*, exact: bool, is_coded: bool) -> int:
 
 
 class Background:
-    """What is to be kept of an image, and the level of the rest: first `find`, then `apply` or `chunk`, image by image.
+    """What is to be kept of an image, and the level of the rest: of each `begin`, `find`, then `apply` or `chunk`.
 
     Its memory is made once: it is large, and new memory is slow.
     """
@@ -118,28 +110,47 @@ class Background:
         self._how, self._shape, self._limit = smoothing(binning), shape, limit
         size, self._rest = 1 << self._how.cell_bits, 0
         self._means = np.zeros((-(-ny // size), -(-nx // size)), np.uint32)
+        self._always, self._state = np.empty(0, np.uint8), np.zeros(shape, np.uint8)
         compiled = kernels.compiled()
         if compiled is not None:
             self._indices = np.empty(ny * nx, np.uint32)
-            sizes = compiled.background_room(ny, nx, self._how.cell_bits)
-            self._grids, self._passes = (np.empty(size // 8, np.float64) for size in sizes)
+            self._room = np.empty(-(-compiled.background_room(ny, nx, self._how.cell_bits) // 8), np.float64)
         self._stage = self._chunk = np.empty(0)
 
-    def _words(self, values: Array, state: Array) -> tuple[Any, ...]:
+    def _words(self, values: Array) -> tuple[Any, ...]:
         """The arguments that all of the compiled code's functions take."""
-        return (values, state, self._means, self._indices, self._how.cell_bits, self._limit)
+        return (values, self._means, self._indices, self._room, self._how.cell_bits, self._limit)
 
-    def pooling(self, values: Array, state: Array, discs: Array) -> Pooling | None:
+    def begin(self, values: Array, always: Array, discs: Array) -> None:
+        """An image starts.
+
+        Args:
+            values: (ny, nx) uint16, what will hold its counts.
+            always: (ny, nx) uint8: KEPT where kept anyway, ABSENT where every image is invalid, else 0.  Nothing is in
+                it that an image brings: it isn't looked at again where it is the same array as for the image before.
+            discs: (n, 3) int32: x, y and radius in eighths of a pixel; KEPT where a pixel's centre is within, AROUND
+                out to twice the radius and half a pixel.
+        """
+        compiled, is_new = kernels.compiled(), always is not self._always
+        self._always = always
+        if compiled is not None:
+            some = np.ascontiguousarray(discs, np.int32) if len(discs) else None
+            compiled.background_begin(self._words(values), always, is_new, some)
+            return
+        around = discs.copy()
+        around[:, 2] = 2 * around[:, 2] + POSITION_UNITS // 2
+        np.copyto(self._state, always)
+        keep_discs(self._state, around, AROUND)
+        keep_discs(self._state, discs)
+
+    def pooling(self, values: Array) -> Pooling | None:
         """For `fused.bslz4_reduce` to begin with `find`, to which it is given; None without compiled code.
 
-        Arguments as there, but that `values` are yet to be made.
+        Of the image that was begun, whose `values` are yet to be made.
         """
-        if kernels.compiled() is None:
-            return None
-        mark_discs(state, discs)
-        return Pooling((self._words(values, state), self._grids))
+        return None if kernels.compiled() is None else Pooling(self._words(values))
 
-    def find(self, values: Array, flags: Array, state: Array, discs: Array, pooling: Pooling | None = None) -> Array:
+    def find(self, values: Array, flags: Array, pooling: Pooling | None = None) -> Array:
         """Find what is to be kept of an image beside discs, and the level of the rest.
 
         That is what stands out of its surroundings, v > m + 5 sqrt(m + 1/2) + 1, m their mean, twice over, with eight
@@ -148,25 +159,25 @@ class Background:
         Args:
             values: (ny, nx) uint16 counts, any at invalid pixels.
             flags: (ny, nx) uint8, as `kernels.finish` takes them.
-            state: (ny, nx) uint8: KEPT where kept anyway, ABSENT where every image is invalid, else 0; what is found is
-                added, and AROUND out to twice a disc's radius and half a pixel.
-            discs: (n, 3) int32: x, y and radius in eighths of a pixel; kept where a pixel's centre is within.
             pooling: of the same image, or None; done or not.
 
         Returns:
             Flat indices (slow * nx + fast), uint32, in order, of the pixels found, whose neighbours are kept with them.
         """
-        if pooling is None:
-            mark_discs(state, discs)
         compiled, how = kernels.compiled(), self._how
         if compiled is None:
             weights = how.weights.astype(np.int64)
-            found = background_numpy.find(values, flags, state, self._means, how.cell_bits, weights, self._limit)
+            found = background_numpy.find(values, flags, self._state, self._means, how.cell_bits, weights, self._limit)
             return np.sort(found)
         noted = -1 if pooling is None or pooling.noted is None else pooling.noted
-        words = self._words(values, state)
-        n, self._rest = compiled.background_find(words, flags, how.weights, self._grids, noted)
+        n, self._rest = compiled.background_find(self._words(values), flags, how.weights, noted)
         return np.sort(self._indices[:n])
+
+    def state(self, values: Array) -> Array:
+        """(ny, nx) uint8, of the image in hand, whose `values` are given: KEPT, ABSENT where invalid, AROUND a disc."""
+        if (compiled := kernels.compiled()) is not None:
+            compiled.background_state(self._words(values), self._state)
+        return self._state.copy()
 
     def level(self) -> Array:
         """(ny, nx) uint32: the local mean m of the image in hand, times 4096."""
@@ -177,7 +188,7 @@ class Background:
         compiled.background_levels(self._means, bits, level)
         return level
 
-    def apply(self, values: Array, state: Array, low: int) -> Applied:
+    def apply(self, values: Array, low: int) -> Applied:
         """Replace all that isn't kept by its level, rounded so that the sum of all counts stays; invalid pixels too.
 
         What stands on the background keeps its height above it: kept pixels are moved by the rounding's difference of
@@ -186,16 +197,15 @@ class Background:
 
         Args:
             values: (ny, nx) uint16, those that `find` had, changed.
-            state: as `find` left it.
         """
         compiled = kernels.compiled()
         if compiled is None:
-            before, after = background_numpy.apply(values, state, self.level(), self._limit, low)
-            return Applied(before, after, np.flatnonzero((state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
-        before, after, n = compiled.background_apply(self._words(values, state), self._rest, low, self._passes)
+            before, after = background_numpy.apply(values, self._state, self.level(), self._limit, low)
+            return Applied(before, after, np.flatnonzero((self._state & (KEPT | ABSENT)) == KEPT).astype(np.uint32))
+        before, after, n = compiled.background_apply(self._words(values), self._rest, low)
         return Applied(before, after, self._indices[:n].copy())
 
-    def chunk(self, values: Array, state: Array, low: int, mark: int) -> Chunk:
+    def chunk(self, values: Array, low: int, mark: int) -> Chunk:
         """What `apply` does, and the image with `mark` where it is ABSENT as a chunk of filter 32008.
 
         For where `fused.have_images()`; `values` stay.
@@ -206,6 +216,6 @@ class Background:
             self._stage = np.empty(BLOCKS_AT_ONCE * (BLOCK_BYTES // 2) + nx, np.uint16)
             self._chunk = kernels.bslz4_room(ny * nx, 2)
         before, after, n, size, crc32, seconds = compiled.background_chunk(
-            self._words(values, state), self._rest, low, self._passes, mark, self._stage, self._chunk
+            self._words(values), self._rest, low, mark, self._stage, self._chunk
         )
         return Chunk(before, after, n, self._chunk.data[:size], crc32, seconds)

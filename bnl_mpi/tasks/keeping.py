@@ -73,7 +73,6 @@ class Keeper:
             self._always[blank != 0] |= ABSENT
         radius = AUTO_RADIUS if options.keep_radius is None else options.keep_radius
         self._auto_radius = radius / plan.binning + 0.5 if AUTO in options.keep else None
-        self._state = np.zeros(plan.shape_out, np.uint8)
         self._image = Image(np.empty((0, 3), np.int32), None)
         self._found = Found()
         alone = options.codec is None and not options.out_squash and options.compression == "bslz4"
@@ -93,8 +92,8 @@ class Keeper:
     def _pooling(self, values: Array) -> Pooling | None:
         """What the image's making, which will set `values`, is to do besides; None where it can't be told yet."""
         if self._auto_radius is None and values.dtype == np.uint16:
-            np.copyto(self._state, self._always)
-            self._image.pooling = self._background.pooling(values, self._state, self._image.discs)
+            self._background.begin(values, self._always, self._image.discs)
+            self._image.pooling = self._background.pooling(values)
         return self._image.pooling
 
     def apply(self, values: Array, flags: Array) -> Kept:
@@ -104,7 +103,7 @@ class Keeper:
         centres = self._find(counts, flags)
         if centres is None:
             return self._nothing()
-        applied = self._background.apply(counts, self._state, self._low)
+        applied = self._background.apply(counts, self._low)
         if counts is not values:
             values[...] = counts
         return Kept(applied.kept, len(applied.kept), centres, applied.sum_before, applied.sum_after)
@@ -117,7 +116,7 @@ class Keeper:
         centres = self._find(values, flags)
         if centres is None:
             return None
-        made = self._background.chunk(values, self._state, self._low, self._mark)
+        made = self._background.chunk(values, self._low, self._mark)
         return Kept(None, made.n_kept, centres, made.sum_before, made.sum_after), made
 
     def _find(self, values: Array, flags: Array) -> Array | None:
@@ -131,8 +130,8 @@ class Keeper:
             self._found.discs.append(strong)
             discs = np.concatenate([discs, strong])
         if pooling is None:
-            np.copyto(self._state, self._always)
-        centres = self._background.find(values, flags, self._state, discs, pooling)
+            self._background.begin(values, self._always, discs)
+        centres = self._background.find(values, flags, pooling)
         self._found.centres.append(centres)
         return centres
 

@@ -61,8 +61,9 @@ class Redrawer:
         state, invalid = self._kept.of(image, index), stored == self._mark
         state[invalid] |= ABSENT
         smooth = np.where(invalid, 0, stored).astype(np.uint16)
-        self._background.find(smooth, np.zeros(stored.shape, np.uint8), state, np.empty((0, 3), np.int32))
-        level = self._background.level()
+        self._background.begin(smooth, state, np.empty((0, 3), np.int32))
+        self._background.find(smooth, np.zeros(stored.shape, np.uint8))
+        level, state = self._background.level(), self._background.state(smooth)
         rng = np.random.default_rng([self._what.seed, image])
         drawn = np.minimum(rng.poisson(level / LEVEL_ONE), self._limit)
         kept = (state & KEPT) != 0

@@ -12,7 +12,10 @@
 #include "common.h"
 #include "reduce.h"
 
-enum { KEPT = 1, ABSENT = 2, AROUND = 4, PLAIN = KEPT | ABSENT };
+enum { KEPT = 1, ABSENT = 2, AROUND = 4 };
+
+/* Pixels of a row whose states are told by a word of bits for each, from the lowest on; most are all background. */
+enum { STRETCH = 32 };
 
 enum { LEVEL_BITS = 12, LEVEL_ONE = 1 << LEVEL_BITS, MOST_TAPS = 64, NEAR_SHARE = 32, POSITION_UNITS = 8 };
 
@@ -27,7 +30,10 @@ typedef struct {
     uint16_t taps_u2[MOST_TAPS];
     uint16_t *values;
     const uint8_t *flags;
-    uint8_t *state; /* of a pixel: KEPT, ABSENT, both or neither, which is background; AROUND a disc beside these */
+    size_t n_stretches; /* of a row */
+    uint32_t *kept, *absent, *around; /* of each row and stretch: pixels' bits; one with neither of the first two is
+                                         background, and may be around a disc; beyond the row's end none are set */
+    uint32_t *own_kept, *own_absent;  /* what every image begins with */
     uint32_t *centres; /* room for ny * nx */
     size_t n_centres;
 } background;
@@ -70,6 +76,40 @@ static void *from_room(uint8_t *room, size_t *to, size_t bytes) {
 
 static size_t cells_along(size_t n, unsigned cell_bits) { return (n + ((size_t)1 << cell_bits) - 1) >> cell_bits; }
 
+static size_t stretches_of(size_t nx) { return (nx + STRETCH - 1) / STRETCH; }
+
+/* The bits of an image; returns the bytes of room that they take. */
+static size_t states_open(background *b, uint8_t *room) {
+    const size_t bytes = b->ny * (b->n_stretches = stretches_of(b->nx)) * sizeof(uint32_t);
+    size_t used = 0;
+    b->kept = from_room(room, &used, bytes);
+    b->absent = from_room(room, &used, bytes);
+    b->around = from_room(room, &used, bytes);
+    b->own_kept = from_room(room, &used, bytes);
+    b->own_absent = from_room(room, &used, bytes);
+    return used;
+}
+
+/* The word in which pixel (y, x) has its bit, which is `pixel_bit(x)`. */
+INLINE size_t word_of(const background *b, size_t y, size_t x) { return y * b->n_stretches + x / STRETCH; }
+
+INLINE uint32_t pixel_bit(size_t x) { return UINT32_C(1) << x % STRETCH; }
+
+INLINE int is_absent(const background *b, size_t y, size_t x) { return (b->absent[word_of(b, y, x)] & pixel_bit(x)) != 0; }
+
+INLINE int is_background(const background *b, size_t y, size_t x) {
+    const size_t word = word_of(b, y, x);
+    return ((b->kept[word] | b->absent[word]) & pixel_bit(x)) == 0;
+}
+
+/* Sets the bits of a row's pixels x0 to x1. */
+INLINE void set_bits(uint32_t *row, size_t x0, size_t x1) {
+    for (size_t k = x0 / STRETCH; k <= x1 / STRETCH; k++) {
+        const uint32_t from = k == x0 / STRETCH ? ~UINT32_C(0) << x0 % STRETCH : ~UINT32_C(0);
+        row[k] |= k == x1 / STRETCH ? from & ~UINT32_C(0) >> (STRETCH - 1 - x1 % STRETCH) : from;
+    }
+}
+
 /* The grids of an image; returns the bytes of room that they take. Nothing in them is set. `means`: of the finest,
  * which are the caller's. */
 static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uint8_t *room) {
@@ -110,12 +150,6 @@ static size_t pyramid_open(pyramid *p, const background *b, uint32_t *means, uin
     }
 }
 
-/* Bytes that background_find needs for an image. */
-static size_t background_room(const background *b) {
-    pyramid p;
-    return pyramid_open(&p, b, NULL, NULL);
-}
-
 /* Marks the finest grid's cells that are within `reach` of one. */
 static void mark_around(pyramid *p, size_t y, size_t x, size_t reach) {
     const cell_grid *g = &p->grids[0];
@@ -147,21 +181,72 @@ static uint64_t square_root(uint64_t square) {
 
 INLINE int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
-/* Sets a bit of the pixels whose centre is within r of (x, y), in eighths of a pixel. */
-static void set_disc(const background *b, int64_t x, int64_t y, int64_t r, uint8_t bit) {
+/* Of row `row` the pixels whose centre is within r of (x, y), in eighths of a pixel: *from to *to; 0 if there are none. */
+INLINE int disc_in_row(size_t nx, size_t row, int64_t x, int64_t y, int64_t r, size_t *from, size_t *to) {
+    const int64_t unit = POSITION_UNITS, half = unit / 2, dy = (int64_t)row * unit + half - y, left = r * r - dy * dy;
+    if (left < 0) return 0;
+    const int64_t reach = (int64_t)square_root((uint64_t)left), last = (int64_t)nx - 1;
+    const int64_t first = -floor_div(-(x - reach - half), unit), end = floor_div(x + reach - half, unit);
+    *from = first < 0 ? 0 : (size_t)first;
+    *to = (size_t)(end > last ? last : end);
+    return first <= last && end >= 0 && first <= end;
+}
+
+/* The rows that such a disc may be in: *from to *to - 1. */
+INLINE void rows_of_disc(size_t ny, int64_t y, int64_t r, size_t *from, size_t *to) {
     const int64_t unit = POSITION_UNITS, half = unit / 2;
-    int64_t first = -floor_div(-(y - r - half), unit), last = floor_div(y + r - half, unit);
-    if (first < 0) first = 0;
-    if (last > (int64_t)b->ny - 1) last = (int64_t)b->ny - 1;
-    for (int64_t row = first; row <= last; row++) {
-        const int64_t dy = row * unit + half - y, left = r * r - dy * dy;
-        if (left < 0) continue;
-        const int64_t reach = (int64_t)square_root((uint64_t)left);
-        int64_t from = -floor_div(-(x - reach - half), unit), to = floor_div(x + reach - half, unit);
-        if (from < 0) from = 0;
-        if (to > (int64_t)b->nx - 1) to = (int64_t)b->nx - 1;
-        uint8_t *state = b->state + (size_t)row * b->nx;
-        for (int64_t column = from; column <= to; column++) state[column] |= bit;
+    const int64_t first = -floor_div(-(y - r - half), unit), end = floor_div(y + r - half, unit) + 1;
+    *from = first < 0 ? 0 : (size_t)first;
+    *to = end < 0 ? 0 : end > (int64_t)ny ? ny : (size_t)end;
+}
+
+/* Sets a bit of the bytes of (ny, nx) pixels that are in a disc. */
+static void set_disc(uint8_t *state, size_t ny, size_t nx, const int32_t *disc, uint8_t bit) {
+    size_t row, end, from, to;
+    for (rows_of_disc(ny, disc[1], disc[2], &row, &end); row < end; row++)
+        if (disc_in_row(nx, row, disc[0], disc[1], disc[2], &from, &to))
+            for (size_t x = from; x <= to; x++) state[row * nx + x] |= bit;
+}
+
+/* The same of bits, all of them. */
+static void set_disc_bits(const background *b, uint32_t *bits, int64_t x, int64_t y, int64_t r) {
+    size_t row, end, from, to;
+    for (rows_of_disc(b->ny, y, r, &row, &end); row < end; row++)
+        if (disc_in_row(b->nx, row, x, y, r, &from, &to)) set_bits(bits + row * b->n_stretches, from, to);
+}
+
+/* What every image begins with, of bytes of KEPT and ABSENT. */
+static void states_pack(background *b, const uint8_t *always) {
+    memset(b->own_kept, 0, b->ny * b->n_stretches * sizeof *b->own_kept);
+    memset(b->own_absent, 0, b->ny * b->n_stretches * sizeof *b->own_absent);
+    for (size_t y = 0; y < b->ny; y++)
+        for (size_t x = 0; x < b->nx; x++, always++) {
+            if (*always & KEPT) b->own_kept[word_of(b, y, x)] |= pixel_bit(x);
+            if (*always & ABSENT) b->own_absent[word_of(b, y, x)] |= pixel_bit(x);
+        }
+}
+
+/* The bytes of all pixels. */
+static void states_unpack(const background *b, uint8_t *state) {
+    for (size_t y = 0; y < b->ny; y++)
+        for (size_t x = 0; x < b->nx; x++, state++) {
+            const size_t word = word_of(b, y, x), k = x % STRETCH;
+            *state = (uint8_t)((b->kept[word] >> k & 1) * KEPT | (b->absent[word] >> k & 1) * ABSENT |
+                               (b->around[word] >> k & 1) * AROUND);
+        }
+}
+
+/* An image begins: `discs`, n_discs times x, y and r in eighths of a pixel, are kept, and what is around them is marked
+ * out to twice their radius and half a pixel. */
+static void background_begin(background *b, const int32_t *discs, size_t n_discs) {
+    const size_t bytes = b->ny * b->n_stretches * sizeof *b->kept;
+    memcpy(b->kept, b->own_kept, bytes);
+    memcpy(b->absent, b->own_absent, bytes);
+    memset(b->around, 0, bytes);
+    for (size_t k = 0; k < n_discs; k++, discs += 3) {
+        const int64_t around = 2 * (int64_t)discs[2] + POSITION_UNITS / 2;
+        set_disc_bits(b, b->around, discs[0], discs[1], around < INT32_MAX ? around : INT32_MAX);
+        set_disc_bits(b, b->kept, discs[0], discs[1], discs[2]);
     }
 }
 
@@ -173,7 +258,7 @@ static void keep_around(const background *b, size_t pixel, pyramid *p) {
     for (size_t row = y ? y - 1 : 0; row <= y1; row++)
         for (size_t column = x ? x - 1 : 0; column <= x1; column++) {
             const size_t i = row * b->nx + column;
-            if (!(b->state[i] & PLAIN)) {
+            if (is_background(b, row, column)) {
                 const size_t cell_y = row >> b->cell_bits, cell_x = column >> b->cell_bits;
                 p->sum[cell_y * p->grids[0].nx + cell_x] -= b->values[i];
                 p->n[cell_y * p->grids[0].nx + cell_x]--;
@@ -184,30 +269,31 @@ static void keep_around(const background *b, size_t pixel, pyramid *p) {
                 }
                 mark_around(p, cell_y, cell_x, b->reach + 1);
             }
-            b->state[i] |= KEPT;
+            b->kept[word_of(b, row, column)] |= pixel_bit(column);
         }
 }
 
 /* ---- the local mean ---- */
 
 /* Columns that are pooled together, whatever a cell's side. */
-enum { POOLED = 64 };
+enum { POOLED = 2 * STRETCH };
 
 /* Of columns, over the rows of a cell: their background's counts, how many there are, and the greatest. */
 typedef struct {
     uint16_t sum[POOLED], n[POOLED], most[POOLED];
 } pooled_columns;
 
-/* n columns of n_rows rows, whose sums fit 16 bits. `state`: NULL where all is background. */
-INLINE void pool_columns(const uint16_t *RESTRICT values, const uint8_t *RESTRICT state, size_t nx, size_t n_rows,
+/* n columns of n_rows rows, whose sums fit 16 bits. `use`: POOLED of each row, all bits of those that are background;
+ * NULL where all are. */
+INLINE void pool_columns(const uint16_t *RESTRICT values, const uint16_t *RESTRICT use, size_t nx, size_t n_rows,
                          size_t n, pooled_columns *RESTRICT p) {
     for (size_t x = 0; x < n; x++) {
         uint16_t sum = 0, number = 0, most = 0;
         for (size_t y = 0; y < n_rows; y++) {
-            const uint16_t use = state ? ALL_IF(uint16_t, (state[y * nx + x] & PLAIN) == 0) : UINT16_MAX;
-            const uint16_t v = values[y * nx + x] & use;
+            const uint16_t used = use ? use[y * POOLED + x] : UINT16_MAX;
+            const uint16_t v = values[y * nx + x] & used;
             sum = (uint16_t)(sum + v);
-            number = (uint16_t)(number - use);
+            number = (uint16_t)(number - used);
             most = most > v ? most : v;
         }
         p->sum[x] = sum;
@@ -260,13 +346,13 @@ INLINE void pool_cells(const pooled_columns *RESTRICT p, size_t n_cells, size_t 
 }
 
 /* The same of cells whose columns' sums may not fit. */
-static void pool_large(const uint16_t *values, const uint8_t *state, size_t nx, size_t n_rows, size_t n, size_t c,
+static void pool_large(const uint16_t *values, const uint16_t *use, size_t nx, size_t n_rows, size_t n, size_t c,
                        uint32_t *sum, uint16_t *number, uint16_t *most) {
     for (size_t x = 0; x < n; x++) {
         const size_t cell = x / c;
         if (x % c == 0) sum[cell] = number[cell] = most[cell] = 0;
         for (size_t y = 0; y < n_rows; y++) {
-            if (state[y * nx + x] & PLAIN) continue;
+            if (use && !use[y * POOLED + x]) continue;
             const uint16_t v = values[y * nx + x];
             sum[cell] += v;
             number[cell]++;
@@ -277,12 +363,30 @@ static void pool_large(const uint16_t *values, const uint8_t *state, size_t nx, 
 
 /* Saturated pixels, and those that are invalid by their value, which overloads are, are noted: their neighbours are of
  * a strong spot. What is absent already is so in every image. */
-static void note_saturated(background *b, size_t start, size_t n) {
-    for (size_t i = start; i < start + n; i++) {
+static void note_saturated(background *b, size_t y, size_t x0, size_t n) {
+    for (size_t x = x0, i = y * b->nx + x; x < x0 + n; x++, i++) {
         const int invalid = b->flags[i] & INVALID;
-        if (!(b->state[i] & ABSENT) && (invalid || b->values[i] >= b->limit)) b->centres[b->n_centres++] = (uint32_t)i;
-        if (invalid) b->state[i] |= ABSENT;
+        if (!is_absent(b, y, x) && (invalid || b->values[i] >= b->limit)) b->centres[b->n_centres++] = (uint32_t)i;
+        if (invalid) b->absent[word_of(b, y, x)] |= pixel_bit(x);
     }
+}
+
+/* Which of POOLED columns of n_rows rows from (y, x) on are background, as pool_columns takes it; whether all are. */
+INLINE int find_background(const background *b, size_t y, size_t x, size_t n_rows, uint16_t *use) {
+    const size_t first = word_of(b, y, x), more = x + STRETCH < b->nx;
+    uint32_t hidden[8][2], any = 0;
+    for (size_t row = 0; row < n_rows; row++) {
+        const size_t k = first + row * b->n_stretches;
+        hidden[row][0] = b->kept[k] | b->absent[k];
+        hidden[row][1] = b->kept[k + more] | b->absent[k + more];
+        any |= hidden[row][0] | hidden[row][1];
+    }
+    if (!any) return 1;
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t half = 0; half < 2; half++)
+            for (size_t i = 0; i < STRETCH; i++)
+                use[row * POOLED + half * STRETCH + i] = (uint16_t)((hidden[row][half] >> i & 1) - 1);
+    return 0;
 }
 
 /* All bits of n_rows rows' values, n of them. */
@@ -298,20 +402,21 @@ INLINE void pool_row(background *b, pyramid *p, size_t y, size_t c) {
     for (size_t x = 0; x < nx; x += POOLED) {
         const size_t n = nx - x < POOLED ? nx - x : POOLED, start = y * nx + x, cell = y / c * p->grids[0].nx + x / c;
         const uint16_t *values = b->values + start;
-        const uint8_t *state = b->state + start;
         const uint16_t all = bits_of_values(values, nx, n_rows, n);
         pooled_columns columns;
+        uint16_t room[8 * POOLED];
         if (all >= b->limit || bits_of_all(b->flags + start, nx, n_rows, n) & UINT64_C(0x0101010101010101) * INVALID)
-            for (size_t row = 0; row < n_rows; row++) note_saturated(b, start + row * nx, n);
+            for (size_t row = 0; row < n_rows; row++) note_saturated(b, y + row, x, n);
+        const uint16_t *const use = find_background(b, y, x, n_rows, room) ? NULL : room;
         if (all > UINT16_MAX / c) {
-            pool_large(values, state, nx, n_rows, n, c, p->sum + cell, p->n + cell, p->most + cell);
+            pool_large(values, use, nx, n_rows, n, c, p->sum + cell, p->n + cell, p->most + cell);
             continue;
         }
         if (n < POOLED || n_rows < c) {
             memset(&columns, 0, sizeof columns);
-            pool_columns(values, state, nx, n_rows, n, &columns);
-        } else if (bits_of_all(state, nx, c, POOLED)) {
-            pool_columns(values, state, nx, c, POOLED, &columns);
+            pool_columns(values, use, nx, n_rows, n, &columns);
+        } else if (use) {
+            pool_columns(values, use, nx, c, POOLED, &columns);
         } else {
             pool_columns(values, NULL, nx, c, POOLED, &columns);
         }
@@ -702,7 +807,7 @@ static void note_outliers(background *b, const pyramid *p, size_t cell_y, size_t
     for (size_t y = cell_y << bits; y < y1; y++) {
         levels_of_row(b, g, y, p->cells, p->level, cell_x ? cell_x - 1 : 0, cell_x + 1);
         for (size_t x = cell_x << bits, i = y * b->nx + x; x < x1; x++, i++)
-            if (!(b->state[i] & PLAIN) && stands_out(b->values[i], p->level[x])) b->centres[b->n_centres++] = (uint32_t)i;
+            if (is_background(b, y, x) && stands_out(b->values[i], p->level[x])) b->centres[b->n_centres++] = (uint32_t)i;
     }
 }
 

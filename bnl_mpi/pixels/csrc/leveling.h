@@ -21,31 +21,36 @@ enum { ROUNDED, MOVED, OTHER, N_FATES };
 /* Where the fractions of a fate's levels are counted; nobody asks for those of the last. */
 enum { MOVED_BINS = MOVED * LEVEL_ONE, OTHER_BINS = OTHER * LEVEL_ONE };
 
-/* Without branches, so that loops over pixels are vectorised: all bits of one of these are set, or of none where the
- * pixel is to be rounded. */
+/* What a stretch is: all background, all absent, or else. What is around discs is background too where levels make no
+ * difference. */
+enum { ALL_PLAIN, ALL_ABSENT, MIXED };
+
+/* A mixed stretch, whose sums fit 32 bits: such lie scattered in the image, but here one after the other. Bits of its
+ * pixels: what is kept; background around discs; absent, which is all beyond a row's end. */
+typedef struct {
+    uint32_t level[STRETCH];
+    uint16_t values[STRETCH];
+    uint32_t at, n; /* its first pixel in the image; how many there are */
+    uint32_t kept, near, absent;
+} mixed_stretch;
+
+static const uint32_t PIXEL_BITS[STRETCH] = {
+    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,  1u << 8,  1u << 9,  1u << 10,
+    1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15, 1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21,
+    1u << 22, 1u << 23, 1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
+
+/* All bits if pixel i has one in `word`, else none: without branches, so that loops over pixels are vectorised. */
+INLINE uint32_t all_if_in(uint32_t word, size_t i) { return ALL_IF(uint32_t, (word & PIXEL_BITS[i]) != 0); }
+
+/* Of a mixed stretch's pixel i: all bits of one of these are set, or of none where it is to be rounded. */
 typedef struct {
     uint32_t moved, dithered, stays;
 } fate;
 
-INLINE fate fate_of(uint32_t state, uint32_t level, uint32_t low) {
-    const uint32_t is_low = ALL_IF(uint32_t, level < low), kept = ALL_IF(uint32_t, (state & PLAIN) == KEPT);
-    const uint32_t near = ALL_IF(uint32_t, (state & (PLAIN | AROUND)) == AROUND);
-    return (fate){.moved = kept & ~is_low, .dithered = near & is_low, .stays = kept & is_low};
+INLINE fate fate_of(const mixed_stretch *m, size_t i, uint32_t low) {
+    const uint32_t is_low = ALL_IF(uint32_t, m->level[i] < low), kept = all_if_in(m->kept, i);
+    return (fate){.moved = kept & ~is_low, .dithered = all_if_in(m->near, i) & is_low, .stays = kept & is_low};
 }
-
-/* Pixels of a row that are worked on together: their sums fit 32 bits. Most are all background. */
-enum { STRETCH = 32 };
-
-/* What a stretch is: all background, all absent, or else. */
-enum { ALL_PLAIN, ALL_ABSENT, MIXED };
-
-/* A mixed stretch: such lie scattered in the image, but here one after the other. Beyond a row's end all is absent. */
-typedef struct {
-    uint32_t level[STRETCH];
-    uint16_t values[STRETCH];
-    uint8_t state[STRETCH];
-    uint32_t at, n, any; /* its first pixel in the image; how many there are; their states' bits */
-} mixed_stretch;
 
 /* Histograms of the levels' fractions, by fate, in two halves; whole levels of what is rounded and of what is moved; counts that are
  * kept, and that dithering replaces. */
@@ -71,11 +76,9 @@ typedef struct {
     level_sums sums;
 } leveling;
 
-static size_t stretches_of(size_t nx) { return (nx + STRETCH - 1) / STRETCH; }
-
 /* An image's passes in `room`, whose bytes it returns; it may be NULL. */
 static size_t leveling_open(leveling **l, const background *b, uint32_t *means, uint8_t *room) {
-    const size_t cells = cells_along(b->nx, b->cell_bits), n = b->ny * stretches_of(b->nx);
+    const size_t cells = cells_along(b->nx, b->cell_bits), n = b->ny * b->n_stretches;
     size_t used = 0;
     *l = from_room(room, &used, sizeof **l);
     leveling made = {.b = b, .g = {.ny = cells_along(b->ny, b->cell_bits), .nx = cells, .mean = means}};
@@ -89,11 +92,6 @@ static size_t leveling_open(leveling **l, const background *b, uint32_t *means, 
     made.mixed = from_room(room, &used, n * sizeof *made.mixed);
     if (room) **l = made;
     return used;
-}
-
-static size_t leveling_room(const background *b) {
-    leveling *l;
-    return leveling_open(&l, b, NULL, NULL);
 }
 
 /* Means of a row of cells in 16 bits, and whether these, and their differences from those to the right and below, are so
@@ -162,48 +160,35 @@ static const uint16_t *make_levels(leveling *l, size_t y) {
     return NULL;
 }
 
-INLINE uint8_t kind_of_stretch(const uint8_t *state, size_t n, uint32_t *any) {
-    uint64_t bits = bits_of_all(state, 0, 1, n);
-    uint8_t all = ABSENT;
-    if (!bits) return ALL_PLAIN;
-    bits |= bits >> 32;
-    bits |= bits >> 16;
-    *any = (uint8_t)(bits | bits >> 8);
-    if (!(*any & ABSENT)) return MIXED;
-    for (size_t i = 0; i < n; i++) all &= state[i];
-    return all ? ALL_ABSENT : MIXED;
-}
-
-/* What a row's stretches are; mixed ones are listed, without their values and levels. Whether all are absent. */
+/* What a row's stretches are; mixed ones are listed, as yet without what is in them. Whether all are absent. */
 INLINE int kinds_of_row(leveling *l, size_t y, uint8_t *kinds) {
     const background *b = l->b;
-    const size_t n_stretches = stretches_of(b->nx);
-    int absent = 1;
-    for (size_t k = 0; k < n_stretches; k++) {
-        const size_t x = k * STRETCH, n = b->nx - x < STRETCH ? b->nx - x : STRETCH, at = y * b->nx + x;
-        mixed_stretch *m = &l->mixed[l->n_mixed];
-        kinds[k] = n == STRETCH ? kind_of_stretch(b->state + at, STRETCH, &m->any) : kind_of_stretch(b->state + at, n, &m->any);
-        absent &= kinds[k] == ALL_ABSENT;
-        if (kinds[k] != MIXED) continue;
-        m->at = (uint32_t)at;
-        m->n = (uint32_t)n;
-        memset(m->state, ABSENT, sizeof m->state);
-        if (n == STRETCH)
-            memcpy(m->state, b->state + at, STRETCH);
-        else
-            memcpy(m->state, b->state + at, n);
-        PREFETCH(b->values + at);
-        l->n_mixed++;
+    const size_t first = word_of(b, y, 0), beyond = b->n_stretches * STRETCH - b->nx;
+    int all_absent = 1;
+    for (size_t k = 0; k < b->n_stretches; k++) {
+        const uint32_t absent = b->absent[first + k], most = ~UINT32_C(0) >> (k + 1 < b->n_stretches ? 0 : beyond);
+        kinds[k] = ALL_PLAIN;
+        if (absent == most) {
+            kinds[k] = ALL_ABSENT;
+            continue;
+        }
+        all_absent = 0;
+        if (!(b->kept[first + k] | absent | b->around[first + k])) continue;
+        mixed_stretch *const m = &l->mixed[l->n_mixed++];
+        m->at = (uint32_t)(y * b->nx + k * STRETCH);
+        m->n = (uint32_t)(STRETCH - (k + 1 < b->n_stretches ? 0 : beyond));
+        kinds[k] = MIXED;
+        PREFETCH(b->values + m->at);
     }
-    return absent;
+    return all_absent;
 }
 
 INLINE void take_mixed(const mixed_stretch *m, uint32_t low, uint32_t *RESTRICT bins, level_sums *sums) {
     uint32_t whole[2] = {0, 0}, kept = 0, dithered = 0;
     for (size_t i = 0; i < STRETCH; i++) {
         /* What is absent is rounded, but counts nowhere: as if it stayed. */
-        const uint32_t level = m->level[i], absent = ALL_IF(uint32_t, (m->state[i] & ABSENT) != 0);
-        const fate f = fate_of(m->state[i], level, low);
+        const uint32_t level = m->level[i], absent = all_if_in(m->absent, i);
+        const fate f = fate_of(m, i, low);
         const uint32_t other = f.dithered | f.stays | absent;
         /* A bin for each of the others, lest they wait for one another. */
         bins[i] = (other & (OTHER_BINS | (uint32_t)i)) | (~other & ((f.moved & MOVED_BINS) | (level & (LEVEL_ONE - 1))));
@@ -273,39 +258,63 @@ INLINE size_t alike(const uint8_t *kinds, size_t k, size_t n) {
 /* Where stretch k begins, or the row ends. */
 INLINE size_t start_of(const background *b, size_t k) { return k * STRETCH < b->nx ? k * STRETCH : b->nx; }
 
-/* The n levels and values of a mixed stretch. */
-INLINE void fill_mixed(mixed_stretch *RESTRICT m, const background *b, const uint32_t *RESTRICT level,
-                       const uint16_t *RESTRICT narrow, size_t n) {
-    if (narrow)
-        for (size_t i = 0; i < n; i++) m->level[i] = narrow[i];
-    else
-        memcpy(m->level, level, n * sizeof *level);
+/* Fills in a listed stretch of n pixels, those of word `word`; `level` or, where that isn't NULL, `narrow` is its levels.
+ * Whether it is mixed indeed: where nothing but the surroundings of discs is in it, and nothing low, it is as good as
+ * plain. */
+INLINE int fill_mixed(mixed_stretch *RESTRICT m, const background *b, size_t word, uint32_t low,
+                      const uint32_t *RESTRICT level, const uint16_t *RESTRICT narrow, size_t n) {
+    const uint32_t kept = b->kept[word], absent = b->absent[word];
+    uint32_t least = UINT32_MAX;
+    for (size_t i = 0; i < n; i++) {
+        m->level[i] = narrow ? narrow[i] : level[i];
+        least = least < m->level[i] ? least : m->level[i];
+    }
+    if (!(kept | absent) && least >= low) return 0;
+    m->kept = kept & ~absent;
+    m->near = b->around[word] & ~kept & ~absent;
+    m->absent = n == STRETCH ? absent : absent | ~UINT32_C(0) << n;
     memcpy(m->values, b->values + m->at, n * sizeof *m->values);
+    return 1;
+}
+
+/* Takes row y's mixed stretches, listed from `first` on, into the sums, and off the list what isn't mixed. */
+INLINE void take_mixed_row(leveling *l, size_t y, size_t first, uint8_t *kinds, const uint16_t *narrow) {
+    const background *b = l->b;
+    uint32_t bins[STRETCH];
+    size_t n_mixed = first;
+    for (size_t k = first; k < l->n_mixed; k++) {
+        mixed_stretch *const m = &l->mixed[n_mixed];
+        const size_t x = l->mixed[k].at - y * b->nx, n = l->mixed[k].n, word = word_of(b, y, x);
+        m->at = l->mixed[k].at;
+        m->n = (uint32_t)n;
+        const uint16_t *const levels = narrow ? narrow + x : NULL;
+        /* A constant length lets the compiler vectorise. */
+        const int is_mixed = n == STRETCH ? fill_mixed(m, b, word, l->low, l->level + x, levels, STRETCH)
+                                          : fill_mixed(m, b, word, l->low, l->level + x, levels, n);
+        kinds[x / STRETCH] = is_mixed ? MIXED : ALL_PLAIN;
+        if (!is_mixed) continue;
+        take_mixed(m, l->low, bins, &l->sums);
+        n_mixed++;
+    }
+    l->n_mixed = n_mixed;
 }
 
 /* Takes all levels into the sums, lists what is mixed, and sets `kinds`. */
 static CLONES void take_levels(leveling *l) {
     const background *b = l->b;
-    const size_t n_stretches = stretches_of(b->nx);
     uint8_t *kinds = l->kinds;
-    uint32_t bins[STRETCH];
-    for (size_t y = 0; y < b->ny; y++, kinds += n_stretches) {
-        mixed_stretch *m = &l->mixed[l->n_mixed];
+    for (size_t y = 0; y < b->ny; y++, kinds += b->n_stretches) {
+        const size_t first = l->n_mixed;
         if (kinds_of_row(l, y, kinds)) continue;
         const uint16_t *narrow = make_levels(l, y);
-        for (size_t k = 0, end; k < n_stretches; k = end) {
+        take_mixed_row(l, y, first, kinds, narrow);
+        for (size_t k = 0, end; k < b->n_stretches; k = end) {
             const size_t x = k * STRETCH;
-            end = kinds[k] == ALL_PLAIN ? alike(kinds, k, n_stretches) : k + 1;
+            end = alike(kinds, k, b->n_stretches);
             if (kinds[k] == ALL_PLAIN && narrow)
                 take_plain_u2(narrow + x, start_of(b, end) - x, &l->sums);
             else if (kinds[k] == ALL_PLAIN)
                 take_plain_u4(l->level + x, start_of(b, end) - x, &l->sums);
-            if (kinds[k] != MIXED) continue;
-            if (m->n == STRETCH) /* a constant length lets the compiler vectorise */
-                fill_mixed(m, b, l->level + x, narrow ? narrow + x : NULL, STRETCH);
-            else
-                fill_mixed(m, b, l->level + x, narrow ? narrow + x : NULL, m->n);
-            take_mixed(m++, l->low, bins, &l->sums);
         }
     }
     for (size_t k = 0; k < OTHER_BINS; k++) l->sums.n_of[k] += l->sums.more[k];
@@ -340,7 +349,7 @@ INLINE uint32_t move_stretch(mixed_stretch *RESTRICT m, const int32_t *RESTRICT 
                              uint32_t up) {
     uint32_t after = 0;
     for (size_t i = 0; i < STRETCH; i++) {
-        const fate f = fate_of(m->state[i], m->level[i], low);
+        const fate f = fate_of(m, i, low);
         const int32_t value = m->values[i], at = (int32_t)m->level[i], is_moved = (int32_t)f.moved;
         int32_t whole = (int32_t)((m->level[i] + up) >> LEVEL_BITS);
         whole = whole < limit ? whole : limit;
@@ -364,18 +373,11 @@ static CLONES void move_kept(leveling *l, uint32_t up, int noting, background_su
     for (size_t y = 0; y < 4; y++)
         for (size_t x = 0; x < STRETCH; x++) thresholds[y][x] = DITHER[y][x & 3] * (LEVEL_ONE / 16) + LEVEL_ONE / 32;
     for (mixed_stretch *m = l->mixed, *end = m + l->n_mixed; m < end; m++) {
-        if (!(m->any & (KEPT | AROUND))) continue;
+        if (!(m->kept | m->near)) continue;
         sums->sum_after += move_stretch(m, thresholds[m->at / b->nx & 3], (int32_t)b->limit, l->low, up);
-        if (!(m->any & KEPT)) continue;
-        if (!noting) {
-            uint32_t kept = 0;
-            for (uint32_t i = 0; i < STRETCH; i++) kept += (m->state[i] & PLAIN) == KEPT;
-            sums->n_kept += kept;
-            continue;
-        }
-        for (uint32_t i = 0; i < m->n; i++) {
-            b->centres[sums->n_kept] = m->at + i;
-            sums->n_kept += (m->state[i] & PLAIN) == KEPT;
+        for (uint32_t i = 0; m->kept && i < m->n; i++) {
+            if (noting) b->centres[sums->n_kept] = m->at + i;
+            sums->n_kept += m->kept >> i & 1;
         }
     }
 }
@@ -388,9 +390,9 @@ INLINE uint32_t round_mixed(const mixed_stretch *m, uint32_t limit, uint32_t low
     uint32_t after = 0;
     uint16_t all[STRETCH];
     for (size_t i = 0; i < STRETCH; i++) {
-        const fate f = fate_of(m->state[i], m->level[i], low);
+        const fate f = fate_of(m, i, low);
         const uint32_t rounded = ~(f.moved | f.dithered | f.stays);
-        const uint32_t absent = ALL_IF(uint32_t, (m->state[i] & ABSENT) != 0), marked = absent & marks;
+        const uint32_t absent = all_if_in(m->absent, i), marked = absent & marks;
         uint32_t whole = (m->level[i] + up) >> LEVEL_BITS;
         whole = whole < limit ? whole : limit;
         after += whole & rounded & ~absent;
@@ -406,7 +408,7 @@ INLINE uint32_t round_mixed(const mixed_stretch *m, uint32_t limit, uint32_t low
 /* A row as it will be, in `out`; returns the counts of its background. `m`: its first mixed stretch, if any. */
 static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, uint32_t up, int32_t mark, uint16_t *out) {
     const background *b = l->b;
-    const size_t n_stretches = stretches_of(b->nx);
+    const size_t n_stretches = b->n_stretches;
     const uint8_t *kinds = l->kinds + y * n_stretches;
     uint64_t after = 0;
     size_t n_marked = 0;
@@ -429,13 +431,23 @@ static CLONES uint64_t round_row(leveling *l, size_t y, const mixed_stretch *m, 
     return after;
 }
 
+/* What becomes of an image is found in `room`, which holds it from its beginning to its end: its bits, what
+ * background_find needs, and these passes. Returns the bytes of it; it may be NULL. */
+static size_t background_open_room(background *b, pyramid *p, uint8_t **passes, uint32_t *means, uint8_t *room) {
+    leveling *l;
+    size_t used = states_open(b, room);
+    used += pyramid_open(p, b, means, room ? room + used : NULL);
+    *passes = room ? room + used : NULL;
+    return used + leveling_open(&l, b, means, NULL);
+}
+
 /* All that isn't kept, invalid pixels among it, gets its level, rounded; kept pixels stand on it then. The sum of all
  * counts stays. `rest`: as background_find returns it. With a chunk the image goes there, and what is absent gets `mark`;
- * else it goes where it was, and what is kept is listed in place of the centres. `room`: leveling_room bytes. */
+ * else it goes where it was, and what is kept is listed in place of the centres. `passes`: its room. */
 static void background_apply(const background *b, uint32_t *means, uint64_t rest, uint32_t low, image_chunk *chunk,
-                             uint16_t mark, uint8_t *room, background_sums *sums) {
+                             uint16_t mark, uint8_t *passes, background_sums *sums) {
     leveling *l;
-    leveling_open(&l, b, means, room);
+    leveling_open(&l, b, means, passes);
     l->low = low;
     memset(sums, 0, sizeof *sums);
     narrow_rows(l);
