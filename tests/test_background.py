@@ -170,6 +170,29 @@ def test_what_is_kept_is_what_the_rules_say(seed: int, binning: int) -> None:
     np.testing.assert_array_equal((state & ABSENT) != 0, (given_state & ABSENT != 0) | (flags & 1 != 0))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_images_leave_nothing_to_those_after_them(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Of a block all begin with the same array; an image may be given up when it has begun."""
+    if not compiled:
+        monkeypatch.setattr(kernels, "compiled", lambda: None)
+    shape = (67, 90)
+    always = picture(shape, 0)[2]
+    of = background.Background(shape, 2, LIMIT)
+    for seed in range(1, 5):
+        values, flags, _, discs = picture(shape, seed)
+        of.begin(values, always, discs[::-1])
+        of.begin(values, always, discs if seed < 4 else NO_DISCS)
+        pixels, state = values.copy(), always.copy()
+        found, level, applied = as_used(pixels, flags, state, discs if seed < 4 else NO_DISCS, 2)
+        np.testing.assert_array_equal(of.find(values, flags), found)
+        np.testing.assert_array_equal(of.level(), level)
+        np.testing.assert_array_equal(of.state(values), state)
+        assert of.apply(values, LOW[False])[:2] == applied[:2]
+        np.testing.assert_array_equal(values, pixels)
+    of.begin(values, np.zeros(shape, np.uint8), NO_DISCS)
+    assert not of.state(values).any()
+
+
 def test_the_level_is_the_gaussian_mean_of_what_is_not_kept() -> None:
     for binning in (1, 2, 4):
         values, flags, state, discs = picture((70, 80), binning, mean=6.0)

@@ -365,6 +365,13 @@ INLINE uint32_t move_stretch(mixed_stretch *RESTRICT m, const int32_t *RESTRICT 
     return after;
 }
 
+/* How many bits are set. */
+INLINE uint32_t number_of(uint32_t bits) {
+    bits -= bits >> 1 & UINT32_C(0x55555555);
+    bits = (bits & UINT32_C(0x33333333)) + (bits >> 2 & UINT32_C(0x33333333));
+    return ((bits + (bits >> 4)) & UINT32_C(0x0f0f0f0f)) * UINT32_C(0x01010101) >> 24;
+}
+
 /* What is moved or dithered gets its new value, in the list of what is mixed; what is kept is counted, and noted if
  * `noting`. */
 static CLONES void move_kept(leveling *l, uint32_t up, int noting, background_sums *sums) {
@@ -375,8 +382,12 @@ static CLONES void move_kept(leveling *l, uint32_t up, int noting, background_su
     for (mixed_stretch *m = l->mixed, *end = m + l->n_mixed; m < end; m++) {
         if (!(m->kept | m->near)) continue;
         sums->sum_after += move_stretch(m, thresholds[m->at / b->nx & 3], (int32_t)b->limit, l->low, up);
+        if (!noting) {
+            sums->n_kept += number_of(m->kept);
+            continue;
+        }
         for (uint32_t i = 0; m->kept && i < m->n; i++) {
-            if (noting) b->centres[sums->n_kept] = m->at + i;
+            b->centres[sums->n_kept] = m->at + i;
             sums->n_kept += m->kept >> i & 1;
         }
     }
