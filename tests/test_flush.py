@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,22 +205,35 @@ def test_how_long_a_block_took_is_known_before_the_next_one_is_begun(master: Pat
 def test_nothing_goes_on_when_the_work_is_left(master: Path, tmp_path: Path, disk: Disk) -> None:
     """Whoever goes on may write the same files again."""
     job = jobs.prepare(Options(infile=str(master), out_file=str(tmp_path / "set"), data_block_size=2)).job
-    threads = threading.active_count()
+    taken: list[float] = []
+
+    def take_a_while() -> None:
+        time.sleep(0.2)
+        taken.append(0.2)
+
+    disk.before[TWO] = disk.after[TWO] = take_a_while
     reports = work.make_blocks(REDUCTION, job, [1, 2, 3], 0)
     next(reports)
     reports.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == threads
+    # That no thread is alive is not to be asked for: it says that it has ended before it has.
+    assert len(taken) == 2
     assert left(tmp_path) == [ONE, TWO]
 
 
-def test_a_lock_that_is_lost_during_the_flush(master: Path, tmp_path: Path, disk: Disk) -> None:
+def test_a_lock_that_is_lost_during_the_flush(
+    master: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
+) -> None:
     named, wait = gate()
+    lost, wait_for_loss = gate()
 
     def lose() -> None:
         wait()
         os.unlink(tmp_path / "set.lock")
+        lost.set()
 
     disk.after[ONE], disk.before[TWO] = named.set, lose
+    # Else the third block may be whole by then.
+    on_image(monkeypatch, 4, wait_for_loss)
     with pytest.raises(OutputError, match=r"^block 2: .*set\.lock: this run's lock is gone"):
         reduce(master, tmp_path)
     assert left(tmp_path) == [ONE]

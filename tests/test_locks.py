@@ -102,8 +102,8 @@ def test_what_a_kill_around_the_link_leaves_is_swept(tmp_path: Path) -> None:
     for name in (f"set.lock.{host}-77", f"set.lock.{host}-78", f"set.lock.{host}-79.dead"):
         (tmp_path / name).write_text(dead)
     os.link(tmp_path / f"set.lock.{host}-78", tmp_path / "set.lock")
-    (tmp_path / f"set.lock.{host}-80").write_text("")
-    aged(tmp_path / f"set.lock.{host}-80")
+    (tmp_path / "set.lock.n98-80").write_text("")
+    aged(tmp_path / "set.lock.n98-80")
     # Killed before it wrote a word: its name tells whose it was, if that was here.
     (tmp_path / f"set.lock.{host}-{2**22 + 1}").write_text("")
     far = tmp_path / "set.lock.n99-5"

@@ -159,15 +159,21 @@ def test_idle_ranks_sleep(tmp_path: Path, slow_words: list[str], hold: Hold, mpi
 
         # It prepares the masters first.
         wait_for(lambda: rests(pids[0]), run)
-        before, begin = {rank: cpu_seconds(pid) for rank, pid in pids.items()}, time.monotonic()
-        time.sleep(3)
-        spent = {rank: cpu_seconds(pid) - before[rank] for rank, pid in pids.items()}
-        share = {rank: seconds / (time.monotonic() - begin) for rank, seconds in spent.items()}
-        os.kill(pids[0], signal.SIGUSR1)
+
+        def shares() -> dict[int, float]:
+            before, begin = {rank: cpu_seconds(pid) for rank, pid in pids.items()}, time.monotonic()
+            time.sleep(3)
+            spent = {rank: cpu_seconds(pid) - before[rank] for rank, pid in pids.items()}
+            return {rank: seconds / (time.monotonic() - begin) for rank, seconds in spent.items()}
+
+        # Time that another machine took from this one's core may be put down to whoever had the core.
+        seen = []
+        while len(seen) < 5 and (not seen or max(seen[-1][rank] for rank in (0, 2, 3)) >= 0.02):
+            seen.append(shares())
         os.kill(pids[0], signal.SIGTERM)
         run.wait(PATIENCE)
     assert pids[1] == busy
-    assert max(share[rank] for rank in (0, 2, 3)) < 0.02, share
+    assert max(seen[-1][rank] for rank in (0, 2, 3)) < 0.02, seen
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -234,7 +240,8 @@ def test_the_watch_tells_death_from_goodbye(monkeypatch: pytest.MonkeyPatch) -> 
     worker(6, "die", bytes(16))
     assert [listener.dead() for _ in range(10)] == [None] * 10
     worker(7, "die")
-    assert 7 in [listener.dead() for _ in range(10)]
+    # The system may take a moment to tell of it.
+    assert wait_for(listener.dead, None) == 7
     lifelines = [watch.Lifeline(("127.0.0.1", port, token), rank) for rank in (1, 2)]
     assert not any(line.is_cut() for line in lifelines)
     listener.close()
@@ -258,7 +265,7 @@ def test_a_worker_notices_that_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch) -
         assert not lifeline.is_cut()
         rank_0.kill()
         rank_0.wait()
-        assert lifeline.is_cut()
+        wait_for(lifeline.is_cut, None)
     nowhere = watch.Lifeline(("127.0.0.1", int(port), b""), 3)
     assert not nowhere.is_cut()
 
