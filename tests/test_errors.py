@@ -244,7 +244,8 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) 
         done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
         left = [p.name for p in full.iterdir()]
     finally:
-        subprocess.run(["umount", str(full)], check=True)
+        # Of a rank that was killed something may be left for a moment.
+        subprocess.run(["umount", "--lazy", str(full)], check=True)
     assert done.returncode != 0
     assert "can't be written" in done.stderr
     assert "Traceback" not in done.stderr
