@@ -167,7 +167,7 @@ def test_idle_ranks_sleep(tmp_path: Path, slow_words: list[str], hold: Hold, mpi
             return {rank: seconds / (time.monotonic() - begin) for rank, seconds in spent.items()}
 
         # Time that another machine took from this one's core may be put down to whoever had the core.
-        seen = []
+        seen: list[dict[int, float]] = []
         while len(seen) < 5 and (not seen or max(seen[-1][rank] for rank in (0, 2, 3)) >= 0.02):
             seen.append(shares())
         os.kill(pids[0], signal.SIGTERM)
