@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class Job:
     packed_mask: bytes | None
     keeping: Keeping | None = dataclasses.field(default=None, kw_only=True)
     """What `--keep` keeps; None without it."""
+    takes_block_size: ClassVar[bool] = True
+    """Whether the user may cut the work into other blocks, by `-d`."""
 
     @property
     def sha256(self) -> str:

@@ -92,6 +92,9 @@ def test_more_workers_than_blocks_is_said_with_the_cure(reference, tmp_path: Pat
     words = with_option(reference[0], "-d", "6")
     done = bnl(*words, "-o", "set", ranks=5, cwd=tmp_path)
     assert "2 of 4 workers have no block: -d 2 would give each one" in done.stderr
+    # What takes a set's own blocks has no -d.
+    done = bnl("verify", "set_master.h5", ranks=5, cwd=tmp_path)
+    assert "2 of 4 workers have no block: the work is 2 blocks" in done.stderr
 
 
 def test_minus_p_must_agree_with_the_launcher(reference, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from make_cbf import counts, write_series
 from PIL import Image
 from small_sets import random_frames, random_mask, write_set
 
@@ -316,6 +317,14 @@ def test_without_spots_the_background_speaks(tmp_path: Path) -> None:
     text = reported(tmp_path, raw, tmp_path / "out_master.h5")
     assert "no spots were found" in text
     assert "judged by the background alone" in text
+
+
+def test_a_set_of_a_cbf_series_is_held_against_it(tmp_path: Path) -> None:
+    series = write_series(tmp_path, counts(4, (90, 110)))
+    assert main(["-i", str(series[0]), "-s", "2", "-b", "2", "-o", str(tmp_path / "out")]) == 0
+    words = ["--against", str(tmp_path / "lyso_1_#####.cbf"), "-o", str(tmp_path / "out.html")]
+    assert main(["report", str(tmp_path / "out_master.h5"), *words]) == 0
+    assert "<svg" in (tmp_path / "out.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.png"])

@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..estimate import sampling
 from ..estimate.measure import Image, Seen, Study, compare, images_within, look
 from ..estimate.resolution import Geometry, read_geometry
-from ..hdf5 import access
 from ..input.experiment import Experiment, jumps
 from ..input.frames import FrameReader
+from ..input.opening import open_master
 from ..job import Job
 from ..options import Options
 from ..output.record import read_counts
@@ -121,7 +121,7 @@ def gather(master: str, against: str, words: Sequence[str], progress: Progress =
     exact = jobs.prepare(options_from(exact_words)).job
     stored = jobs.prepare(options_from(["-i", master, "-c", "none", "--allow_jumps"]), trust_counts=False).job
     _check_same(master, against, plan, stored)
-    with access.open_read(prepared.job.source.master) as h5:
+    with open_master(against) as h5:
         geometry, lacking = read_geometry(h5)
     notes = [] if geometry is not None else [f"{against} lacks {lacking}: shells are of the radius in pixels"]
     raw_words = ["-i", against, "-b", "1", "-s", "1", "-c", "none", "--allow_jumps"]

@@ -14,7 +14,7 @@ from ..errors import OutputError
 from ..job import Job
 from ..options import Options
 from ..output.text import for_people, say, write_asked
-from ..plan import better_block_size
+from ..plan import better_block_size, counted
 from .task import BlockReport, Summary
 
 LOG_SECONDS = 5.0
@@ -29,6 +29,8 @@ def idle_note(job: Job, n_workers: int) -> list[str]:
         return []
     better = better_block_size(job.plan.n_images, n_workers)
     cure = f"-d {better} would give each one" if job.plan.n_images >= n_workers else "there are too few images"
+    if not job.takes_block_size:
+        cure = f"the work is {counted(job.plan.n_blocks, 'block')}"
     return [f"{idle} of {n_workers} workers have no block: {cure}"]
 
 

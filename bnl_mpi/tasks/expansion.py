@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
 import numpy as np
@@ -72,8 +72,8 @@ class Expansion(Job):
     is_squash: bool
     is_plain: bool = False
     """Whether images are stored as they are to come out, marks and all: with `--keep` and another filter than htj2k."""
-    redrawing: Redrawing | None = None
-    """With `--background`."""
+    redrawing: Redrawing | None = None  # with --background
+    takes_block_size: ClassVar[bool] = False
 
     @property
     def of_kept(self) -> bool:

@@ -9,7 +9,7 @@ import os
 import tempfile
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -46,6 +46,7 @@ class Export(Job):
     told: Told
     packed_marks: bytes
     """int8, deflated: what the mask makes of each pixel, 0 where it flags none."""
+    takes_block_size: ClassVar[bool] = False
 
     def marks(self) -> np.ndarray[Any, Any]:
         """(ny, nx) int8."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import job as jobs
 from ..arguments import options_from
@@ -46,6 +46,7 @@ class VerifyJob(Job):
     """Whether every file's SHA-256 is taken, for a certificate."""
     kept_notes: tuple[str, ...] = ()
     """What is known of the files that `--keep` kept reflections of."""
+    takes_block_size: ClassVar[bool] = False
 
     @property
     def stem(self) -> str:
