@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     import argparse
     from types import FrameType
 
-UNWRITABLE = (*FULL, errno.EIO)
-"""What a write may end with: no mistake of this program's."""
+ADVICE = {
+    **dict.fromkeys(FULL, "; make room and start again"),
+    errno.EIO: "",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "; ask for the permission, or give another place"),
+}
+"""After what a file may end with that is no mistake of this program's."""
 
 WITHOUT_RANKS = ("quality",)
 """Commands that leave all cores to a library or to other programs."""
@@ -136,10 +140,9 @@ def _main(words: Sequence[str]) -> int:
         drop(sys.stdout)
         return 1
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in ADVICE:
             raise
-        what = _unwritten(error)
-        advice = "" if error.errno == errno.EIO else "; make room and start again"
+        what, advice = _unwritten(error), ADVICE[error.errno]
         print(f"bnl-mpi: {what}: {error.strerror}{advice}", file=sys.stderr)
         drop(sys.stdout)
         return 1

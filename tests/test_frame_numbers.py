@@ -180,6 +180,25 @@ def test_salvage(tmp_path: Path, master: Path, how: str) -> None:
         assert list(h5["/entry/data"]) == ["data_000001"]
 
 
+@pytest.mark.parametrize("told", [N, 11, None])
+def test_a_last_file_that_can_not_be_opened_is_left_out_by_salvage_alone(
+    tmp_path: Path, master: Path, told: int | None
+) -> None:
+    """Whoever looks: a share, too, or where the master's counts don't fit."""
+    broken_off(tmp_path, "truncated last file")
+    with h5py.File(master, "r+") as h5:
+        if told is None:
+            del h5[f"{SPECIFIC}/nimages"]
+        else:
+            h5[f"{SPECIFIC}/nimages"][()] = told
+    assert "in_data_000003.h5: damaged or still being written" in refused(master)
+    for command in (["-p", "1", "-t", "0", "-i", master], ["-p", "1", "-t", "1", "-i", master], ["estimate", master]):
+        done = bnl(*command, cwd=tmp_path, ok=False)
+        assert done.returncode == 1
+        assert "in_data_000003.h5: damaged or still being written" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_salvage_of_nothing_and_of_a_whole_set(tmp_path: Path, master: Path) -> None:
     images, warnings = taken(master, salvage=True)
     assert len(images) == N

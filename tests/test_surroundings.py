@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,66 @@ def test_verify_without_permission_to_read(master: Path, tmp_path: Path, obedien
     assert what in done.stdout + done.stderr
     assert "ermission" in done.stdout + done.stderr
     assert not (tmp_path / "set.sha256").exists()
+
+
+@pytest.fixture(scope="module")
+def made(master: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw data and a set of them."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(master.parent, folder / "raw")
+    bnl("-i", f"raw/{master.name}", "-b", "2", "-c", "bslz4", "-o", "set", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("locked", "mode", "words"),
+    [
+        ("raw", 0, "-i raw -o out"),
+        ("raw", 0, "-i raw/in_master.h5 -o out"),
+        ("raw", 0o111, "-i raw/x_00001.cbf -o out"),
+        ("raw", 0, "estimate raw/in_master.h5"),
+        ("raw", 0, "verify set_master.h5 --against raw/in_master.h5"),
+        ("raw", 0, "report set_master.h5 --against raw/in_master.h5 -o raw.html"),
+        ("raw", 0, "archive raw --to out"),
+        ("raw/in_data_000002.h5", 0, "-i raw/in_master.h5 -o out"),
+        ("raw/in_data_000002.h5", 0, "estimate raw/in_master.h5 --try b2"),
+        ("raw/in_data_000002.h5", 0, "report set_master.h5 --against raw/in_master.h5 -o raw.html"),
+        ("raw/in_master.h5", 0, "export raw/in_master.h5 --cbf x_##.cbf"),
+        (".", 0o555, "report set_master.h5 --against raw/in_master.h5 -o raw.html"),
+        (".", 0o555, "simulate lyso --frames 1 --detector 500k"),
+        (".", 0o555, "export raw/in_master.h5 --cbf x_##.cbf"),
+        (".", 0o555, "archive raw --to out"),
+        (".", 0o555, "estimate raw/in_master.h5 --try b2 --html x.html"),
+    ],
+)
+def test_without_permission_is_one_line(made: Path, obedient: list[str], locked: str, mode: int, words: str) -> None:
+    place = made / locked
+    before, there = place.stat().st_mode, sorted(made.rglob("*"))
+    place.chmod(mode)
+    try:
+        done = subprocess.run(
+            [*obedient, sys.executable, MAIN, *words.split()],
+            cwd=made, capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+    finally:
+        place.chmod(before)
+    assert done.returncode == 1, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert re.match(r"bnl-mpi: .*(ermission|not writable|can't be (listed|written))", lines[0])
+    assert sorted(made.rglob("*")) == there
+
+
+def test_a_folder_that_an_archive_can_not_look_into_is_told(made: Path, obedient: list[str], tmp_path: Path) -> None:
+    shutil.copytree(made / "raw", tmp_path / "all" / "raw")
+    (tmp_path / "all" / "more").mkdir(mode=0)
+    done = subprocess.run(
+        [*obedient, sys.executable, MAIN, "archive", "all", "--to", "out", "-b", "2"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    (tmp_path / "all" / "more").chmod(0o755)
+    assert f"skipped {tmp_path / 'all' / 'more'}: can't be read: Permission denied" in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 # ---- the clock ------------------------------------------------------------------------------------------

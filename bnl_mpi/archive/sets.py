@@ -68,7 +68,7 @@ def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mappin
         InputError: a source isn't there, or two sets would be written to one place.
     """
     found, places, real = Found(), dict[str, str](), dict[str, str]()
-    candidates = list(_candidates(sources, os.path.realpath(to), root))
+    candidates = list(_candidates(sources, os.path.realpath(to), root, found.skipped))
     named = {path for path, _, is_named in candidates if is_named}
     # A set's own name before those of links to it.
     for path, relative, _ in sorted(candidates, key=lambda one: os.path.islink(one[0])):
@@ -91,14 +91,21 @@ def find(sources: Sequence[str], to: str, root: str | None = None, homes: Mappin
     return found
 
 
-def _candidates(sources: Sequence[str], to: str, root: str | None) -> Iterator[tuple[str, str, bool]]:
-    """(path, path below the archive's folder, whether it was named, not found by a walk) of what may be a set."""
+def _candidates(
+    sources: Sequence[str], to: str, root: str | None, skipped: dict[str, str]
+) -> Iterator[tuple[str, str, bool]]:
+    """(path, path below the archive's folder, whether it was named, not found by a walk) of what may be a set.
+
+    Folders that can't be read are added to `skipped`, with the reason.
+    """
     for source in sources:
         if source == "-":
             yield from _listed(sys.stdin.buffer.read(), "-", root)
         elif os.path.isdir(source):
             top = os.path.abspath(source)
-            for path in _walk(top, to, set()):
+            if not os.access(top, os.R_OK | os.X_OK):
+                raise InputError(f"{source}: permission to read this folder is denied")
+            for path in _walk(top, to, set(), skipped):
                 yield path, os.path.relpath(path, os.path.dirname(top)), False
         elif source.endswith(SETS):
             yield os.path.abspath(source), _below(source, root), True
@@ -131,7 +138,7 @@ def _below(path: str, root: str | None) -> str:
     return relative
 
 
-def _walk(folder: str, to: str, visited: set[str]) -> Iterator[str]:
+def _walk(folder: str, to: str, visited: set[str], skipped: dict[str, str]) -> Iterator[str]:
     """Masters below a folder, NeXus files without a master beside them, and the first image of each CBF series; each
     folder once, however it is linked."""
     real = os.path.realpath(folder)
@@ -140,14 +147,15 @@ def _walk(folder: str, to: str, visited: set[str]) -> Iterator[str]:
     visited.add(real)
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        skipped[folder] = f"can't be read: {error.strerror}"
         return
     names = {entry.name for entry in entries}
     begun: set[tuple[str, str]] = set()
     for entry in entries:
         # A link in a circle is none, as for `isdir`.
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from _walk(entry.path, to, visited)
+            yield from _walk(entry.path, to, visited, skipped)
         elif entry.name.endswith(MASTER) or (
             entry.name.endswith(NEXUS) and entry.name.removesuffix(NEXUS) + MASTER not in names
         ):

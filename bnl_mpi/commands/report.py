@@ -40,6 +40,8 @@ def run(namespace: argparse.Namespace) -> int:
     folder = os.path.dirname(os.path.abspath(namespace.out_file))
     if not os.path.isdir(folder):
         raise OutputError(f"{folder}: no such folder for the report; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: the report's folder is not writable; give another")
     if os.path.realpath(namespace.out_file) in {os.path.realpath(p) for p in (namespace.master, namespace.against)}:
         raise UsageError(f"-o {namespace.out_file}: is one of the sets")
     record, _ = read_record(namespace.master)
@@ -68,8 +70,11 @@ def run(namespace: argparse.Namespace) -> int:
 def _write(path: str, content: bytes) -> None:
     from ..output.whole import whole_file
 
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        file.write(content)
+    try:
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise OutputError.unwritten(path, error) from error
 
 
 def _progress(text: str) -> None:

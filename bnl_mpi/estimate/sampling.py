@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,7 +58,7 @@ def stored_sizes(source: Source) -> NDArray[np.int64]:
 
 
 def _sizes_of(segment: Segment, source: Source) -> NDArray[np.int64]:
-    if not h5py.is_hdf5(segment.path):
+    if segment.kind != "hdf5":
         return np.full(segment.count, os.path.getsize(segment.path) // max(1, segment.count), np.int64)
     dataset = open_dataset(segment.path, segment.dataset)
     with dataset.file:

@@ -198,7 +198,7 @@ def _segments(
         raise InputError(f"{master}: /entry/data has neither data_NNNNNN links nor a dataset named data")
     if not lenient.salvage:
         check_present((path for path, _ in links), master)
-    counts, missing = _counts(links, expected, trust_counts, files)
+    counts, missing = _counts(links, expected, trust_counts, files, lenient)
     known = not (trust_counts and len(missing) == 0 and _is_equal(links, counts[0], expected))
     if known and not lenient.ignore_numbers and not lenient.salvage:
         _refuse_short_file(master, links, counts, expected)
@@ -211,9 +211,9 @@ def _is_equal(links: Sequence[tuple[str, str]], first: int, expected: int | None
 
 
 def _counts(
-    links: Sequence[tuple[str, str]], expected: int | None, trust: bool, files: _LastOpened
+    links: Sequence[tuple[str, str]], expected: int | None, trust: bool, files: _LastOpened, lenient: Leniency
 ) -> tuple[list[int], list[str]]:
-    """Frames of each file up to one that can't be opened, and it and what follows it."""
+    """Frames of each file; under `salvage` up to one that can't be opened, and it and what follows it."""
     counts = [frames_in(files.open(*links[0]).shape)]
     if trust and expected is not None and _is_equal(links, counts[0], expected):
         return [counts[0]] * (len(links) - 1) + [expected - counts[0] * (len(links) - 1)], []
@@ -221,7 +221,7 @@ def _counts(
         try:
             counts.append(frames_in(files.open(*at).shape))
         except InputError:
-            if os.path.isfile(at[0]) and k < len(links) - 1:
+            if not lenient.salvage or (os.path.isfile(at[0]) and k < len(links) - 1):
                 raise
             return counts, [path for path, _ in links[k:]]
     return counts, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,8 +39,21 @@ def check_present(paths: Iterable[str], master: str) -> None:
         )
 
 
+def _is_denied(path: str) -> bool:
+    """Whether the system won't tell what is in this folder, or whether there is a file of this name."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK)
+
+
 def find_master(path: str) -> str:
     """`path` if it is a file, else the error that says what is there instead."""
+    if _is_denied(path):
+        raise InputError(f"{path}: permission to read it is denied")
     if os.path.isdir(path):
         first = next(iter(sorted(Path(path).glob("*_master.h5"))), "NAME_master.h5")
         raise InputError(f"{path}: is a folder; give the master file, {first}")

@@ -22,7 +22,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error}): check folder and space") from error
+        if error.errno:
+            # Without what HDF5 tells of its calls.
+            raise OutputError.unwritten(path, OSError(error.errno, os.strerror(error.errno))) from error
+        raise OutputError(f"{path}: can't be written ({error}); check folder and space") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -67,7 +67,11 @@ def find_series(path: str) -> Series:
 def _by_key(folder: str) -> dict[Key, list[tuple[int, str]]]:
     """(number, name) of every CBF file with a number, by what else is in the name."""
     found: dict[Key, list[tuple[int, str]]] = {}
-    for name in sorted(os.listdir(folder or ".")):
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except OSError as error:
+        raise InputError(f"{folder or '.'}: can't be listed: {error.strerror}") from None
+    for name in names:
         match = NAME.fullmatch(name)
         if match is not None:
             found.setdefault((match["prefix"], match["suffix"]), []).append((int(match["number"]), name))
