@@ -157,7 +157,7 @@ ROOMS = {
     "estimate",
     "report.png": "",
     "archive": "errors plan pixels hdf5 options input output run tasks check arguments verify report.png",
-    "report": "report.png errors plan spots hdf5 options input output.record job tasks arguments estimate",
+    "report": "report.png errors plan spots options input output.record job tasks arguments estimate",
     "commands": "_version errors hdf5 options output run tasks check simulate arguments estimate quality verify "
     "archive report",
     "cli": "errors arguments output run tasks",
