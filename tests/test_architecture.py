@@ -147,7 +147,7 @@ ROOMS = {
     "run": "errors plan hdf5 options output.record job output",
     "tasks": "_version errors plan pixels spots hdf5 codecs options input output.record job output run",
     "check": "errors hdf5 input output.record output",
-    "simulate": "errors",
+    "simulate": "errors hdf5",
     "expand": "run tasks",
     "__init__": "_version options run tasks",
     "arguments": "_version errors pixels codecs options",

@@ -252,6 +252,30 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) 
     assert not [n for n in left if n.endswith((".partial", "_master.h5", ".nxs"))]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount")
+@pytest.mark.parametrize("kib", [64, 300])
+def test_a_simulation_on_a_full_disk(tmp_path: Path, kib: int) -> None:
+    """It fails of the truth, then of a data file, which HDF5 alone would die of."""
+    full = tmp_path / "full"
+    full.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(full)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        done = bnl("simulate", full / "lyso", "--frames", "4", "--detector", "500k", cwd=tmp_path, ok=False)
+        left = [p.name for p in full.iterdir()]
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"bnl-mpi: {full}/lyso_{'truth' if kib < 100 else 'data_000001'}.h5: can't be written"
+    )
+    assert done.stderr.endswith("No space left on device; make room and start again\n")
+    assert left == ([] if kib < 100 else ["lyso_truth.h5"])
+
+
 def test_a_link_to_itself(tmp_path: Path, master: Path) -> None:
     link = tmp_path / "loop_master.h5"
     link.symlink_to("loop_master.h5")

@@ -16,7 +16,7 @@ from bnl_mpi.simulate.diffraction import predict
 from bnl_mpi.simulate.frames import FrameMaker
 from bnl_mpi.simulate.master import DataFile, MasterContents, write_master
 from bnl_mpi.simulate.settings import Settings
-from bnl_mpi.simulate.tree import written_whole
+from bnl_mpi.simulate.tree import new_file, written_whole
 from bnl_mpi.simulate.truth import write_truth
 
 _COUNT_RATE_LIMIT = 2.0e6  # counts a second and pixel above which the correction gives up
@@ -99,10 +99,8 @@ def _filter(compression: str) -> Mapping[str, Any]:
 
 def _write_data_file(path: Path, frames: range, maker: FrameMaker, geometry: Geometry, settings: Settings) -> None:
     """One data file: /entry/data/data (frames, slow, fast), a chunk an image."""
-    import h5py
-
     shape = geometry.layout.shape
-    with h5py.File(path, "w", libver="earliest", locking=False) as file:
+    with new_file(path) as file:
         for name, nx_class in (("entry", "NXentry"), ("entry/data", "NXdata")):
             file.create_group(name).attrs["NX_class"] = np.bytes_(nx_class)
         data = file.create_dataset(

@@ -13,7 +13,7 @@ import numpy as np
 from bnl_mpi.simulate.detector import PIXEL_SIZE, Faults, Geometry
 from bnl_mpi.simulate.frames import frame_omegas
 from bnl_mpi.simulate.settings import Settings
-from bnl_mpi.simulate.tree import Tree
+from bnl_mpi.simulate.tree import Tree, new_file
 
 _DETECTOR = "/entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
@@ -46,9 +46,7 @@ class MasterContents:
 
 def write_master(path: Path, contents: MasterContents) -> None:
     """Write the master of the settings' flavour to `path`."""
-    import h5py
-
-    with h5py.File(path, "w", libver="earliest", locking=False) as file:
+    with new_file(path) as file:
         tree = Tree(file, older=contents.settings.flavour == "eiger1")
         _entry(tree, contents)
         _data_links(tree, contents)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from bnl_mpi.errors import OutputError
+from bnl_mpi.hdf5.writing import TolerantFile, WriteError
 
 
 @contextmanager
@@ -21,6 +23,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except WriteError as error:
+        raise OutputError(f"{path}: can't be written: {error}; make room and start again") from error
     except OSError as error:
         if error.errno:
             # Without what HDF5 tells of its calls.
@@ -28,6 +32,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: can't be written ({error}); check folder and space") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Any]:
+    """A new HDF5 file, open for writing, of the oldest form; WriteError where the disk hasn't taken all of it."""
+    raw = TolerantFile(path)
+    try:
+        with h5py.File(raw, "w", libver="earliest") as file:
+            yield file
+    finally:
+        raw.close()
+    raw.raise_error()
 
 
 @dataclass(frozen=True)

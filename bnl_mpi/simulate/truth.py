@@ -13,6 +13,7 @@ from bnl_mpi.simulate.crystal import Crystal
 from bnl_mpi.simulate.detector import PIXEL_SIZE, Geometry
 from bnl_mpi.simulate.diffraction import Predictions
 from bnl_mpi.simulate.settings import Settings
+from bnl_mpi.simulate.tree import new_file
 
 
 def write_truth(path: Path, settings: Settings, geometry: Geometry, crystal: Crystal, predictions: Predictions) -> None:
@@ -31,9 +32,7 @@ def write_truth(path: Path, settings: Settings, geometry: Geometry, crystal: Cry
       (Angstrom), `distance` and `pixel_size` (mm), `beam_center` (fast, slow; pixels), `settings`
       (JSON).
     """
-    import h5py
-
-    with h5py.File(path, "w", libver="earliest", locking=False) as file:
+    with new_file(path) as file:
         _experiment(file.create_group("experiment"), settings, geometry, crystal)
         _unique(file.create_group("unique"), settings, crystal)
         _predictions(file.create_group("predictions"), settings, predictions)
