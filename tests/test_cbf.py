@@ -378,13 +378,14 @@ def test_a_frame_of_a_damaged_header_can_be_skipped(tmp_path: Path, damage: str,
     suffix, harm = DAMAGES[damage]
     frames = np.random.default_rng(1).integers(0, 9000, (5, 47, 61)).astype(np.int32)
     frames[:, 5, 7] = -1
-    paths = write_series(tmp_path, frames, suffix=suffix)
-    whole = bnl_mpi.reduce(paths[0], out_file=tmp_path / "whole")
+    (tmp_path / "sound").mkdir()
+    whole = bnl_mpi.reduce(write_series(tmp_path / "sound", frames, suffix=suffix)[0], out_file=tmp_path / "whole")
     with h5py.File(tmp_path / "whole_master.h5") as file:
         angles = file["/entry/sample/goniometer/omega"][()]
         mask = file["/entry/instrument/detector/pixel_mask"][()]
     for one in tmp_path.glob("whole*"):
         one.unlink()
+    paths = write_series(tmp_path, frames, suffix=suffix)
     harmed = harm(paths[at].read_bytes())
     assert harmed != paths[at].read_bytes()
     paths[at].write_bytes(harmed)
@@ -402,6 +403,18 @@ def test_a_frame_of_a_damaged_header_can_be_skipped(tmp_path: Path, damage: str,
     with h5py.File(tmp_path / "out_master.h5") as file:
         np.testing.assert_allclose(file["/entry/sample/goniometer/omega"][()], angles, atol=1e-9)
         np.testing.assert_array_equal(file["/entry/instrument/detector/pixel_mask"][()], mask)
+
+
+def test_a_frame_that_was_restored_is_read_anew(tmp_path: Path) -> None:
+    """In the same process, to which the first and the last frame and the folder look as before."""
+    (tmp_path / "raw").mkdir()
+    paths = write_series(tmp_path / "raw", counts(5, SHAPE))
+    whole = paths[2].read_bytes()
+    paths[2].write_bytes(b"")
+    refused(tmp_path, paths[0], "restore the file")
+    paths[2].write_bytes(whole)
+    bnl_mpi.reduce(paths[0], out_file=tmp_path / "out")
+    assert len(read_images(tmp_path / "out_master.h5")) == 5
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "no size", "no compression", "gz cut", "gz damaged", "bz2 cut"])

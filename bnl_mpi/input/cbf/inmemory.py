@@ -61,7 +61,8 @@ def series_source(path: str, channel: int | None = None, *, bad_frames: bool = F
 def _described(path: str) -> master.Described:
     """What `master.describe` gives; once for a series that doesn't change, though a run asks three times."""
     paths = find_series(path).paths
-    stats = [os.stat(one) for one in (os.path.dirname(os.path.abspath(paths[0])), paths[0], paths[-1])]
+    # All of them: a frame that was damaged may have been restored in its place.
+    stats = [os.stat(one) for one in (os.path.dirname(os.path.abspath(paths[0])), *paths)]
     return _described_once(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
