@@ -52,8 +52,8 @@ INLINE fate fate_of(const mixed_stretch *m, size_t i, uint32_t low) {
     return (fate){.moved = kept & ~is_low, .dithered = all_if_in(m->near, i) & is_low, .stays = kept & is_low};
 }
 
-/* Histograms of the levels' fractions, by fate, in two halves; whole levels of what is rounded and of what is moved; counts that are
- * kept, and that dithering replaces. */
+/* Histograms of the levels' fractions, by fate, in two halves; whole levels of what is rounded and of what is moved;
+ * counts that are kept, and that dithering replaces. */
 typedef struct {
     uint32_t n_of[OTHER_BINS + STRETCH], more[OTHER_BINS + STRETCH];
     uint64_t whole[2], kept, dithered;
