@@ -258,6 +258,8 @@ def _selected(options: Options, found: Source, warnings: list[str]) -> int:
     if partial and options.drop_partial:
         n_frames -= partial
         warnings.append(f"the last {partial} of the selected frames are left out (--drop_partial)")
+    elif n_frames < options.sum:
+        warnings.append(f"the only image is the sum of {n_frames} frames, not of {options.sum}: there are no more")
     elif partial:
         warnings.append(
             f"the last image is the sum of {partial} frames only, not of {options.sum}; --drop_partial leaves it out"

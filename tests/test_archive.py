@@ -289,6 +289,23 @@ def at_work(to: Path) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def test_a_signal_while_a_process_starts_is_heeded_when_it_can_be() -> None:
+    """A terminal's Ctrl-C comes to all of them, and Python's own way with it is a traceback, or a death."""
+    code = (
+        "import os, signal\n"
+        "from bnl_mpi.archive.pool import _Worker\n"
+        "if __name__ == '__main__':\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):\n"
+        "        worker = _Worker(())\n"
+        "        os.kill(worker.process.pid, number)\n"
+        "        worker.end()\n"
+        "        assert worker.process.exitcode == 0, worker.process.exitcode\n"
+        "    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_signal_ends_it_in_step(raw: Path, tmp_path: Path, hold: Hold) -> None:
     to = tmp_path / "out"
     words = ["archive", raw, "--to", to, *WORDS, "-p", "2", "--grace", "600"]

@@ -328,6 +328,10 @@ def test_warnings(tmp_path: Path) -> None:
         "-u 4",
     ):
         assert text in done.stderr, text
+    # Here --drop_partial would leave out all.
+    few = bnl("-i", master, "-s", "9", "-o", "few", cwd=tmp_path).stderr
+    assert "the only image is the sum of 5 frames, not of 9: there are no more" in few
+    assert "--drop_partial" not in few
     assert "NAME_TEMPLATE_OF_DATA_FRAMES=" not in done.stdout
     assert "XDS's usual plugin reads no zstd: give -c bslz4; and no master but NAME_master.h5" in done.stdout
 

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
+from ..run import signals
 from ..run.signals import StopRequest
 from ..run.world import World
 from . import stages
@@ -28,6 +30,7 @@ def _serve(connection: Connection, words: Sequence[str]) -> None:
     """A process's life: sets in, entries out, until nothing more comes; `words` as for `Pool`."""
     request = StopRequest()
     request.install()
+    signals.let_in()
     stages.get_ready(words)
     # Where the command itself was killed, nobody listens any more.
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
@@ -45,7 +48,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, words), daemon=True)
-        self.process.start()
+        # Which lets these signals in while it is started.
+        resource_tracker.ensure_running()
+        # Until the process can heed them: Python's own way is a traceback.
+        with signals.held_back():
+            self.process.start()
         theirs.close()
         self.work: Work | None = None
         self.masters: Sequence[str] = ()

@@ -10,7 +10,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -46,6 +47,21 @@ class StopRequest:
         elif number in INSISTING and now - self._last > ECHO_SECONDS and self.at_once is not None:
             self.at_once()
         self._last = now
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals to stop wait meanwhile; so they do in a process that is started within, until it calls `let_in`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_in() -> None:
+    """Heed the signals that were held back, and those to come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def job_end_time() -> float | None:
