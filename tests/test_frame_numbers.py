@@ -151,10 +151,10 @@ def broken_off(folder: Path, how: str) -> int:
     if how == "no middle file":
         data(folder, 2).unlink()
         return 4
-    if how == "truncated last file":
-        content = data(folder, 3).read_bytes()
-        data(folder, 3).write_bytes(content[: len(content) // 3])
-        return 8
+    if how.startswith("truncated"):
+        path = data(folder, 3 if how == "truncated last file" else 2)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+        return 8 if how == "truncated last file" else 4
     with h5py.File(data(folder, 3), "r+") as h5:
         first = h5["/entry/data/data"][0]
         del h5["/entry/data/data"]
@@ -197,6 +197,19 @@ def test_a_last_file_that_can_not_be_opened_is_left_out_by_salvage_alone(
         assert done.returncode == 1
         assert "in_data_000003.h5: damaged or still being written" in done.stderr
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("told", [N, None])
+def test_salvage_goes_up_to_a_file_that_can_not_be_opened(tmp_path: Path, master: Path, told: int | None) -> None:
+    """Whether the master's counts fit or not."""
+    n = broken_off(tmp_path, "truncated middle file")
+    if told is None:
+        with h5py.File(master, "r+") as h5:
+            del h5[f"{SPECIFIC}/nimages"]
+    assert "in_data_000002.h5: damaged or still being written" in refused(master)
+    images, warnings = taken(master, salvage=True)
+    np.testing.assert_array_equal(images, expected(random_frames(N, SHAPE)[:n]))
+    assert any("incomplete: in_data_000002.h5, in_data_000003.h5" in text for text in warnings)
 
 
 def test_salvage_of_nothing_and_of_a_whole_set(tmp_path: Path, master: Path) -> None:

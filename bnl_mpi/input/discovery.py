@@ -221,7 +221,7 @@ def _counts(
         try:
             counts.append(frames_in(files.open(*at).shape))
         except InputError:
-            if not lenient.salvage or (os.path.isfile(at[0]) and k < len(links) - 1):
+            if not lenient.salvage:
                 raise
             return counts, [path for path, _ in links[k:]]
     return counts, []
