@@ -16,7 +16,7 @@ from . import options as opt
 from ._version import VERSION_DATE, __version__
 from .codecs import guarding, registry
 from .errors import UsageError
-from .pixels.patterns import parse_frame_list, parse_rectangle, parse_zero_pattern
+from .pixels.patterns import ZERO_AXES, parse_frame_list, parse_rectangle, parse_zero_pattern
 
 COMMANDS = {
     "simulate": ("bnl_mpi.commands.simulate", "make a data set to try and test with"),
@@ -316,7 +316,7 @@ def options_from(words: Sequence[str]) -> opt.Options:
     for entry in given:
         values["codec"], values["codec_level"] = entry.name, values.pop(entry.name)
     values["zero"] = tuple(
-        parse_zero_pattern(text, axis) for axis, key in ((0, "RO"), (1, "CO")) for text in values.pop(key, [])
+        parse_zero_pattern(text, axis) for key, axis in ZERO_AXES.items() for text in values.pop(key, [])
     )
     values["omit"] = parse_frame_list(",".join(values["omit"])) if "omit" in values else ()
     values["keep"] = tuple(values.get("keep", ()))

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -227,13 +229,10 @@ def test_a_frame_that_was_never_written(tmp_path: Path, master: Path) -> None:
     assert "never written" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount")
-@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
-@pytest.mark.parametrize("kib", [16, 48, 60, 80])
-def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) -> None:
-    import subprocess
-
-    full = tmp_path / "full"
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A file system of so many KiB, mounted below the folder."""
+    full = folder / "full"
     full.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(full)], capture_output=True, check=False
@@ -241,11 +240,19 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) 
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
-        done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
-        left = [p.name for p in full.iterdir()]
+        yield full
     finally:
         # Of a rank that was killed something may be left for a moment.
         subprocess.run(["umount", "--lazy", str(full)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount")
+@pytest.mark.parametrize("ranks", [None, pytest.param(3, marks=[pytest.mark.mpi, needs_mpi])])
+@pytest.mark.parametrize("kib", [16, 48, 60, 80])
+def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) -> None:
+    with small_disk(tmp_path, kib) as full:
+        done = bnl("-i", master, "-d", "2", "-c", "none", "-o", full / "set", cwd=tmp_path, ranks=ranks, ok=False)
+        left = [p.name for p in full.iterdir()]
     assert done.returncode != 0
     assert "can't be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -256,18 +263,9 @@ def test_a_full_disk(tmp_path: Path, master: Path, ranks: int | None, kib: int) 
 @pytest.mark.parametrize("kib", [64, 300])
 def test_a_simulation_on_a_full_disk(tmp_path: Path, kib: int) -> None:
     """It fails of the truth, then of a data file, which HDF5 alone would die of."""
-    full = tmp_path / "full"
-    full.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(full)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
+    with small_disk(tmp_path, kib) as full:
         done = bnl("simulate", full / "lyso", "--frames", "4", "--detector", "500k", cwd=tmp_path, ok=False)
         left = [p.name for p in full.iterdir()]
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
     assert done.returncode == 1
     assert done.stderr.startswith(
         f"bnl-mpi: {full}/lyso_{'truth' if kib < 100 else 'data_000001'}.h5: can't be written"

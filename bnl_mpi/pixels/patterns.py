@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
+ZERO_AXES = {"RO": 0, "CO": 1}
+"""The axis that each option of zero patterns means, where a pattern names none."""
+
 
 @dataclass(frozen=True)
 class ZeroPattern:

@@ -12,11 +12,9 @@ from typing import Any
 
 from ..errors import UsageError
 from ..options import Options
-from ..pixels.patterns import ZeroPattern, parse_frame_list, parse_rectangle, parse_zero_pattern
+from ..pixels.patterns import ZERO_AXES, ZeroPattern, parse_frame_list, parse_rectangle, parse_zero_pattern
 
 PATHS = frozenset({"infile", "out_file", "out_master", "out_squash", "json", "log_json"})
-AXES = {"RO": 0, "CO": 1}
-"""The command's names of zero patterns, which are one field of `Options`."""
 
 
 def values_of(given: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def values_of(given: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str
     None means an option's default.  Raises UsageError that names the option.
     """
     types = {field.name: str(field.type) for field in dataclasses.fields(Options)}
-    known = taken or sorted({*types, *AXES})
+    known = taken or sorted({*types, *ZERO_AXES})
     values: dict[str, Any] = {}
     zero: list[ZeroPattern] = []
     for name, value in given.items():
@@ -33,8 +31,8 @@ def values_of(given: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str
             raise UsageError(f"{name}: not an option here; these are: {', '.join(known)}")
         if value is None and name != "infile":
             continue
-        if name in AXES:
-            zero += (parse_zero_pattern(_text(name, one), AXES[name]) for one in _several(value))
+        if name in ZERO_AXES:
+            zero += (parse_zero_pattern(_text(name, one), ZERO_AXES[name]) for one in _several(value))
         else:
             read = _path if name in PATHS else SEVERAL.get(name) or READERS[types[name]]
             values[name] = read(name, value)

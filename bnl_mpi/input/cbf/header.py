@@ -67,6 +67,11 @@ class Header:
     damage: str | None = None
     """Why the file's own header can't be had, if it can't: all but `path` is that of the series' first file then."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the file is known to be missing."""
+        return self.damage is None and self.cut is None
+
     def number(self, field: str) -> float | None:
         """The first number of a miniCBF line; None where there is none."""
         numbers = self.numbers(field)

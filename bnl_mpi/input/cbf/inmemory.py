@@ -61,9 +61,12 @@ def series_source(path: str, channel: int | None = None, *, bad_frames: bool = F
 def _described(path: str) -> master.Described:
     """What `master.describe` gives; once for a series that doesn't change, though a run asks three times."""
     paths = find_series(path).paths
-    # All of them: a frame that was damaged may have been restored in its place.
-    stats = [os.stat(one) for one in (os.path.dirname(os.path.abspath(paths[0])), *paths)]
-    return _described_once(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+    stats = [os.stat(one) for one in (os.path.dirname(os.path.abspath(paths[0])), paths[0], paths[-1])]
+    described = _described_once(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+    if not all(header.is_whole for header in described.headers):
+        # A file may be restored in its place, and to look at all of them is slow where they are many.
+        _described_once.cache_clear()
+    return described
 
 
 @lru_cache(maxsize=1)

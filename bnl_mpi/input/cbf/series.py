@@ -166,7 +166,7 @@ NEARLY: tuple[tuple[str, Callable[[Header], float | None], float], ...] = (
 """What may differ by so small a part: some beamlines write what was read back, frame by frame."""
 
 COMMON = (*SAME, *((label, get) for label, get, _ in NEARLY))
-
+"""What all headers tell, if the first does."""
 
 ANGLES = ("Start_angle", "Angle_increment")
 """What each header has of its own."""
