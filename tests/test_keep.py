@@ -480,6 +480,18 @@ def test_a_set_of_any_filter_is_drawn_anew_alike(made: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(drawn["zstd"], drawn["htj2k"])
 
 
+@pytest.mark.parametrize("compression", ["zstd", "bszstd", "bshuf"])
+def test_a_new_process_expands_a_set_of_any_filter(made: Path, tmp_path: Path, compression: str) -> None:
+    """As a user does; the one that made it knows the filter already."""
+    run(made, tmp_path, compression=compression)
+    bnl("expand", "o_master.h5", "-c", "bslz4", "-o", "full", cwd=tmp_path)
+    bnl("expand", "o_master.h5", "-c", "bslz4", "--background", "poisson", "-o", "drawn", cwd=tmp_path)
+    np.testing.assert_array_equal(read_images(tmp_path / "full_master.h5"), read_images(tmp_path / "o_master.h5"))
+    assert (read_images(tmp_path / "full_master.h5") != read_images(tmp_path / "drawn_master.h5")).any()
+    bnl("verify", "o_master.h5", "--paranoid", cwd=tmp_path)
+    bnl("verify", "full_master.h5", cwd=tmp_path)
+
+
 def test_plain_sets_of_other_filters_are_nothing_to_expand(made: Path, tmp_path: Path) -> None:
     run(made, tmp_path, keep=(), compression="zstd")
     with pytest.raises(BnlError, match="nor was it made with --keep"):

@@ -298,7 +298,7 @@ class Expander(ImageMaker):
 
     def _decode(self, kept: KeptBlock, codestream: bytes, index: int) -> np.ndarray[Any, Any]:
         if self._expansion.is_plain:
-            return np.asarray(kept.file[IMAGES][index], self._out.dtype)
+            return np.asarray(access.read(kept.file[IMAGES], index), self._out.dtype)
         if kept.codec is not None:
             return kept.codec.decode_stored(codestream, self._expansion.plan.shape_out)
         from ..codecs import openjph

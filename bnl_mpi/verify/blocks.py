@@ -13,7 +13,7 @@ import numpy as np
 from ..codecs import registry
 from ..codecs.passed import Errors
 from ..errors import InputError
-from ..hdf5 import guard
+from ..hdf5 import access, guard
 from ..hdf5.names import IMAGES
 from ..input import hdf5frames, identity
 from ..output import contents
@@ -279,6 +279,7 @@ class Stored:
     """The images of an open block file."""
 
     def __init__(self, dataset: Any, plan: Plan) -> None:
+        access.enable_filters(dataset)
         self._dataset = dataset
         direct = dataset.chunks == (1, *plan.shape_out)
         self._how = hdf5frames.direct_filter(dataset, plan.dtype_out) if direct else None
